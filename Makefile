@@ -1,0 +1,34 @@
+# Two commands on a fresh machine with Python >= 3.11 and make:
+#   make search    sets up .venv and searches on the embedded default (digits)
+#   make test      sets up .venv and passes the tests
+PYTHON ?= python3
+VENV ?= .venv
+BUDGET ?= 50
+BIN := $(VENV)/bin
+
+.PHONY: search test check clean
+
+search: $(VENV)/.installed
+	$(BIN)/autocompress search --budget $(BUDGET)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed-dev
+	PATH="$(abspath $(BIN)):$$PATH" scripts/check
+
+# torch first and by its exact version: where a CPU build is offered under that name it is taken,
+# and nothing later asks for another.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python >= 3.11 is needed')"
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV)

@@ -1,0 +1,122 @@
+"""`autocompress analyze`: layers, channel groups and knobs of a task's model."""
+
+import dataclasses
+import json
+from typing import Any
+
+import click
+
+from autocompress.cli.task_options import task_arguments, task_options
+
+
+@click.command()
+@task_options
+@click.option("--space", default="default", show_default=True, help="Search-space file or name.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def command(
+    task: str, data: str | None, task_args: tuple[str, ...], space: str, as_json: bool
+) -> None:
+    """Show what can be compressed in TASK's model, and what gets no knob and why."""
+    from autocompress.analysis.profile import profile_model
+    from autocompress.space.build import build_space
+    from autocompress.space.rules import load_rules
+    from autocompress.tasks.base import prepare_task
+    from autocompress.tasks.factory import load_task
+
+    rules = load_rules(space)
+    prepared = prepare_task(load_task(task, task_arguments(data, task_args)))
+    profile = profile_model(prepared.task.model, prepared.example_inputs)
+    built = build_space(profile, rules)
+    if as_json:
+        click.echo(json.dumps(_as_json(profile, built), indent=2))
+    else:
+        _print(profile, built)
+
+
+def _as_json(profile: Any, built: Any) -> dict[str, Any]:
+    return {
+        "n_params": profile.n_params,
+        "macs": profile.macs,
+        "layers": [dataclasses.asdict(layer) for layer in profile.layers],
+        "groups": [
+            {
+                "name": group.name,
+                "n_channels": group.n_channels,
+                "members": [{"layer": m.layer, "side": m.side} for m in group.members],
+            }
+            for group in profile.groups
+        ],
+        "refused_groups": dict(profile.refused_groups),
+        "knobs": [{"name": knob.name, **dataclasses.asdict(knob)} for knob in built.space.knobs],
+        "refused": [
+            {"technique": kind, "target": target, "reason": reason}
+            for (kind, target), reason in built.refused.items()
+        ],
+    }
+
+
+def _print(profile: Any, built: Any) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    console.print(f"{profile.n_params:,} parameters, {profile.macs:,} MACs per example\n")
+    console.print(_layer_table(profile))
+    console.print(_group_table(profile))
+    console.print(_knob_table(built.space.knobs))
+    refused: dict[tuple[str, str], list[str]] = {}
+    for (kind, target), reason in built.refused.items():
+        refused.setdefault((kind, reason), []).append(target)
+    for target, reason in profile.refused_groups.items():
+        targets = refused.setdefault(("pruning_ratio", reason), [])
+        if target not in targets:
+            targets.append(target)
+    if refused:
+        console.print("[bold]No knob[/bold]")
+    for (kind, reason), targets in refused.items():
+        shown = ", ".join(targets[:4]) + (f" and {len(targets) - 4} more" if targets[4:] else "")
+        console.print(f"  {kind} of {shown}: {reason}", markup=False)
+
+
+def _table(title: str, *columns: str) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for column in columns:
+        is_number = column in ("params", "MACs", "channels", "layers")
+        table.add_column(
+            column, justify="right" if is_number else "left", overflow="fold", no_wrap=is_number
+        )
+    return table
+
+
+def _layer_table(profile: Any) -> Any:
+    from rich.markup import escape
+
+    table = _table("Layers", "name", "kind", "weight", "params", "MACs")
+    for layer in profile.layers:
+        shape = "x".join(map(str, layer.weight_shape))
+        table.add_row(
+            escape(layer.name), layer.kind, shape, f"{layer.n_params:,}", f"{layer.macs:,}"
+        )
+    return table
+
+
+def _group_table(profile: Any) -> Any:
+    from rich.markup import escape
+
+    table = _table("Channel groups: cut together", "name", "channels", "members")
+    for group in profile.groups:
+        members = ", ".join(dict.fromkeys(member.layer for member in group.members))
+        table.add_row(escape(group.name), str(group.n_channels), escape(members))
+    return table
+
+
+def _knob_table(knobs: Any) -> Any:
+    from rich.markup import escape
+
+    table = _table(f"Knobs: {len(knobs)}", "technique", "target", "levels", "layers")
+    for knob in knobs:
+        levels = " ".join(f"{level:g}" for level in knob.levels)
+        table.add_row(knob.kind, escape(knob.label), levels, str(len(knob.targets)))
+    return table

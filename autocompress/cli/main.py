@@ -1,0 +1,80 @@
+"""The command line: one file per command, imported only when that command runs."""
+
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from autocompress.errors import AutocompressError
+
+_COMMANDS = {
+    "analyze": "Show layers, channel groups and knobs of a task's model, and what gets none.",
+    "export": "Write one point of a run as a verified bundle.",
+    "front": "Print the Pareto front of a run.",
+    "report": "Write a run's report as one HTML file.",
+    "search": "Search for the Pareto front of a task.",
+    "unpack": "Turn a packed model into a runnable ONNX file.",
+}
+_EPILOG = (
+    "Exit codes: 0 done; 1 something failed; 2 bad input; 3 the run folder belongs to another "
+    "study or is damaged; 4 no measured point satisfies what was asked; 5 trial after trial "
+    "failed; 75 another process drives this run; 130 and 143 stopped by Ctrl-C and SIGTERM."
+)
+
+
+class _LazyGroup(click.Group):
+    """Knows its commands' names and one-line helps without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"autocompress.cli.{name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(_COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, epilog=_EPILOG)
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(package_name="autocompress")
+def cli(debug: bool) -> None:
+    """Search over pruning, bit-widths and ranks of any PyTorch model.
+
+    Give it a trained model and its data; it returns the curve of accuracy against size and
+    latency, and a verified, shippable model for every point on it. Without a task it runs on
+    scikit-learn's digits.
+    """
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """Run the command line and exit with a documented code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        cli.main(args=arguments, prog_name="autocompress", standalone_mode=False)
+        sys.stdout.flush()
+        code = 0
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        code = 130
+    except AutocompressError as error:
+        if "--debug" in arguments:
+            raise
+        click.echo(f"Error: {error.message}", err=True)
+        if error.hint:
+            click.echo(error.hint, err=True)
+        code = error.exit_code
+    except BrokenPipeError:  # `autocompress front | head`: the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)

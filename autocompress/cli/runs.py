@@ -1,0 +1,46 @@
+"""Find the run folder a command is about."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from autocompress.errors import InputError, unknown_name
+
+
+def results_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--results FOLDER` to a command."""
+    return click.option(
+        "--results",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path("results"),
+        show_default=True,
+        help="Folder that holds the run folders.",
+    )(command)
+
+
+def resolve_run(run: str | None, results: Path) -> Path:
+    """Folder of a run, by name or path; the newest one if none is named.
+
+    Args:
+        run: Name inside `results`, or a path, or None.
+        results: Folder that holds the run folders.
+
+    Raises:
+        InputError: If there is no such run; names those there are.
+    """
+    found = {path.parent.name: path for path in results.glob("*/study.db")}
+    if run is None:
+        if not found:
+            raise InputError(
+                f"There is no run in {results} yet.", "Start one: autocompress search --budget 50"
+            )
+        return max(found.values(), key=lambda path: path.stat().st_mtime).parent
+    if run in found:
+        return found[run].parent
+    if (Path(run) / "study.db").is_file():
+        return Path(run)
+    if not found:
+        raise InputError(f"There is no run {run!r} in {results}.", "Start one with --run.")
+    raise unknown_name("run", run, found)

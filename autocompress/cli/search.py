@@ -1,0 +1,177 @@
+"""`autocompress search`: run or continue a search."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from autocompress.cli.runs import results_option
+from autocompress.cli.task_options import task_arguments, task_options
+
+
+@click.command()
+@task_options
+@click.option("--budget", default=50, show_default=True, help="Finished trials the run shall hold.")
+@click.option("--run", "name", help="Name of the run folder; default: the task's name.")
+@click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
+@click.option("--space", default="default", show_default=True, help="Search-space file or name.")
+@click.option(
+    "--objectives",
+    default="accuracy,size,latency",
+    show_default=True,
+    help="Axes of the front: accuracy and one or both of size, latency.",
+)
+@click.option("--sampler", default="tpe", show_default=True, help="tpe, nsga2, gp or random.")
+@click.option("--proxy-epochs", type=float, help="Length of each trial's fine-tune.")
+@click.option("--learning-rate", type=float, help="Peak learning rate of the fine-tune.")
+@click.option("--threads", type=int, help="Threads of training; default: all cores.")
+@click.option("--runtime-threads", default=1, show_default=True, help="Threads of the runtime.")
+@click.option("--device", default="cpu", show_default=True, help="Where to train.")
+@click.option(
+    "--trial-timeout", default=7200.0, show_default=True, help="Seconds a trial may take."
+)
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "inline"]),
+    default="local",
+    show_default=True,
+    help="Evaluate in a worker process, or in this one.",
+)
+@click.option("--quiet", is_flag=True, help="No progress, only the result.")
+@click.option("--json", "as_json", is_flag=True, help="Print the front as JSON.")
+@results_option
+def command(**options: Any) -> None:
+    """Search for the Pareto front of TASK and write it to results/RUN.
+
+    TASK is `digits` (embedded), file.py (its function `task`), file.py:function or
+    package.module:function. The same command again continues the run: it does the trials that are
+    missing, or says that the budget is reached.
+    """
+    from autocompress.errors import InputError
+    from autocompress.search.environment import n_usable_cores
+
+    if options["budget"] < 1:
+        raise InputError(f"`--budget` must be at least 1, but got {options['budget']}.")
+    for name in ("proxy_epochs", "learning_rate", "threads", "runtime_threads", "trial_timeout"):
+        value = options[name]
+        if value is not None and not 0 < value < float("inf"):
+            raise InputError(f"`--{name.replace('_', '-')}` must be positive, but got {value}.")
+    options["threads"] = options["threads"] or n_usable_cores()
+    signal.signal(signal.SIGTERM, _terminate)
+    _search(**options)
+
+
+def _search(
+    *,
+    task: str,
+    data: str | None,
+    task_args: tuple[str, ...],
+    budget: int,
+    name: str | None,
+    seed: int,
+    space: str,
+    objectives: str,
+    sampler: str,
+    results: Path,
+    executor: str,
+    trial_timeout: float,
+    quiet: bool,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    from autocompress.cli.progress import SearchProgress
+    from autocompress.evaluate.evaluator import EvaluationSettings
+    from autocompress.objective import parse_objectives
+    from autocompress.search.driver import run_search
+    from autocompress.search.executors.inline import InlineExecutor
+    from autocompress.search.executors.local import LocalExecutor, WorkerSpec
+    from autocompress.search.sampler import check_sampler
+    from autocompress.search.session import open_session
+    from autocompress.search.study import Study
+    from autocompress.tasks.factory import load_task
+
+    parse_objectives(objectives)
+    check_sampler(sampler)
+    arguments = task_arguments(data, task_args)
+    progress = SearchProgress(budget, quiet=quiet)
+    progress.note(f"Loading task {task}")
+    session = open_session(load_task(task, arguments), space, EvaluationSettings(**settings))
+    if session.warning:
+        progress.warn(session.warning)
+    folder = results / (name or _run_name(session.prepared.task.name))
+    evaluator = session.evaluator
+    identity = session.identity(run_seed=seed, sampler=sampler)
+    info = session.info(task, arguments)
+    with Study(folder, session.built.space, objectives, identity, info) as study:
+        n_before = study.n_finished()
+        progress.begin(study.record())
+        worker = (
+            InlineExecutor(evaluator)
+            if executor == "inline"
+            else LocalExecutor(
+                WorkerSpec(task=task, arguments=arguments, settings=evaluator.settings),
+                trial_timeout,
+            )
+        )
+        try:
+            with progress:
+                run = run_search(
+                    study,
+                    worker,
+                    budget=budget,
+                    sampler=sampler,
+                    run_seed=seed,
+                    listener=progress.listener,
+                )
+        except (KeyboardInterrupt, SystemExit):
+            progress.note(f"Stopped. Nothing is lost: the same command continues {folder}.")
+            raise
+        finally:
+            worker.close()
+            _write_views(study.record())
+    if n_before >= budget:
+        progress.note(f"The budget of {budget} trials is reached; nothing was left to do.")
+    elif len(run.trials) < budget:
+        progress.note("The search space is exhausted: every plan in it has been measured.")
+    _print_result(run, as_json=as_json)
+
+
+def _run_name(task_name: str) -> str:
+    kept = (c if c.isalnum() or c in "-_." else "-" for c in task_name)
+    return "".join(kept).strip(".") or "run"
+
+
+def _write_views(run: Any) -> None:
+    """Rebuild CSV and HTML from the study; a full disk must not hide the result."""
+    from autocompress.report.page import write_report
+    from autocompress.report.tables import front_table, trials_table, write_csv
+
+    try:
+        write_csv(trials_table(run), run.folder / "trials.csv")
+        write_csv(front_table(run), run.folder / "front.csv")
+        write_report(run, run.folder / "report.html")
+    except OSError as error:
+        click.echo(f"Warning: the report could not be written: {error}.", err=True)
+
+
+def _print_result(run: Any, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from autocompress.cli.front import front_summary
+    from autocompress.report.tables import front_json
+
+    if as_json:
+        click.echo(json.dumps(front_json(run), indent=2))
+        return
+    Console(highlight=False).print(front_summary(run))
+    click.echo(f"\nReport   {run.folder / 'report.html'}", err=True)
+    click.echo(f"Tables   {run.folder / 'front.csv'}, {run.folder / 'trials.csv'}", err=True)
+    click.echo(f"Export   autocompress export {run.name} --max-drop 0.01", err=True)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)

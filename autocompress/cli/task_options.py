@@ -1,0 +1,43 @@
+"""Options that say which task a command works on."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from autocompress.errors import InputError
+
+
+def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add TASK, `--data` and `--task-arg` to a command."""
+    for decorate in (
+        click.argument("task", default="digits"),
+        click.option("--data", help="Data folder, passed to the task as `data`."),
+        click.option(
+            "--task-arg",
+            "task_args",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Argument of the task's factory; may be repeated.",
+        ),
+    ):
+        command = decorate(command)
+    return command
+
+
+def task_arguments(data: str | None, task_args: tuple[str, ...]) -> dict[str, str]:
+    """Arguments of the task's factory.
+
+    Raises:
+        InputError: If a `--task-arg` has no `=` or a name is given twice.
+    """
+    arguments = {} if data is None else {"data": str(Path(data).expanduser().absolute())}
+    for item in task_args:
+        key, separator, value = item.partition("=")
+        if not separator or not key.isidentifier():
+            raise InputError(f"`--task-arg` must look like key=value, but got {item!r}.")
+        if key in arguments:
+            raise InputError(f"The task argument {key!r} must be given once, but came twice.")
+        arguments[key] = value
+    return arguments

@@ -1,0 +1,89 @@
+"""What can go wrong, as a small tree. Every error says what must hold, what came, and what to do.
+
+AutocompressError            exit 1
+├── InputError               exit 2   a file, option, task, space or plan that cannot be used
+├── StudyMismatchError       exit 3   the run folder was made for another model or space
+├── NoPointError             exit 4   no measured point satisfies what was asked
+├── AllTrialsFailedError     exit 5   trial after trial failed for the same reason
+├── TrialError               exit 1   one candidate cannot be built, trained or measured
+└── RunLockedError           exit 75  another process drives this run
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class AutocompressError(Exception):
+    """Base of all errors this package raises on purpose.
+
+    Args:
+        message: What must hold and what came, in one line.
+        hint: What the user can do about it, in one line; may be empty.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class InputError(AutocompressError):
+    """Something the user gave cannot be used: an option, file, task, space, plan or packed model."""
+
+    exit_code = 2
+
+
+class StudyMismatchError(AutocompressError):
+    """A run folder exists, but for another model, data set, search space, seed or format."""
+
+    exit_code = 3
+
+
+class NoPointError(AutocompressError):
+    """No measured point satisfies what was asked."""
+
+    exit_code = 4
+
+
+class AllTrialsFailedError(AutocompressError):
+    """Several trials in a row failed for the same reason, so the search stopped."""
+
+    exit_code = 5
+
+
+class TrialError(AutocompressError):
+    """One candidate failed; the search goes on without it.
+
+    Args:
+        reason: A short stable word for grouping, such as `nonfinite_loss`, `timeout` or `export`.
+        message: What happened, in one line.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.args = (reason, message)
+        self.reason = reason
+
+
+class RunLockedError(AutocompressError):
+    """Another process drives this run at the moment."""
+
+    exit_code = 75
+
+
+def unknown_name(kind: str, name: str, choices: Iterable[str]) -> InputError:
+    """Build the error for a name that is not in a table: lists the choices, the closest first."""
+    known = sorted(choices)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    guess = f"Did you mean {close[0]!r}? " if close else ""
+    return InputError(f"Unknown {kind} {name!r}.", f"{guess}Choose from: {', '.join(known)}.")
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an exception's text, for a message of one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

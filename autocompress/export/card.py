@@ -1,0 +1,85 @@
+"""The model card of a bundle: what it is, how good, how to run it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from autocompress.plan import FULL_BITS, CompressionPlan
+
+_CODE = """```python
+import numpy, onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+names = [item.name for item in session.get_inputs()]
+outputs = session.run(None, dict(zip(names, inputs)))   # inputs: numpy arrays, batch first
+```"""
+
+
+def model_card(manifest: Mapping[str, Any], plan: CompressionPlan) -> str:
+    """Write the card as Markdown.
+
+    Args:
+        manifest: The bundle's manifest.
+        plan: What was done to the model.
+    """
+    measured, baseline = manifest["measurements"], manifest["baseline"]
+    rows = [
+        _row(f"{manifest['metric']}, {split}", measured[key], baseline[key], "{:.2%}")
+        for split, key in (
+            ("test", "test_accuracy"),
+            ("validation", "val_accuracy"),
+            ("test and validation together", "held_out_accuracy"),
+        )
+        if measured[key] is not None
+    ]
+    rows.append(_row("packed file, bytes", measured["size_bytes"], baseline["size_bytes"], "{:,}"))
+    rows.append(
+        _row("latency, ms", measured["latency_ms"], measured["baseline_latency_ms"], "{:.3f}")
+    )
+    hardware = manifest["environment"]["hardware"]["processor"]
+    runtime = manifest["environment"]["versions"]["onnxruntime"]
+    return "\n".join(
+        [
+            f"# {manifest['task']}: {manifest['label']} of run {manifest['run']}",
+            "",
+            "| | this model | untouched |",
+            "|---|---|---|",
+            *rows,
+            "",
+            f"Accuracy is that of `model.onnx`, loaded in a fresh process. Latency is one example "
+            f"in ONNX Runtime {runtime} on {hardware}, both models interleaved. The test split was "
+            "not used by the search.",
+            "",
+            "## What was done",
+            "",
+            *_plan_lines(plan),
+            "",
+            "## Run it",
+            "",
+            "`model.acz` is what ships: `autocompress unpack model.acz` turns it into the same "
+            "ONNX model.",
+            "",
+            _CODE,
+            "",
+        ]
+    )
+
+
+def _row(name: str, value: float, base: float, form: str) -> str:
+    return f"| {name} | {form.format(value)} | {form.format(base)} |"
+
+
+def _plan_lines(plan: CompressionPlan) -> list[str]:
+    lines = [
+        f"- `{name}`: {ratio:.0%} of the channels removed"
+        for name, ratio in plan.pruning_ratios.items()
+    ]
+    for name, layer in plan.layers.items():
+        parts = []
+        if layer.rank_ratio < 1.0:
+            parts.append(f"{layer.rank_ratio:.0%} of the rank kept")
+        if layer.weight_bits < FULL_BITS:
+            parts.append(f"{layer.weight_bits}-bit weights")
+        if layer.activation_bits < FULL_BITS:
+            parts.append(f"{layer.activation_bits}-bit inputs")
+        lines.append(f"- `{name}`: {', '.join(parts)}")
+    return lines or ["Nothing: this is the untouched model."]

@@ -1,0 +1,62 @@
+"""Which point of a run to export."""
+
+from autocompress.errors import InputError, NoPointError
+from autocompress.objective import OBJECTIVES
+from autocompress.run_record import RunRecord, TrialRecord
+
+
+def choose_point(
+    run: RunRecord, *, trial: int | None = None, max_drop: float | None = None, by: str = "size"
+) -> TrialRecord:
+    """Pick a trial by its number, by what it may lose, or else the knee of the front.
+
+    Args:
+        run: The run.
+        trial: Number of a complete trial; front member or not.
+        max_drop: Accuracy a point may lose against the baseline, as a share, >= 0.
+        by: `size` or `latency`: what is made smallest among the points within `max_drop`.
+
+    Raises:
+        InputError: If there is no such trial, or `max_drop` is negative.
+        NoPointError: If nothing has been measured, or no point is within `max_drop`.
+    """
+    if trial is not None:
+        return _by_number(run, trial)
+    front = run.front()
+    if run.baseline is None or run.baseline.measurement is None or not front:
+        raise NoPointError(f"The run {run.name!r} has no measured point yet.")
+    if max_drop is None:
+        knee = run.knee()
+        assert knee is not None
+        return knee
+    if not 0.0 <= max_drop <= 1.0:
+        raise InputError(f"`--max-drop` must lie in [0, 1], but got {max_drop}.")
+    floor = run.baseline.measurement.accuracy - max_drop
+    field = OBJECTIVES[by].field
+    within = [
+        (cost, point)
+        for point in front
+        if point.role != "baseline"
+        and point.measurement is not None
+        and point.measurement.accuracy >= floor - 1e-12
+        and (cost := getattr(point.measurement, field)) is not None
+    ]
+    if not within:
+        raise NoPointError(
+            f"No compressed point of {run.name!r} keeps {floor:.2%} accuracy.",
+            "Allow a larger --max-drop, or search longer with a larger --budget.",
+        )
+    return min(within, key=lambda item: (item[0], item[1].number))[1]
+
+
+def _by_number(run: RunRecord, number: int) -> TrialRecord:
+    if not 0 <= number < len(run.trials):
+        raise InputError(
+            f"`--trial` must be in [0, {len(run.trials) - 1}] for run {run.name!r}, "
+            f"but got {number}."
+        )
+    point = run.trials[number]
+    if point.measurement is None:
+        reason = f": {point.reason}" if point.reason else ""
+        raise InputError(f"Trial {number} of {run.name!r} is {point.state}{reason}.")
+    return point

@@ -1,0 +1,72 @@
+"""What was measured on one candidate: realised values, never requested ones."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from autocompress.errors import TrialError
+
+Fidelity = Literal[0, 1, 2]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """Figures of one candidate, taken on one machine.
+
+    Attributes:
+        fidelity: Training behind the figures: 0 none, 1 proxy fine-tune, 2 refine.
+        accuracy: The task's metric on the validation split; higher is better, a share in [0, 1].
+        loss: Mean task loss on the validation split.
+        size_bytes: Size of the packed file as written to disk.
+        latency_ms: Median time of one inference in the runtime; None if it was not measured.
+        latency_spread_ms: Interquartile range of that time.
+        baseline_latency_ms: The untouched model's median, taken interleaved with this candidate's.
+        macs: Multiply-accumulate operations of one example, recounted on the candidate.
+        n_params: Parameters of the candidate.
+        seconds: Wall time of building, tuning and measuring.
+        train_images_per_s: Throughput of the fine-tune; None if there was none.
+        skipped: Requested techniques that were not applied, with the reason, one line each.
+    """
+
+    fidelity: Fidelity
+    accuracy: float
+    loss: float
+    size_bytes: int
+    latency_ms: float | None
+    latency_spread_ms: float | None
+    baseline_latency_ms: float | None
+    macs: int
+    n_params: int
+    seconds: float
+    train_images_per_s: float | None = None
+    skipped: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse figures that are not numbers: a missing figure is None, never inf or NaN.
+
+        Raises:
+            TrialError: If a figure is NaN or infinite.
+        """
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise TrialError(
+                    "nonfinite_measurement", f"`{field.name}` was measured as {value}."
+                )
+
+    @property
+    def speedup(self) -> float | None:
+        """Baseline latency over this latency, both taken interleaved in one run."""
+        if self.latency_ms is None or self.baseline_latency_ms is None:
+            return None
+        return self.baseline_latency_ms / self.latency_ms
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain containers only, for JSON."""
+        return {**dataclasses.asdict(self), "skipped": list(self.skipped)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Measurement":
+        """Inverse of `to_json`."""
+        return cls(**{**data, "skipped": tuple(data.get("skipped", ()))})

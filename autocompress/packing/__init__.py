@@ -1,0 +1,1 @@
+"""The packed model: one file with the graph and every tensor, entropy-coded and exact."""

@@ -1,0 +1,173 @@
+"""The inside of the graph section, and the pools of the payload: what is where."""
+
+import dataclasses
+
+import numpy as np
+
+from autocompress.errors import InputError
+from autocompress.packing.byte_stream import ByteReader, varint
+from autocompress.packing.coder import decode_symbols, encode_symbols
+from autocompress.packing.table import (
+    HALF,
+    PROTO,
+    QUANTIZED,
+    RAW,
+    SYMBOLS,
+    Pools,
+    TensorRow,
+    read_row,
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """Everything but the tensors' values.
+
+    Attributes:
+        skeleton: Serialised ONNX model without initializers, see `skeleton`.
+        metadata: JSON text, UTF-8.
+        kept: (index, name) of initializers that are graph inputs or outputs.
+        rows: The tensor table.
+        n_scale_stream: Bytes of the coded upper halves of the float16 scales.
+        n_half_stream: The same of the float16 tensors.
+    """
+
+    skeleton: bytes
+    metadata: bytes
+    kept: tuple[tuple[int, str], ...]
+    rows: tuple[TensorRow, ...]
+    n_scale_stream: int
+    n_half_stream: int
+
+    def to_bytes(self) -> bytes:
+        """Serialise; `read_section` is the inverse."""
+        names = [(varint(i), name.encode()) for i, name in self.kept]
+        return b"".join(
+            [
+                *(varint(len(self.skeleton)), self.skeleton),
+                *(varint(len(self.rows)), *(row.to_bytes() for row in self.rows)),
+                varint(len(names)),
+                *(index + varint(len(name)) + name for index, name in names),
+                *(varint(self.n_scale_stream), varint(self.n_half_stream)),
+                *(varint(len(self.metadata)), self.metadata),
+            ]
+        )
+
+
+def read_section(data: bytes) -> Section:
+    """Inverse of `Section.to_bytes`.
+
+    Raises:
+        InputError: If `data` is anything else.
+    """
+    reader = ByteReader(data, "graph section")
+    skeleton = bytes(reader.take(reader.varint()))
+    rows: list[TensorRow] = []
+    for i in range(reader.varint()):
+        rows.append(read_row(reader, i))
+    kept = []
+    for _ in range(reader.varint()):
+        index, name = reader.varint(), bytes(reader.take(reader.varint()))
+        try:
+            kept.append((index, name.decode()))
+        except UnicodeDecodeError as error:
+            raise InputError(f"the name of tensor {index} must be UTF-8") from error
+    n_scale_stream, n_half_stream = reader.varint(), reader.varint()
+    metadata = bytes(reader.take(reader.varint()))
+    reader.finish()
+    return Section(
+        skeleton=skeleton,
+        metadata=metadata,
+        kept=tuple(kept),
+        rows=tuple(rows),
+        n_scale_stream=n_scale_stream,
+        n_half_stream=n_half_stream,
+    )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PayloadLengths:
+    """Bytes of each part of the payload, in this order.
+
+    Attributes:
+        symbols: Streams of coded integers.
+        scale_stream: Upper bytes of the float16 scales, coded.
+        scale_lows: Lower bytes of the float16 scales.
+        scale_floats: Float32 scales.
+        half_stream: Upper bytes of the tensors stored as float16, coded.
+        half_lows: Lower bytes of the same.
+        raw: Values and messages as they are.
+    """
+
+    symbols: int
+    scale_stream: int
+    scale_lows: int
+    scale_floats: int
+    half_stream: int
+    half_lows: int
+    raw: int
+
+
+def payload_lengths(section: Section) -> PayloadLengths:
+    """What the table says about the payload."""
+    rows = section.rows
+    quantized = [row for row in rows if row.codec == QUANTIZED]
+    n_half_scales = sum(r.code_dims[r.axis] for r in quantized if r.has_half_scales)
+    n_scales = sum(r.code_dims[r.axis] for r in quantized)
+    return PayloadLengths(
+        symbols=sum(row.n_stream for row in rows if row.codec in (SYMBOLS, QUANTIZED)),
+        scale_stream=section.n_scale_stream,
+        scale_lows=n_half_scales,
+        scale_floats=4 * (n_scales - n_half_scales),
+        half_stream=section.n_half_stream,
+        half_lows=sum(row.n_values for row in rows if row.codec == HALF),
+        raw=sum(row.n_bytes for row in rows if row.codec in (RAW, PROTO)),
+    )
+
+
+def join_pools(pools: Pools) -> tuple[bytes, int, int]:
+    """Payload of a file, with the lengths of its two coded streams of upper bytes."""
+    scale_stream, scale_lows = _split_halves(pools.scale_halves)
+    half_stream, half_lows = _split_halves(pools.halves)
+    parts = (
+        *(pools.symbols, scale_stream, scale_lows, pools.scale_floats),
+        *(half_stream, half_lows, pools.raw),
+    )
+    return b"".join(parts), len(scale_stream), len(half_stream)
+
+
+def split_payload(payload: bytes, section: Section) -> Pools:
+    """Inverse of `join_pools`.
+
+    Raises:
+        InputError: If the payload is not as long as the table says, or a stream is damaged.
+    """
+    lengths = dataclasses.astuple(payload_lengths(section))
+    if sum(lengths) != len(payload):
+        raise InputError(
+            f"the payload must have {sum(lengths)} bytes, as the table says, but has {len(payload)}"
+        )
+    reader = ByteReader(payload, "payload")
+    symbols, scale_stream, scale_lows, scale_floats, half_stream, half_lows, raw = (
+        bytes(reader.take(length)) for length in lengths
+    )
+    return Pools(
+        symbols=bytearray(symbols),
+        scale_halves=_merge_halves(scale_stream, scale_lows),
+        scale_floats=bytearray(scale_floats),
+        halves=_merge_halves(half_stream, half_lows),
+        raw=bytearray(raw),
+    )
+
+
+def _split_halves(halves: bytearray) -> tuple[bytes, bytes]:
+    """Upper bytes (sign, exponent, two bits of fraction) coded, lower bytes as they are: noise."""
+    pairs = np.frombuffer(halves, dtype=np.uint8).reshape(-1, 2)
+    return encode_symbols(pairs[:, 1]), pairs[:, 0].tobytes()
+
+
+def _merge_halves(stream: bytes, lows: bytes) -> bytearray:
+    pairs = np.empty((len(lows), 2), dtype=np.uint8)
+    pairs[:, 0] = np.frombuffer(lows, dtype=np.uint8)
+    pairs[:, 1] = decode_symbols(stream, len(lows), np.uint8)
+    return bytearray(pairs.tobytes())

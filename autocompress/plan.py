@@ -1,0 +1,131 @@
+"""The recipe of one candidate: what to prune, factorize and quantize, as immutable JSON."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from autocompress.errors import InputError
+
+FULL_BITS: Final = 32
+WEIGHT_BITS: Final = (32, 8, 7, 6, 5, 4, 3, 2)
+ACTIVATION_BITS: Final = (32, 8)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LayerPlan:
+    """What happens to one layer; the defaults leave it untouched.
+
+    Attributes:
+        rank_ratio: Share of the full rank KEPT, in (0, 1].
+        weight_bits: Bits a weight is stored in, 2-8, or 32 for float.
+        activation_bits: Bits of the layer's input, 8, or 32 for float. Integer kernels take both
+            operands as integers, so 8 has an effect only where `weight_bits` is 8 or less.
+    """
+
+    rank_ratio: float = 1.0
+    weight_bits: int = FULL_BITS
+    activation_bits: int = FULL_BITS
+
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            InputError: If a value is outside its range.
+        """
+        if not 0.0 < self.rank_ratio <= 1.0:
+            raise InputError(f"`rank_ratio` must be in (0, 1], but got {self.rank_ratio}.")
+        if self.weight_bits not in WEIGHT_BITS:
+            raise InputError(f"`weight_bits` must be 2-8 or 32, but got {self.weight_bits}.")
+        if self.activation_bits not in ACTIVATION_BITS:
+            raise InputError(f"`activation_bits` must be 8 or 32, but got {self.activation_bits}.")
+        # 8.0 equals 8 but reads otherwise in JSON: equal plans must have equal digests
+        object.__setattr__(self, "rank_ratio", float(self.rank_ratio))
+        object.__setattr__(self, "weight_bits", int(self.weight_bits))
+        object.__setattr__(self, "activation_bits", int(self.activation_bits))
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether this leaves the layer as it is."""
+        return self == LayerPlan()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CompressionPlan:
+    """Pruning ratio per channel group, `LayerPlan` per layer; what is not named is untouched.
+
+    Attributes:
+        pruning_ratios: Group name -> share of channels REMOVED, in [0, 1).
+        layers: Qualified layer name -> its plan.
+    """
+
+    pruning_ratios: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    layers: Mapping[str, LayerPlan] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Freeze the mappings, drop untouched entries, check ranges.
+
+        Raises:
+            InputError: If a pruning ratio is outside [0, 1).
+        """
+        for name, ratio in self.pruning_ratios.items():
+            if not 0.0 <= ratio < 1.0:
+                raise InputError(
+                    f"`pruning_ratio` must be in [0, 1) for group {name!r}, but got {ratio}."
+                )
+        ratios = {n: float(r) for n, r in sorted(self.pruning_ratios.items()) if r > 0.0}
+        layers = {n: p for n, p in sorted(self.layers.items()) if not p.is_untouched}
+        object.__setattr__(self, "pruning_ratios", MappingProxyType(ratios))
+        object.__setattr__(self, "layers", MappingProxyType(layers))
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (CompressionPlan.from_json, (self.to_json(),))  # mapping proxies cannot be pickled
+
+    @property
+    def digest(self) -> str:
+        """First 12 hex digits of the sha256 of the canonical JSON: equal plans, equal digests."""
+        text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain containers only; defaults are left out, so new fields keep old digests."""
+        default = LayerPlan()
+        layers = {
+            name: {
+                field.name: getattr(layer, field.name)
+                for field in dataclasses.fields(layer)
+                if getattr(layer, field.name) != getattr(default, field.name)
+            }
+            for name, layer in self.layers.items()
+        }
+        return {"pruning_ratios": dict(self.pruning_ratios), "layers": layers}
+
+    @classmethod
+    def from_json(cls, data: object) -> "CompressionPlan":
+        """Inverse of `to_json`.
+
+        Raises:
+            InputError: If `data` has another shape or a value is outside its range.
+        """
+        try:
+            _require_keys(data, {"pruning_ratios", "layers"}, "plan")
+            ratios, layers = data["pruning_ratios"], data["layers"]  # type: ignore[index]
+            return cls(
+                pruning_ratios={str(name): float(ratio) for name, ratio in ratios.items()},
+                layers={str(name): LayerPlan(**layer) for name, layer in layers.items()},
+            )
+        except (TypeError, ValueError, AttributeError, KeyError) as error:
+            raise InputError(f"The plan must be a JSON object of a plan, but: {error}.") from error
+
+
+def _require_keys(data: object, keys: set[str], what: str) -> None:
+    """Raise a TypeError unless `data` is a mapping with exactly these keys."""
+    if not isinstance(data, Mapping) or set(data) != keys:
+        got = sorted(map(str, data)) if isinstance(data, Mapping) else type(data).__name__
+        msg = f"the {what} must have the keys {sorted(keys)}, but got {got}"
+        raise TypeError(msg)

@@ -1,0 +1,168 @@
+"""What a run found: the best point within a drop, and whether the search beat the controls."""
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Literal
+
+from autocompress.measurement import Measurement
+from autocompress.objective import Objective
+from autocompress.report.wording import format_gain, format_points
+from autocompress.run_record import RunRecord, TrialRecord
+
+MAX_DROP = 0.01
+"""The drop in accuracy that summaries speak of: one percentage point."""
+
+# Accuracies are ratios of counts: a drop of exactly 1 pt must not fail on its last float digit.
+_ROUNDING = 1e-9
+
+Verdict = Literal["better", "level", "worse", "only_search", "only_control", "neither"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """The best searched point beside the best control, within the same drop, by one cost.
+
+    Attributes:
+        cost: The cost compared.
+        search: Cheapest searched point within the drop, if there is one.
+        control: Cheapest control within the drop, if there is one.
+        verdict: `better` if the search's point is cheaper by more than the measurement's spread.
+        ratio: The control's cost over the search's; None unless both exist.
+    """
+
+    cost: Objective
+    search: TrialRecord | None
+    control: TrialRecord | None
+    verdict: Verdict
+    ratio: float | None
+
+
+def measured(trial: TrialRecord) -> Measurement:
+    """The measurement of a trial that is known to be complete."""
+    assert trial.measurement is not None, f"trial {trial.number} has no measurement"
+    return trial.measurement
+
+
+def comparable(run: RunRecord) -> tuple[TrialRecord, ...]:
+    """Complete trials of fidelity 1: those that may meet on one front."""
+    return tuple(t for t in run.complete if measured(t).fidelity == 1)
+
+
+def cost_objectives(run: RunRecord) -> tuple[Objective, ...]:
+    """The run's objectives without accuracy."""
+    return tuple(o for o in run.objectives if o.direction == "minimize")
+
+
+def cost_of(trial: TrialRecord, cost: Objective) -> float | None:
+    """A trial's cost; None if it was not measured."""
+    return None if trial.measurement is None else getattr(trial.measurement, cost.field)
+
+
+def accuracy_change(run: RunRecord, trial: TrialRecord) -> float | None:
+    """Accuracy minus the baseline's, as a share; None without a baseline or a measurement."""
+    if run.baseline is None or trial.measurement is None:
+        return None
+    return trial.measurement.accuracy - measured(run.baseline).accuracy
+
+
+def gain(run: RunRecord, trial: TrialRecord, cost: Objective) -> float | None:
+    """The baseline's cost over this trial's: 2.0 is half the size, or twice the speed.
+
+    Latency is compared with the baseline's of the same interleaved measurement, not with the one
+    taken at the start of the run, so that a slower hour of the machine does not count.
+    """
+    if trial.measurement is None:
+        return None
+    if cost.field == "latency_ms":
+        return trial.measurement.speedup
+    if run.baseline is None:
+        return None
+    value, base = cost_of(trial, cost), cost_of(run.baseline, cost)
+    return base / value if base is not None and value else None
+
+
+def cheapest_within(
+    run: RunRecord, trials: Iterable[TrialRecord], cost: Objective, max_drop: float = MAX_DROP
+) -> TrialRecord | None:
+    """The cheapest of `trials` that loses at most `max_drop` of accuracy; never the baseline.
+
+    Args:
+        run: Gives the baseline.
+        trials: Candidates; those without this cost are passed over.
+        cost: What to minimise.
+        max_drop: Allowed loss of accuracy, a share: 0.01 is one point.
+    """
+    best: tuple[float, float, TrialRecord] | None = None
+    for trial in trials:
+        value, change = cost_of(trial, cost), accuracy_change(run, trial)
+        if trial.role == "baseline" or value is None or change is None:
+            continue
+        if change < -max_drop - _ROUNDING:
+            continue
+        if best is None or (value, -change) < best[:2]:
+            best = (value, -change, trial)
+    return None if best is None else best[2]
+
+
+def headline(run: RunRecord, cost: Objective) -> str:
+    """The finding in one line, such as `9.8× smaller at −0.4 pt`."""
+    if run.baseline is None:
+        return "No baseline to compare with"
+    if all(trial.role == "baseline" for trial in comparable(run)):
+        return "Nothing but the baseline is measured yet"
+    trial = cheapest_within(run, comparable(run), cost)
+    ratio = None if trial is None else gain(run, trial, cost)
+    if trial is None or ratio is None:
+        return "No point within 1 pt of the baseline"
+    change = accuracy_change(run, trial)
+    assert change is not None
+    text = f"{format_gain(ratio, cost.name)} at {format_points(change)}"
+    return text[0].upper() + text[1:]
+
+
+def compare_with_controls(
+    run: RunRecord, cost: Objective, max_drop: float = MAX_DROP
+) -> Comparison:
+    """Set the best searched point beside the best control, both within the same drop.
+
+    Controls without tuning compete as well: to beat the search with less training is to beat it.
+    """
+    searched = [t for t in comparable(run) if t.role == "search"]
+    search = cheapest_within(run, searched, cost, max_drop)
+    control = cheapest_within(run, run.controls, cost, max_drop)
+    verdict: Verdict
+    ratio = None
+    if search is None or control is None:
+        verdict = "only_search" if search else "only_control" if control else "neither"
+    else:
+        ours, theirs = cost_of(search, cost), cost_of(control, cost)
+        assert ours is not None
+        assert theirs is not None
+        spread = max(_spread(search, cost), _spread(control, cost))
+        difference = theirs - ours
+        verdict = "level" if abs(difference) <= spread else "better" if difference > 0 else "worse"
+        ratio = theirs / ours
+    return Comparison(cost=cost, search=search, control=control, verdict=verdict, ratio=ratio)
+
+
+def tuned_controls(run: RunRecord) -> tuple[TrialRecord, ...]:
+    """Controls that had the same training as searched trials."""
+    return tuple(t for t in comparable(run) if t.role == "control")
+
+
+def beaten_controls(run: RunRecord) -> tuple[TrialRecord, ...]:
+    """Tuned controls that some searched trial beats: no worse in any objective, better in one."""
+    searched = run.costs(tuple(t for t in comparable(run) if t.role == "search"))
+    controls = tuned_controls(run)
+    return tuple(
+        control
+        for control, costs in zip(controls, run.costs(controls), strict=True)
+        if ((searched <= costs).all(axis=1) & (searched < costs).any(axis=1)).any()
+    )
+
+
+def _spread(trial: TrialRecord, cost: Objective) -> float:
+    """How far a repeated measurement may lie; a file's size is exact."""
+    if cost.field != "latency_ms":
+        return 0.0
+    return measured(trial).latency_spread_ms or 0.0

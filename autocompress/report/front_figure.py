@@ -1,0 +1,276 @@
+"""The front as a picture: accuracy against one cost, every point measured."""
+
+import dataclasses
+import html
+import math
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import plotly.graph_objects as go
+
+from autocompress.objective import OBJECTIVES, Objective
+from autocompress.report.findings import (
+    MAX_DROP,
+    cheapest_within,
+    comparable,
+    cost_of,
+    headline,
+    measured,
+)
+from autocompress.report.hover import hover_text, short_name
+from autocompress.report.labels import along_steps, place_labels
+from autocompress.report.theme import (
+    BLUE,
+    GREEN,
+    GREY,
+    VERMILLION,
+    cost_axis,
+    new_figure,
+    note_figure,
+    size_unit,
+)
+from autocompress.run_record import RunRecord, TrialRecord
+
+# Points further below the baseline than this start outside the view when they would squeeze it.
+_VIEW_DROP: Final = 0.10
+# A view that shows fewer members of the front than this would hide the finding.
+_MIN_IN_VIEW: Final = 3
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Plane:
+    """Measured trials placed on the two axes.
+
+    Attributes:
+        run: The run.
+        cost: The horizontal objective.
+        trials: Complete trials that have this cost.
+        axis_title: Title of the horizontal axis, with its unit.
+        x: Trial number -> cost in that unit.
+        y: Trial number -> accuracy in percent.
+        on_front: Numbers of the front's members.
+    """
+
+    run: RunRecord
+    cost: Objective
+    trials: tuple[TrialRecord, ...]
+    axis_title: str
+    x: dict[int, float]
+    y: dict[int, float]
+    on_front: frozenset[int]
+
+    def xs(self, trials: Sequence[TrialRecord]) -> list[float]:
+        return [self.x[t.number] for t in trials]
+
+    def ys(self, trials: Sequence[TrialRecord]) -> list[float]:
+        return [self.y[t.number] for t in trials]
+
+
+def front_figure(run: RunRecord, cost: Literal["size", "latency"]) -> go.Figure:
+    """Accuracy against one cost: every complete trial, the front, the controls, the baseline.
+
+    The step line joins the points that nobody beats on these two axes alone; members of the front
+    that lie beside it earn their place by another objective.
+
+    Args:
+        run: The run; failed and running trials are not drawn.
+        cost: Horizontal axis.
+    """
+    objective = OBJECTIVES[cost]
+    plane = _place(run, objective)
+    title = html.escape(headline(run, objective))
+    if not plane.trials:
+        why = f"No finished trial has a measured {cost}." if run.trials else "No trial yet."
+        return note_figure(title, why)
+    floor_pct, n_hidden = _view_floor(plane)
+    hidden = f"{n_hidden} trials below {floor_pct:.0f} % are out of view; double-click shows all"
+    figure = new_figure(title, hidden if n_hidden else "Each point is one measured candidate")
+    visible = [t for t in plane.trials if plane.y[t.number] >= floor_pct]
+    figure.update_xaxes(cost_axis(plane.xs(visible), plane.axis_title))
+    figure.update_yaxes(title_text="accuracy, validation", ticksuffix=" %")
+    if n_hidden:
+        _set_view(figure, plane.xs(visible), (floor_pct, max(plane.y.values())))
+    steps = _steps(plane)
+    _add_step_line(figure, plane, steps)
+    _add_searched(figure, plane)
+    _add_named(figure, plane, visible, steps)
+    _mark_headline(figure, plane)
+    return figure
+
+
+def _place(run: RunRecord, cost: Objective) -> _Plane:
+    costs = {t.number: cost_of(t, cost) for t in run.complete}
+    trials = tuple(t for t in run.complete if costs[t.number] is not None)
+    factor, axis_title = 1.0, "latency, one inference [ms]"
+    if cost.name == "size":
+        factor, unit = size_unit(max((c for c in costs.values() if c is not None), default=0.0))
+        axis_title = f"size of the packed file [{unit}]"
+    return _Plane(
+        run=run,
+        cost=cost,
+        trials=trials,
+        axis_title=axis_title,
+        x={number: c / factor for number, c in costs.items() if c is not None},
+        y={t.number: 100 * measured(t).accuracy for t in trials},
+        on_front=frozenset(t.number for t in run.front()),
+    )
+
+
+def _view_floor(plane: _Plane) -> tuple[float, int]:
+    """Lowest accuracy in the first view, in percent, and how many trials lie below it."""
+    if plane.run.baseline is None:
+        return 0.0, 0
+    floor_pct = 100 * (measured(plane.run.baseline).accuracy - _VIEW_DROP)
+    n_below = sum(y < floor_pct for y in plane.y.values())
+    n_inside = sum(y >= floor_pct for number, y in plane.y.items() if number in plane.on_front)
+    return (floor_pct, n_below) if n_inside >= _MIN_IN_VIEW else (0.0, 0)
+
+
+def _set_view(figure: go.Figure, costs: list[float], y_range: tuple[float, float]) -> None:
+    pad = 0.05 * (y_range[1] - y_range[0])
+    figure.update_yaxes(range=[y_range[0], y_range[1] + pad])
+    if figure.layout.xaxis.type == "log":
+        ends = [math.log10(min(costs)), math.log10(max(costs))]
+        pad = 0.06 * (ends[1] - ends[0])
+        figure.update_xaxes(range=[ends[0] - pad, ends[1] + pad])
+
+
+def _steps(plane: _Plane) -> list[TrialRecord]:
+    """What nobody beats on these two axes, cheapest first."""
+    steps: list[TrialRecord] = []
+    rivals = [t for t in plane.trials if measured(t).fidelity == 1]
+    for trial in sorted(rivals, key=lambda t: (plane.x[t.number], -plane.y[t.number])):
+        if not steps or plane.y[trial.number] > plane.y[steps[-1].number]:
+            steps.append(trial)
+    return steps
+
+
+def _add_step_line(figure: go.Figure, plane: _Plane, steps: Sequence[TrialRecord]) -> None:
+    figure.add_scatter(
+        x=plane.xs(steps),
+        y=plane.ys(steps),
+        mode="lines",
+        name="best accuracy up to this cost",
+        line={"color": BLUE, "width": 2, "shape": "hv"},
+        hoverinfo="skip",
+    )
+
+
+def _add_searched(figure: go.Figure, plane: _Plane) -> None:
+    """Searched trials: those on the front solid, the others faint."""
+    searched = [t for t in plane.trials if t.role == "search"]
+    beaten = [t for t in searched if t.number not in plane.on_front]
+    solid = [t for t in searched if t.number in plane.on_front]
+    faint = {"size": 6, "color": GREY, "opacity": 0.5}
+    strong = {"size": 10, "color": BLUE, "line": {"width": 1, "color": "#ffffff"}}
+    _add_markers(figure, plane, beaten, "beaten trial", faint)
+    spreads = [(measured(t).latency_spread_ms or 0.0) / 2 for t in solid]
+    bars = {"array": spreads, "thickness": 1, "width": 0, "color": BLUE}
+    extra = {"error_x": bars} if plane.cost.name == "latency" else {}
+    _add_markers(figure, plane, solid, "on the front", strong, **extra)
+
+
+def _add_named(
+    figure: go.Figure,
+    plane: _Plane,
+    visible: Sequence[TrialRecord],
+    steps: Sequence[TrialRecord],
+) -> None:
+    """Baseline and controls, with their names beside them where there is room."""
+    named = [t for t in visible if t.role != "search"]
+    positions = _label_positions(figure, plane, visible, steps)
+    for title, color, symbol, group in (
+        ("control (open: beaten)", VERMILLION, "diamond", _controls(named, is_tuned=True)),
+        ("control without tuning", VERMILLION, "x-thin", _controls(named, is_tuned=False)),
+        ("baseline", GREEN, "square", [t for t in named if t.role == "baseline"]),
+    ):
+        beaten_symbol = symbol if symbol == "x-thin" else f"{symbol}-open"
+        symbols = [symbol if t.number in plane.on_front else beaten_symbol for t in group]
+        _add_markers(
+            figure,
+            plane,
+            group,
+            title,
+            {"size": 11, "color": color, "symbol": symbols, "line": {"width": 2, "color": color}},
+            mode="markers+text",
+            text=[short_name(t) if positions[t.number] else "" for t in group],
+            textposition=[positions[t.number] or "bottom right" for t in group],
+            textfont={"size": 11},
+            cliponaxis=False,
+        )
+
+
+def _controls(trials: Sequence[TrialRecord], *, is_tuned: bool) -> list[TrialRecord]:
+    return [t for t in trials if t.role == "control" and (measured(t).fidelity > 0) == is_tuned]
+
+
+def _add_markers(
+    figure: go.Figure,
+    plane: _Plane,
+    trials: Sequence[TrialRecord],
+    name: str,
+    marker: dict[str, Any],
+    **trace: Any,
+) -> None:
+    if trials:
+        figure.add_scatter(
+            x=plane.xs(trials),
+            y=plane.ys(trials),
+            name=name,
+            marker=marker,
+            hovertext=[hover_text(plane.run, t) for t in trials],
+            hoverinfo="text",
+            **{"mode": "markers", **trace},
+        )
+
+
+def _label_positions(
+    figure: go.Figure,
+    plane: _Plane,
+    visible: Sequence[TrialRecord],
+    steps: Sequence[TrialRecord],
+) -> dict[int, str | None]:
+    """Trial number -> side of its name, for baseline and controls."""
+    is_log = figure.layout.xaxis.type == "log"
+    xs = {t.number: math.log10(plane.x[t.number]) if is_log else plane.x[t.number] for t in visible}
+    left = 0.0 if figure.layout.xaxis.rangemode == "tozero" else min(xs.values())
+    width = (max(xs.values()) - left) or 1.0
+    low = min(plane.ys(visible))
+    height = (max(plane.ys(visible)) - low) or 1.0
+    places = {
+        t.number: (
+            0.05 + 0.9 * (xs[t.number] - left) / width,
+            0.05 + 0.9 * (plane.y[t.number] - low) / height,
+        )
+        for t in visible
+    }
+    corners = [places[t.number] for t in steps if t.number in places]
+    named = [t for t in visible if t.role != "search"]
+    chosen = place_labels(
+        [html.unescape(short_name(t)) for t in named],
+        [places[t.number] for t in named],
+        [*places.values(), *along_steps(corners)],
+    )
+    return {t.number: position for t, position in zip(named, chosen, strict=True)}
+
+
+def _mark_headline(figure: go.Figure, plane: _Plane) -> None:
+    """Ring the point that the title speaks of, and draw the line of one point's loss."""
+    if plane.run.baseline is None:
+        return
+    figure.add_hline(
+        y=100 * (measured(plane.run.baseline).accuracy - MAX_DROP),
+        line={"color": GREY, "width": 1, "dash": "dot"},
+        annotation={"text": "baseline − 1 pt", "font": {"size": 11}},
+        annotation_position="top left",
+    )
+    trial = cheapest_within(plane.run, comparable(plane.run), plane.cost)
+    if trial is not None and trial.number in plane.x:
+        figure.add_scatter(
+            x=plane.xs([trial]),
+            y=plane.ys([trial]),
+            mode="markers",
+            name="the point of the title",
+            marker={"size": 20, "symbol": "circle-open", "line": {"width": 2}, "color": GREEN},
+            hoverinfo="skip",
+        )

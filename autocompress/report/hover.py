@@ -1,0 +1,60 @@
+"""What a pointer over a trial shows; every name is escaped, for Plotly reads HTML in its texts."""
+
+import html
+from typing import Final
+
+from autocompress.objective import OBJECTIVES
+from autocompress.report.findings import accuracy_change, gain, measured
+from autocompress.report.wording import (
+    format_count,
+    format_gain,
+    format_points,
+    format_share,
+    format_size,
+    plan_lines,
+    shorten,
+)
+from autocompress.run_record import RunRecord, TrialRecord
+
+_LINE_CHARS: Final = 64
+_NAME_CHARS: Final = 40
+
+
+def short_name(trial: TrialRecord) -> str:
+    """A trial's label for a figure: shortened, then escaped."""
+    return html.escape(shorten(trial.label, _NAME_CHARS))
+
+
+def hover_text(run: RunRecord, trial: TrialRecord) -> str:
+    """What a pointer over a trial shows: its figures, then its plan in grouped lines; escaped."""
+    figures = measured(trial)
+    change = accuracy_change(run, trial)
+    drop = "" if change is None else f" ({format_points(change, 2)})"
+    lines = [
+        f"<b>{short_name(trial)}</b>",
+        f"accuracy {format_share(figures.accuracy)}{drop}",
+        f"size {format_size(figures.size_bytes)}{_gain_note(run, trial, 'size')}",
+    ]
+    if figures.latency_ms is not None:
+        spread = figures.latency_spread_ms
+        spread_note = "" if spread is None else f" (spread {spread:.3f})"
+        note = _gain_note(run, trial, "latency")
+        lines.append(f"latency {figures.latency_ms:.3f} ms{spread_note}{note}")
+    lines.append(f"{format_count(figures.macs)} MACs, {format_count(figures.n_params)} parameters")
+    wrapped = [part for line in plan_lines(trial.plan) for part in _wrap(line, _LINE_CHARS)]
+    return "<br>".join([*lines, "", *(html.escape(line) for line in wrapped)])
+
+
+def _gain_note(run: RunRecord, trial: TrialRecord, cost: str) -> str:
+    ratio = gain(run, trial, OBJECTIVES[cost])
+    return "" if ratio is None else f", {format_gain(ratio, cost)}"
+
+
+def _wrap(line: str, n_chars: int) -> list[str]:
+    """Break after commas; what follows the first line is indented."""
+    lines = [""]
+    for part in line.split(", "):
+        if lines[-1] and len(lines[-1]) + len(part) > n_chars:
+            lines.append("   ")
+        lines[-1] += part if not lines[-1].strip() else f", {part}"
+    return lines

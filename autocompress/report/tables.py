@@ -1,0 +1,187 @@
+"""A run as tables: data frames, the JSON of its front, and CSV that no spreadsheet executes."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from autocompress.objective import OBJECTIVES
+from autocompress.pareto import hypervolume
+from autocompress.report.atomic import write_text_atomically
+from autocompress.report.findings import comparable, gain, tuned_controls
+from autocompress.run_record import RunRecord, TrialRecord
+
+# Column -> pandas dtype. Counts are nullable integers: a missing one stays missing, not NaN.
+_COLUMNS: Final = {
+    "trial": "int64",
+    "label": "str",
+    "role": "str",
+    "state": "str",
+    "on_front": "bool",
+    "fidelity": "Int64",
+    "accuracy": "float64",
+    "size_bytes": "Int64",
+    "compression": "float64",
+    "latency_ms": "float64",
+    "latency_spread_ms": "float64",
+    "baseline_latency_ms": "float64",
+    "speedup": "float64",
+    "loss": "float64",
+    "macs": "Int64",
+    "n_params": "Int64",
+    "seconds": "float64",
+    "train_images_per_s": "float64",
+    "plan_digest": "str",
+    "skipped": "str",
+    "reason": "str",
+}
+_MEASURED: Final = (
+    "fidelity", "accuracy", "size_bytes", "latency_ms", "latency_spread_ms", "baseline_latency_ms",
+    "speedup", "loss", "macs", "n_params", "seconds", "train_images_per_s",
+)  # fmt: skip
+# What a spreadsheet takes for the start of a formula (OWASP, "CSV injection").
+_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def trial_json(run: RunRecord, trial: TrialRecord) -> dict[str, Any]:
+    """One trial as plain JSON values; what was not measured is None."""
+    figures = {
+        name: None if trial.measurement is None else getattr(trial.measurement, name)
+        for name in _MEASURED
+    }
+    return {
+        "trial": trial.number,
+        "label": trial.label,
+        "role": trial.role,
+        "state": trial.state,
+        **figures,
+        "compression": gain(run, trial, OBJECTIVES["size"]),
+        "plan_digest": trial.plan.digest,
+        "skipped": [] if trial.measurement is None else list(trial.measurement.skipped),
+        "reason": trial.reason,
+    }
+
+
+def front_json(run: RunRecord) -> dict[str, Any]:
+    """The front as JSON: `run` (its name), `baseline` (or None), `controls`, `points`."""
+    return {
+        "run": run.name,
+        "baseline": None if run.baseline is None else trial_json(run, run.baseline),
+        "controls": [trial_json(run, trial) for trial in run.controls],
+        "points": [trial_json(run, trial) for trial in run.front()],
+    }
+
+
+def trials_table(run: RunRecord) -> pd.DataFrame:
+    """All trials, also failed and running ones, in order of their numbers."""
+    return _frame(run, run.trials)
+
+
+def front_table(run: RunRecord) -> pd.DataFrame:
+    """The members of the front, most accurate first; same columns as `trials_table`."""
+    return _frame(run, run.front())
+
+
+def _frame(run: RunRecord, trials: tuple[TrialRecord, ...]) -> pd.DataFrame:
+    on_front = {trial.number for trial in run.front()}
+    rows = [
+        {**row, "on_front": row["trial"] in on_front, "skipped": "; ".join(row["skipped"])}
+        for row in (trial_json(run, trial) for trial in trials)
+    ]
+    columns = {
+        name: pd.Series([row[name] for row in rows], dtype=dtype)
+        for name, dtype in _COLUMNS.items()
+    }
+    return pd.DataFrame(columns)
+
+
+def hypervolume_history(run: RunRecord) -> pd.DataFrame:
+    """Hypervolume of all complete trials of fidelity 1 so far, after each of them.
+
+    Every objective is divided by the baseline's value, so the baseline sits at accuracy 1 and costs
+    1. The reference point is accuracy 0 and the baseline's costs. A value of 0.9 says: of the box
+    between "useless but free" and "as accurate as the baseline at no cost", 90 % is dominated. The
+    baseline itself adds nothing, nor does any point that costs more than it; a point more accurate
+    than the baseline can carry the value above what the box holds.
+
+    Returns:
+        Columns `trial`, `label`, `role`, `hypervolume`; no rows without a finished baseline.
+    """
+    trials = comparable(run) if run.baseline is not None else ()
+    rows = {
+        "trial": pd.Series([t.number for t in trials], dtype="int64"),
+        "label": pd.Series([t.label for t in trials], dtype="str"),
+        "role": pd.Series([t.role for t in trials], dtype="str"),
+        "hypervolume": pd.Series(_running_volume(run, trials), dtype="float64"),
+    }
+    return pd.DataFrame(rows)
+
+
+def controls_hypervolume(run: RunRecord) -> float | None:
+    """Hypervolume of the tuned controls alone, on the scale of `hypervolume_history`.
+
+    None without a finished baseline or without a finished control of fidelity 1.
+    """
+    controls = tuned_controls(run)
+    if run.baseline is None or not controls:
+        return None
+    return _running_volume(run, controls)[-1]
+
+
+def _running_volume(run: RunRecord, trials: tuple[TrialRecord, ...]) -> list[float]:
+    """Hypervolume after each of `trials`.
+
+    Each point adds its exclusive volume: the box it spans, less what others already cover of that
+    box (WFG; While, Bradstreet & Barone 2012). That is far cheaper than starting over each time.
+    """
+    volumes: list[float] = []
+    front: NDArray[np.float64] = np.empty((0, len(run.objectives)))
+    reference = np.array([0.0 if o.direction == "maximize" else 1.0 for o in run.objectives])
+    for point in _normalised_costs(run, trials):
+        added = 0.0
+        if (point < reference).all() and not (front <= point).all(axis=1).any():
+            covered = np.unique(np.maximum(front, point), axis=0)
+            added = float(np.prod(reference - point)) - hypervolume(covered, reference)
+            front = np.vstack([front[~(point <= front).all(axis=1)], point])
+        volumes.append((volumes[-1] if volumes else 0.0) + added)
+    return volumes
+
+
+def _normalised_costs(run: RunRecord, trials: tuple[TrialRecord, ...]) -> NDArray[np.float64]:
+    """Objective values over the baseline's, smaller is better; shape (N, M)."""
+    if run.baseline is None:
+        return run.costs(trials)
+    scale = np.abs(run.costs((run.baseline,)))
+    return run.costs(trials) / np.where(scale > 0.0, scale, 1.0)
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """CSV with a header, in which no text can be taken for a formula.
+
+    A text cell that starts with = + - @ or a control character gets a leading apostrophe, which
+    spreadsheets read as "this is text". A carriage return becomes a space, for readers disagree on
+    whether it ends a row. Numbers are untouched.
+    """
+    safe = frame.copy()
+    for name in safe.columns:
+        if pd.api.types.is_string_dtype(safe[name]) or safe[name].dtype == object:
+            safe[name] = safe[name].map(_defuse)
+    return str(safe.to_csv(index=False, lineterminator="\n"))
+
+
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Write `csv_text(frame)`, whole or not at all.
+
+    Raises:
+        InputError: If the file cannot be written.
+    """
+    write_text_atomically(path, csv_text(frame))
+
+
+def _defuse(cell: object) -> object:
+    if not isinstance(cell, str):
+        return cell
+    text = f"'{cell}" if cell.startswith(_FORMULA_STARTS) else cell
+    return text.replace("\r", " ")

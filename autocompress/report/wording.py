@@ -1,0 +1,149 @@
+"""Figures and plans as words: one way to write a size, a ratio, a drop and a recipe.
+
+Nothing here is escaped; whoever puts the words into HTML escapes them.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from autocompress.plan import FULL_BITS, CompressionPlan
+
+MINUS = "\N{MINUS SIGN}"
+_MAX_NAMED = 2
+_MAX_NAME_CHARS = 26
+
+
+def format_size(size_bytes: float) -> str:
+    """Bytes with a decimal unit (1 kB = 1000 bytes) and three or four figures.
+
+    >>> format_size(812), format_size(109_240), format_size(1_079_000)
+    ('812 B', '109.2 kB', '1.08 MB')
+    """
+    if size_bytes < 1000:
+        return f"{size_bytes:.0f} B"
+    if size_bytes < 999_950:
+        return f"{size_bytes / 1e3:.1f} kB"
+    if size_bytes < 999_995_000:
+        return f"{size_bytes / 1e6:.2f} MB"
+    return f"{size_bytes / 1e9:.2f} GB"
+
+
+def format_count(count: float) -> str:
+    """A large count in short.
+
+    >>> format_count(640), format_count(270_896), format_count(40_813_184)
+    ('640', '270.9 k', '40.81 M')
+    """
+    if count < 1000:
+        return f"{count:.0f}"
+    if count < 999_950:
+        return f"{count / 1e3:.1f} k"
+    if count < 999_995_000:
+        return f"{count / 1e6:.2f} M"
+    return f"{count / 1e9:.2f} G"
+
+
+def format_share(share: float, digits: int = 2) -> str:
+    """A share in [0, 1] in percent.
+
+    >>> format_share(0.9173)
+    '91.73 %'
+    """
+    return f"{100 * share:.{digits}f} %"
+
+
+def format_points(difference: float, digits: int = 1) -> str:
+    """A difference of shares in percentage points, with its sign.
+
+    >>> format_points(-0.0041), format_points(0.0), format_points(0.002, 2)
+    ('−0.4 pt', '±0.0 pt', '+0.20 pt')
+    """
+    text = f"{abs(100 * difference):.{digits}f}"
+    if float(text) == 0.0:
+        return f"±{text} pt"
+    return f"{MINUS if difference < 0 else '+'}{text} pt"
+
+
+def format_times(ratio: float) -> str:
+    """A ratio with as many digits as are worth reading.
+
+    >>> format_times(1.824), format_times(9.84), format_times(143.2)
+    ('1.82×', '9.8×', '143×')
+    """
+    digits = 2 if ratio < 2.995 else 1 if ratio < 99.95 else 0
+    return f"{ratio:.{digits}f}×"
+
+
+def format_gain(ratio: float, cost: str) -> str:
+    """How much better a cost became, in words; `ratio` is the baseline's cost over this one.
+
+    >>> format_gain(9.84, "size"), format_gain(0.8, "latency"), format_gain(1.0, "size")
+    ('9.8× smaller', '1.25× slower', 'the same size')
+    """
+    better, worse = ("smaller", "larger") if cost == "size" else ("faster", "slower")
+    if format_times(ratio) == "1.00×":
+        return "the same size" if cost == "size" else "the same speed"
+    return f"{format_times(ratio)} {better}" if ratio > 1 else f"{format_times(1 / ratio)} {worse}"
+
+
+def shorten(name: str, n_chars: int) -> str:
+    """A name of at most `n_chars` characters: both ends stay, for layers differ at both.
+
+    >>> shorten("features.denseblock4.denselayer16.conv2", 20)
+    'features.d…r16.conv2'
+    """
+    if len(name) <= n_chars:
+        return name
+    n_tail = (n_chars - 1) // 2
+    return f"{name[: n_chars - 1 - n_tail]}…{name[len(name) - n_tail :]}"
+
+
+def format_level(kind: str, value: float) -> str:
+    """One level of a knob: bits as they are, ratios in percent.
+
+    >>> format_level("weight_bits", 4), format_level("pruning_ratio", 0.25)
+    ('4 bit', '25 %')
+    """
+    if kind.endswith("_bits"):
+        return "float" if value == FULL_BITS else f"{value:.0f} bit"
+    return f"{100 * value:.3g} %"
+
+
+def plan_lines(plan: CompressionPlan) -> list[str]:
+    """A plan in at most four lines, equal levels counted together, rare ones named.
+
+    >>> from autocompress.plan import LayerPlan
+    >>> plan_lines(CompressionPlan(layers={"fc": LayerPlan(weight_bits=4)}))
+    ['weights: 4 bit × 1 (fc)']
+    """
+    layers = plan.layers.items()
+    groups = {
+        "channels removed": ("pruning_ratio", plan.pruning_ratios.items()),
+        "rank kept": ("rank_ratio", [(n, p.rank_ratio) for n, p in layers if p.rank_ratio < 1.0]),
+        "weights": ("weight_bits", _below_float((n, p.weight_bits) for n, p in layers)),
+        "inputs": ("activation_bits", _below_float((n, p.activation_bits) for n, p in layers)),
+    }
+    lines = [
+        f"{title}: {_count_levels(kind, chosen)}"
+        for title, (kind, chosen) in groups.items()
+        if chosen
+    ]
+    return lines or ["untouched"]
+
+
+def _below_float(bits: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    return [(name, value) for name, value in bits if value != FULL_BITS]
+
+
+def _count_levels(kind: str, chosen: Iterable[tuple[str, float]]) -> str:
+    """Text such as `4 bit × 12, 8 bit × 2 (conv1, fc)`, the commonest level first."""
+    by_level: dict[float, list[str]] = defaultdict(list)
+    for name, value in chosen:
+        by_level[value].append(name)
+    parts = []
+    for value, names in sorted(by_level.items(), key=lambda item: (-len(item[1]), item[0])):
+        part = f"{format_level(kind, value)} × {len(names)}"
+        if len(names) <= _MAX_NAMED:
+            part += f" ({', '.join(shorten(name, _MAX_NAME_CHARS) for name in names)})"
+        parts.append(part)
+    return ", ".join(parts)

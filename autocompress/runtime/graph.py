@@ -1,0 +1,231 @@
+"""Small surgery on ONNX graphs: who makes and who reads a value, constants, names, clean-up."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli")
+_MAX_COMPUTED_ITEMS = 4096  # larger ones are cheaper to compute than to store
+
+Array = NDArray[np.generic]
+
+
+def constants(graph: onnx.GraphProto) -> dict[str, Array]:
+    """Initializer name -> its value; changing the arrays does not change the graph."""
+    return {item.name: numpy_helper.to_array(item) for item in graph.initializer}
+
+
+def replace_constants(graph: onnx.GraphProto, values: Mapping[str, Array]) -> None:
+    """Make `values` the graph's initializers, all of them, in that order."""
+    del graph.initializer[:]
+    graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(value, order="C"), name)
+        for name, value in values.items()
+    )
+
+
+def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    """Make `nodes` the graph's nodes; they must be in topological order."""
+    kept = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """Value name -> nodes that read it, in order, also from inside their subgraphs."""
+    found: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in dict.fromkeys(_names_read(node)):
+            found.setdefault(name, []).append(node)
+    return found
+
+
+def makers(graph: onnx.GraphProto) -> dict[str, onnx.NodeProto]:
+    """Value name -> node that makes it; graph inputs and initializers have none."""
+    return {name: node for node in graph.node for name in node.output if name}
+
+
+def attribute(node: onnx.NodeProto, name: str, default: int | float) -> int | float:
+    """A scalar attribute of a node, or `default` if the node does not set it."""
+    for item in node.attribute:
+        if item.name == name:
+            return item.f if item.type == onnx.AttributeProto.FLOAT else item.i
+    return default
+
+
+def clean(model: onnx.ModelProto) -> None:
+    """Bring an exported graph into its smallest plain form, in place.
+
+    Constant nodes become initializers, equal small constants one, Identity nodes vanish, what
+    nothing reads is dropped, and so are doc strings, metadata and shape notes.
+    """
+    graph = model.graph
+    _constants_to_initializers(graph)
+    _bypass_identities(graph)
+    _compute_constants(model)
+    _merge_equal_integers(graph)
+    drop_unread(graph)
+    del graph.value_info[:]
+    del model.metadata_props[:]
+    del model.functions[:]
+    model.producer_name, model.producer_version = "autocompress", ""
+    model.doc_string = graph.doc_string = ""
+    graph.name = "model"
+    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.doc_string = ""
+        del part.metadata_props[:]
+
+
+def drop_unread(graph: onnx.GraphProto) -> None:
+    """Drop nodes and initializers whose values nothing reads, in place."""
+    needed = {value.name for value in graph.output}
+    kept: list[onnx.NodeProto] = []
+    for node in reversed(graph.node):
+        if needed.intersection(node.output):
+            kept.append(node)
+            needed.update(_names_read(node))
+    if len(kept) < len(graph.node):
+        replace_nodes(graph, kept[::-1])
+    initializers = [item for item in graph.initializer if item.name in needed]
+    if len(initializers) < len(graph.initializer):
+        kept_items = [onnx.TensorProto.FromString(i.SerializeToString()) for i in initializers]
+        del graph.initializer[:]
+        graph.initializer.extend(kept_items)
+
+
+def rename_values(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Rename values everywhere: nodes, their subgraphs, initializers, graph inputs and outputs."""
+    for node in graph.node:
+        rename_read(node, names)
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for item in (*graph.initializer, *graph.input, *graph.output):
+        item.name = names.get(item.name, item.name)
+
+
+def shorten_names(graph: onnx.GraphProto, node_names: Mapping[str, str]) -> None:
+    """Give inner values and nodes short names; at small sizes names are a share of the file.
+
+    Args:
+        graph: Changed in place. Graph inputs, outputs and parameters keep their names.
+        node_names: First output of a node -> the name it must get; other nodes get none.
+    """
+    fixed = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
+    taken = fixed | {name for node in graph.node for name in _names_in_subgraphs(node)}
+    made_up = [i.name for i in graph.initializer if "/" in i.name or ":" in i.name]
+    fresh = (name for i in range(2**31) if (name := f"t{i}") not in taken)
+    for node in graph.node:
+        node.name = node_names.get(node.output[0], "")
+    inner = [name for node in graph.node for name in node.output if name and name not in taken]
+    rename_values(graph, {name: next(fresh) for name in (*made_up, *inner)})
+
+
+def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for item in node.attribute:
+        if item.type == onnx.AttributeProto.GRAPH:
+            yield item.g
+        yield from item.graphs
+
+
+def _names_in_subgraphs(node: onnx.NodeProto) -> Iterator[str]:
+    for graph in _subgraphs(node):
+        for inner in graph.node:
+            yield from _names_read(inner)
+            yield from inner.output
+        yield from (value.name for value in graph.output)
+
+
+def _names_read(node: onnx.NodeProto) -> Iterator[str]:
+    yield from (name for name in node.input if name)
+    yield from _names_in_subgraphs(node)
+
+
+def rename_read(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Let a node, its subgraphs included, read other values."""
+    node.input[:] = [names.get(name, name) for name in node.input]
+    for graph in _subgraphs(node):
+        for inner in graph.node:
+            rename_read(inner, names)
+        for value in graph.output:
+            value.name = names.get(value.name, value.name)
+
+
+def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+    kept: list[onnx.NodeProto] = []
+    for node in graph.node:
+        tensor = next((a.t for a in node.attribute if a.name == "value"), None)
+        if node.op_type == "Constant" and tensor is not None:
+            tensor.name = node.output[0]
+            graph.initializer.append(tensor)
+        else:
+            kept.append(node)
+    if len(kept) < len(graph.node):
+        replace_nodes(graph, kept)
+
+
+def _bypass_identities(graph: onnx.GraphProto) -> None:
+    outputs = {value.name for value in graph.output}
+    fixed = outputs | {value.name for value in (*graph.input, *graph.initializer)}
+    names: dict[str, str] = {}
+    kept: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type != "Identity":
+            kept.append(node)
+            continue
+        source, target = names.get(node.input[0], node.input[0]), node.output[0]
+        if target not in outputs:
+            names[target] = source
+        elif source not in fixed and source not in names.values():
+            names[source] = target
+        else:
+            kept.append(node)
+    if len(kept) < len(graph.node):
+        replace_nodes(graph, kept)
+        rename_values(graph, {name: _follow(names, name) for name in names})
+
+
+def _follow(names: Mapping[str, str], name: str) -> str:
+    while name in names:
+        name = names[name]
+    return name
+
+
+def _compute_constants(model: onnx.ModelProto) -> None:
+    """Compute what depends on constants alone, such as the widths of a padding."""
+    graph = model.graph
+    known = constants(graph)
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        is_known = all(name in known for name in _names_read(node)) and len(node.input) > 0
+        if is_known and node.op_type not in _RANDOM and not list(_subgraphs(node)):
+            nodes.append(node)
+            known.update(dict.fromkeys(node.output, np.empty(0)))
+    if not nodes:
+        return
+    names = [name for node in nodes for name in node.output if name]
+    inner = onnx.helper.make_graph(
+        nodes, "constants", [], [onnx.ValueInfoProto(name=n) for n in names], graph.initializer
+    )
+    part = onnx.helper.make_model(inner, opset_imports=model.opset_import)
+    values = dict(zip(names, ReferenceEvaluator(part).run(None, {}), strict=True))
+    small = {name: np.asarray(v) for name, v in values.items() if v.size <= _MAX_COMPUTED_ITEMS}
+    replace_nodes(graph, [n for n in graph.node if not {*n.output} <= {*small, ""}])
+    replace_constants(graph, {**constants(graph), **small})
+
+
+def _merge_equal_integers(graph: onnx.GraphProto) -> None:
+    """Let equal integer constants (axes, shapes) share one initializer."""
+    first: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+    names: dict[str, str] = {}
+    outputs = {value.name for value in graph.output}
+    for name, value in constants(graph).items():
+        if value.dtype.kind == "i" and value.size <= 16 and name not in outputs:
+            kept = first.setdefault((value.dtype.str, value.shape, value.tobytes()), name)
+            if kept != name:
+                names[name] = kept
+    if names:
+        for node in graph.node:
+            rename_read(node, names)

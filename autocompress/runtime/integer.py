@@ -1,0 +1,172 @@
+"""Let chosen layers of an exported graph run in integers, with exactly our codes and scales.
+
+Every value that an integer layer reads or writes gets a QuantizeLinear/DequantizeLinear pair (QDQ);
+the runtime turns a layer between two pairs into one integer kernel. Weights enter as int8 codes
+behind a DequantizeLinear. The pairs are inserted here and not by the runtime's own quantizer: it
+re-derives codes from float weights, quantizes layers it was told to leave alone, and takes seconds.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from autocompress.compress.codes import ActivationRange
+from autocompress.runtime.graph import (
+    Array,
+    constants,
+    drop_unread,
+    rename_read,
+    replace_constants,
+    replace_nodes,
+)
+from autocompress.runtime.integer_grids import choose_grids, is_saturated
+from autocompress.runtime.integer_regions import (
+    INTEGER_LAYERS,
+    MOVING,
+    IntegerRegions,
+    find_regions,
+    is_clamp,
+)
+from autocompress.runtime.onnx_export import ExportedGraph
+from autocompress.runtime.onnxruntime import Inputs
+
+_REQUANTIZED = ("Conv", "ConvTranspose", "Gemm")
+
+
+def to_integer(
+    exported: ExportedGraph, activations: Mapping[str, ActivationRange], calibration: Inputs
+) -> ExportedGraph:
+    """Rewrite a float graph so that the layers in `activations` run in integer kernels.
+
+    Pooling, additions and the like run in integers where they lie between such layers; values
+    without a given grid (the outputs of additions, say) get one from the extremes they take on
+    `calibration`. Data movement runs on the integers themselves. A ReLU whose bound is the end of
+    the grid is left out: saturation does its work. All other layers stay float.
+
+    Args:
+        exported: From `export_onnx`; not changed.
+        activations: Layer name -> grid of the layer's input. Layers without codes in
+            `exported.quantized` and kinds without an integer kernel stay float. Where one value
+            feeds several layers, the grid that spans all of theirs is used.
+        calibration: One array per graph input, examples in dimension 0, at least one.
+
+    Returns:
+        A graph whose integer layers hold their codes as int8 initializers under the weights' old
+        names; `quantized` keeps the weights that are still float.
+    """
+    model = onnx.ModelProto.FromString(exported.model.SerializeToString())
+    regions = find_regions(model.graph, exported, activations)
+    if not regions.layers:
+        return exported
+    grids = choose_grids(model, regions, calibration)
+    _insert_pairs(model.graph, regions, grids)
+    _insert_codes(model.graph, exported, regions, grids)
+    drop_unread(model.graph)
+    kept = {i.name for i in model.graph.initializer if i.data_type == onnx.TensorProto.FLOAT}
+    quantized = {name: t for name, t in exported.quantized.items() if name in kept}
+    return dataclasses.replace(exported, model=model, quantized=quantized)
+
+
+def _insert_pairs(
+    graph: onnx.GraphProto, regions: IntegerRegions, grids: Mapping[str, ActivationRange]
+) -> None:
+    values = constants(graph)
+    outputs = {value.name for value in graph.output}
+    inputs = [value.name for value in graph.input]
+    root_of = regions.root_of
+    read_as = {name: name if name in outputs else f"{name}_dq" for name in root_of}
+    written = {name: f"{name}_raw" for name in root_of if name in outputs}
+    guarded = {
+        node.output[0]
+        for node in graph.node
+        if node.op_type in _REQUANTIZED and node.output[0] not in regions.layers
+    }
+    nodes: list[onnx.NodeProto] = []
+
+    def add_pair(name: str, source: str) -> None:
+        grid = grids[root_of[name]]
+        terms = [f"{root_of[name]}_scale", f"zero_{grid.zero_point}"]
+        values[terms[0]] = np.array(grid.scale, np.float32)
+        values[terms[1]] = np.array(grid.zero_point, np.uint8)  # Gemm has no kernel without it
+        if source in guarded:
+            # ONNX Runtime quantizes what it finds between two pairs, float layers too. A maximum
+            # of one value changes nothing and breaks the pattern.
+            nodes.append(helper.make_node("Max", [source], [f"{name}_float"]))
+            source = f"{name}_float"
+        if root_of[name] == name:
+            nodes.append(helper.make_node("QuantizeLinear", [source, *terms], [f"{name}_q"]))
+        nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", *terms], [read_as[name]]))
+
+    for name in inputs:
+        if name in root_of:
+            add_pair(name, name)
+    for node in graph.node:
+        name, source = node.output[0], node.input[0] if node.input else ""
+        is_moving = node.op_type in MOVING and name in regions.nodes
+        if is_moving:
+            grid = grids[root_of[name]]
+            node.input[0], node.output[0] = f"{source}_q", f"{name}_q"
+            if node.op_type == "Pad" and grid.zero_point:
+                node.input[:] = [*node.input[:2], f"zero_{grid.zero_point}", *node.input[3:]]
+        elif node.op_type == "Shape" and source in root_of:
+            node.input[0] = f"{source}_q"
+        rename_read(node, read_as)
+        if name in root_of and not is_moving:
+            if is_clamp(node, values) and is_saturated(node, values, grids[name]):
+                add_pair(name, node.input[0])
+                continue
+            node.output[0] = written.get(name, name)
+        nodes.append(node)
+        if name in root_of:
+            add_pair(name, written.get(name, name))
+    replace_nodes(graph, nodes)
+    replace_constants(graph, values)
+
+
+def _insert_codes(
+    graph: onnx.GraphProto,
+    exported: ExportedGraph,
+    regions: IntegerRegions,
+    grids: Mapping[str, ActivationRange],
+) -> None:
+    """Replace float weights by int8 codes, and the biases of Gemm by int32.
+
+    Of a convolution the runtime quantizes the bias itself, the same way; as float it is one tensor
+    instead of two, and packs into two bytes a value.
+    """
+    values = constants(graph)
+    nodes: list[onnx.NodeProto] = []
+    dequantized: dict[str, str] = {}
+
+    def add_dequantize(name: str, scale: Array, axis: int) -> str:
+        values[f"{name}_scale"] = scale
+        terms = [name, f"{name}_scale"]
+        nodes.append(helper.make_node("DequantizeLinear", terms, [f"{name}_dq"], axis=axis))
+        return f"{name}_dq"
+
+    for node in graph.node:
+        name = node.output[0].removesuffix("_raw")
+        if name in regions.layers and node.op_type in INTEGER_LAYERS:
+            weight = node.input[1]
+            codes = exported.quantized[weight]
+            if weight not in dequantized:
+                values[weight] = codes.codes
+                dequantized[weight] = add_dequantize(weight, codes.scale, codes.axis)
+                if node.op_type == "Gemm":  # the one kernel that wants to be told
+                    values[f"{weight}_zero"] = np.zeros(len(codes.scale), np.int8)
+                    nodes[-1].input.append(f"{weight}_zero")
+            if node.op_type == "Gemm" and len(node.input) > 2:
+                root = regions.root_of[node.input[0].removesuffix("_dq")]
+                scale = (codes.scale * np.float32(grids[root].scale)).astype(np.float32)
+                bias = np.rint(values[node.input[2]].astype(np.float64) / scale)
+                limits = np.iinfo(np.int32)
+                node.input[2] = f"{name}_bias"
+                values[f"{name}_bias"] = np.clip(bias, limits.min, limits.max).astype(np.int32)
+                node.input[2] = add_dequantize(f"{name}_bias", scale, 0)
+        rename_read(node, dequantized)
+        nodes.append(node)
+    replace_nodes(graph, nodes)
+    replace_constants(graph, values)

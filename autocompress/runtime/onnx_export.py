@@ -1,0 +1,181 @@
+"""Export a module as a plain ONNX graph whose quantized weights are exactly codes times scale."""
+
+import dataclasses
+import io
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from autocompress.compress.codes import QuantizedTensor
+from autocompress.errors import TrialError
+from autocompress.runtime.batchnorm_fold import fold_batchnorm
+from autocompress.runtime.graph import clean, drop_unread, readers, rename_values, shorten_names
+from autocompress.runtime.half_precision import halve_scales_and_biases
+from autocompress.runtime.weight_match import (
+    in_graph_layout,
+    layer_weights,
+    match_weights,
+    matmul_to_gemm,
+)
+
+_OPSET = 17  # the first with LayerNormalization; the legacy exporter's default
+_DYNAMO_OPSET = 18  # the dynamo exporter's lowest
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ExportedGraph:
+    """A graph and what is known about its weights.
+
+    Attributes:
+        model: The graph; inputs `input` or `input_0`, `input_1`, …, outputs likewise; the batch
+            dimension of all of them is free.
+        quantized: Initializer name -> codes and scales: the initializer is `codes * scale`, bit for
+            bit, in the graph's layout (a weight may be transposed against its layer's).
+        layer_nodes: Layer name -> names of the nodes that compute it; a shared layer has several.
+        unmatched: Layers whose weight was not found in the graph and ships as it was exported.
+    """
+
+    model: onnx.ModelProto
+    quantized: Mapping[str, QuantizedTensor]
+    layer_nodes: Mapping[str, tuple[str, ...]]
+    unmatched: tuple[str, ...] = ()
+
+
+def export_onnx(
+    module: nn.Module, example_inputs: tuple[Tensor, ...], weights: Mapping[str, QuantizedTensor]
+) -> ExportedGraph:
+    """Export a module in eval mode; batch-norms are folded into the layers before them.
+
+    Codes stay the same integers: folding changes scales, and the sign where a batch-norm's gamma is
+    negative. Scales and biases of quantized layers are rounded to float16 values, so that they can
+    be stored in two bytes; everything else is float32 as PyTorch has it.
+
+    Args:
+        module: Float module, on the CPU; not changed. Quantized layers hold dequantized weights.
+        example_inputs: Inputs with the batch in dimension 0; more than one example is not needed.
+        weights: Layer name -> codes and scales of its `.weight`, exactly.
+
+    Raises:
+        TrialError: With reason `export` if neither exporter of PyTorch can express the module.
+    """
+    inputs = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in example_inputs)
+    model = _trace(module, inputs)
+    clean(model)
+    matmul_to_gemm(model)
+    matched = match_weights(model.graph, layer_weights(module, weights))
+    quantized = in_graph_layout(model.graph, matched, weights)
+    quantized = halve_scales_and_biases(model.graph, fold_batchnorm(model, quantized))
+    drop_unread(model.graph)
+    layer_nodes = _name_nodes(model.graph, matched)
+    _name_interface(model.graph)
+    return ExportedGraph(
+        model=model,
+        quantized=quantized,
+        layer_nodes=layer_nodes,
+        unmatched=tuple(sorted(name for name in weights if name not in matched)),
+    )
+
+
+def _trace(module: nn.Module, inputs: tuple[Tensor, ...]) -> onnx.ModelProto:
+    """Run PyTorch's exporters: the fast legacy one, then the slow one that knows more."""
+    names = [f"input_{i}" for i in range(len(inputs))]
+    buffer = io.BytesIO()
+    with torch.no_grad(), _quiet_export():
+        try:
+            torch.onnx.export(
+                module,
+                inputs,
+                buffer,  # type: ignore[arg-type]  # the legacy exporter takes a buffer
+                dynamo=False,
+                training=torch.onnx.TrainingMode.PRESERVE,  # EVAL folds batch-norms by itself
+                opset_version=_OPSET,
+                input_names=names,
+                dynamic_axes={name: {0: "batch"} for name in names},
+            )
+            return onnx.load_from_string(buffer.getvalue())
+        except Exception as legacy_error:  # noqa: BLE001 - tracing runs the user's forward
+            return _trace_with_dynamo(module, inputs, legacy_error)
+
+
+def _trace_with_dynamo(
+    module: nn.Module, inputs: tuple[Tensor, ...], legacy_error: Exception
+) -> onnx.ModelProto:
+    try:
+        program = torch.onnx.export(
+            module,
+            inputs,
+            dynamo=True,
+            opset_version=_DYNAMO_OPSET,
+            dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in inputs),
+            optimize=False,  # its optimiser folds batch-norms by itself
+            verbose=False,
+        )
+    except Exception as error:
+        raise TrialError(
+            "export",
+            f"The model cannot be written as ONNX: {_first_line(legacy_error)} "
+            f"(and with dynamo: {_first_line(error)}).",
+        ) from error
+    assert program is not None
+    return program.model_proto
+
+
+@contextmanager
+def _quiet_export() -> Iterator[None]:
+    """Silence what PyTorch's exporters say about themselves and about their own internals."""
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # its fused operators have no ONNX form
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # the legacy exporter is deprecated, and 5 to 10 times faster than its successor
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.(onnx|jit)")
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _name_nodes(graph: onnx.GraphProto, matched: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    """Name nodes after their layers and all else shortly; layer name -> names of its nodes."""
+    read_by = readers(graph)
+    names: dict[str, str] = {}
+    layer_nodes: dict[str, tuple[str, ...]] = {}
+    for layer, weight in matched.items():
+        for count, node in enumerate(read_by.get(weight, [])):
+            own = (layer or "module") + (f"#{count}" if count else "")
+            name = names.setdefault(node.output[0], own)
+            layer_nodes[layer] = (*layer_nodes.get(layer, ()), name)
+    shorten_names(graph, names)
+    return layer_nodes
+
+
+def _name_interface(graph: onnx.GraphProto) -> None:
+    """Name inputs and outputs, and free their batch dimension."""
+    initializers = {item.name for item in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in initializers]
+    names: dict[str, str] = {}
+    for kind, found in (("input", inputs), ("output", list(graph.output))):
+        for i, value in enumerate(found):
+            names[value.name] = kind if len(found) == 1 else f"{kind}_{i}"
+            if len(value.type.tensor_type.shape.dim) > 0:
+                value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    names.update({name: f"{name}_constant" for name in initializers & set(names.values())})
+    rename_values(graph, names)
+
+
+def _first_line(error: BaseException) -> str:
+    text = (str(error).strip().splitlines() or ["no message"])[0].rstrip(".")
+    return f"{type(error).__name__}: {text}"

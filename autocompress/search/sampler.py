@@ -1,0 +1,110 @@
+"""Proposals: Optuna's samplers by name, made stateless, so that resumed runs continue exactly."""
+
+import hashlib
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+
+import optuna
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
+
+from autocompress.errors import unknown_name
+from autocompress.objective import Direction
+from autocompress.space.search_space import SearchSpace
+
+_MAX_DRAWS = 64
+
+
+def _tpe(seed: int) -> BaseSampler:
+    return optuna.samplers.TPESampler(seed=seed, constant_liar=False)
+
+
+def _nsga2(seed: int) -> BaseSampler:
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=16)
+
+
+def _gp(seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.GPSampler(seed=seed)
+
+
+def _random(seed: int) -> BaseSampler:
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
+    "gp": _gp,
+    "nsga2": _nsga2,
+    "random": _random,
+    "tpe": _tpe,
+}
+
+
+def check_sampler(name: str) -> None:
+    """Raise an InputError unless a sampler of that name exists."""
+    if name not in SAMPLERS:
+        raise unknown_name("sampler", name, SAMPLERS)
+
+
+def derive_seed(run_seed: int, *parts: object) -> int:
+    """A 32-bit seed from sha256 of the run's seed and what it is for."""
+    text = ":".join(map(str, (run_seed, *parts)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+
+
+def distributions_of(space: SearchSpace) -> dict[str, BaseDistribution]:
+    """One unconditional integer per knob: level indices keep their order."""
+    return {knob.name: IntDistribution(0, len(knob.levels) - 1) for knob in space.knobs}
+
+
+def propose_levels(
+    space: SearchSpace,
+    sampler: str,
+    directions: Sequence[Direction],
+    finished: Sequence[FrozenTrial],
+    *,
+    run_seed: int,
+    number: int,
+) -> dict[str, int] | None:
+    """Propose one plan nobody has measured yet.
+
+    A fresh sampler with a seed of its own looks at a copy of the finished trials in memory, so the
+    proposal depends on nothing but (run seed, trial number, finished trials).
+
+    Args:
+        space: The knobs.
+        sampler: Name in `SAMPLERS`.
+        directions: `maximize` or `minimize` per objective.
+        finished: Complete trials to learn from, in order of their numbers.
+        run_seed: Seed of the run.
+        number: Number of the trial to propose.
+
+    Returns:
+        Knob name -> level index, or None if every draw was measured before.
+    """
+    distributions = distributions_of(space)
+    measured = {_key(space, trial.params) for trial in finished}
+    if len(measured) >= math.prod(len(knob.levels) for knob in space.knobs):
+        return None
+    memory = optuna.create_study(directions=list(directions))
+    memory.add_trials(finished)
+    for draw in itertools.count():
+        # The last draws are random: a sampler may insist on a plan it has seen.
+        name = sampler if draw < _MAX_DRAWS // 2 else "random"
+        memory.sampler = SAMPLERS[name](derive_seed(run_seed, "propose", number, draw))
+        trial = memory.ask(fixed_distributions=distributions)
+        levels = {name: int(level) for name, level in trial.params.items()}
+        memory.tell(trial, state=optuna.trial.TrialState.FAIL)
+        if _key(space, levels) not in measured:
+            return levels
+        if draw >= _MAX_DRAWS:
+            return None
+    return None
+
+
+def _key(space: SearchSpace, levels: Mapping[str, object]) -> tuple[object, ...]:
+    return tuple(levels.get(knob.name) for knob in space.knobs)

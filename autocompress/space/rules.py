@@ -1,0 +1,181 @@
+"""Search-space files: YAML in, validated rules out."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from autocompress.errors import InputError, first_line, unknown_name
+from autocompress.plan import ACTIVATION_BITS, WEIGHT_BITS
+
+PRESETS = Path(__file__).parent / "presets"
+_MAX_BYTES = 256 * 1024
+
+Bits = Annotated[int, Field(ge=2, le=32)]
+RankRatio = Annotated[float, Field(gt=0.0, le=1.0)]
+PruningRatio = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Match(BaseModel):
+    """Which layers a rule is about; all conditions given must hold.
+
+    Attributes:
+        name: Glob on the qualified layer name, or several; `*` matches dots as well.
+        kind: Layer kind, or several, as `autocompress analyze` prints them.
+        position: `first` or `last` among the layers that can be quantized.
+        min_params: Least number of parameters of the layer.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str | list[str] | None = None
+    kind: str | list[str] | None = None
+    position: list[Literal["first", "last"]] | None = None
+    min_params: int = Field(default=0, ge=0)
+
+
+class Rule(BaseModel):
+    """Levels for the layers it matches; for each technique the last matching rule decides.
+
+    The untouched level (ratio 0, rank 1.0, 32 bits) is always added; an empty list means that the
+    search leaves the technique alone there.
+
+    Attributes:
+        match: Which layers.
+        pruning_ratio: Shares of channels REMOVED; decided by a channel group's first layer.
+        rank_ratio: Shares of the full rank KEPT.
+        weight_bits: Bits of stored weights, 2-8.
+        activation_bits: Bits of the layers' inputs, 8.
+        shared: Techniques for which all matched layers share one knob.
+        optional: Whether matching nothing is fine.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    match: Match = Match()
+    pruning_ratio: list[PruningRatio] | None = None
+    rank_ratio: list[RankRatio] | None = None
+    weight_bits: list[Bits] | None = None
+    activation_bits: list[Bits] | None = None
+    shared: list[Literal["pruning_ratio", "rank_ratio", "weight_bits", "activation_bits"]] = []
+    optional: bool = False
+
+
+class PruningSettings(BaseModel):
+    """How channels are chosen; see `compress.pipeline.PruningPolicy`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    criterion: str = "l2"
+    round_to: int = Field(default=8, ge=1)
+
+
+class SpaceRules(BaseModel):
+    """A whole search-space file.
+
+    Attributes:
+        version: Format of the file, 1.
+        pruning: How channels are chosen.
+        rules: In order; later rules override earlier ones.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[1] = 1
+    pruning: PruningSettings = PruningSettings()
+    rules: list[Rule] = Field(min_length=1)
+
+
+def load_rules(space: str | Path) -> SpaceRules:
+    """Read a search-space file, or a shipped one by its name.
+
+    Args:
+        space: Path of a YAML file, or a name such as `default`.
+
+    Raises:
+        InputError: If there is no such file, or it is not a valid search space.
+    """
+    path = Path(space)
+    if not path.suffix and not path.is_file():
+        path = PRESETS / f"{space}.yaml"
+        if not path.is_file():
+            raise unknown_name("search space", str(space), (p.stem for p in PRESETS.glob("*.yaml")))
+    try:
+        with path.open("rb") as file:  # a device or pipe has no size to ask for beforehand
+            content = file.read(_MAX_BYTES + 1)
+        text = content.decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"The search space {path} cannot be read: {first_line(error)}.") from error
+    if len(content) > _MAX_BYTES:
+        raise InputError(
+            f"A search-space file must be at most {_MAX_BYTES} bytes, but {path} has more."
+        )
+    return parse_rules(text, str(path))
+
+
+def parse_rules(text: str, origin: str) -> SpaceRules:
+    """Parse the text of a search-space file; `origin` names it in messages.
+
+    Raises:
+        InputError: If the text is not a valid search space.
+    """
+    try:
+        data = yaml.load(text, Loader=_StrictLoader)
+        rules = SpaceRules.model_validate(data)
+    except (yaml.YAMLError, RecursionError) as error:
+        place = " ".join(str(error).split())
+        raise InputError(f"The search space {origin} is not valid YAML: {place}.") from error
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "top level"
+        raise InputError(
+            f"The search space {origin} is wrong at `{where}`: {problem['msg']}, "
+            f"but got {str(problem['input'])[:80]!r}."
+        ) from error
+    for i, rule in enumerate(rules.rules):
+        _check_bits(rule, f"{origin}: rules.{i}")
+    return rules
+
+
+def _check_bits(rule: Rule, where: str) -> None:
+    for field, allowed in (("weight_bits", WEIGHT_BITS), ("activation_bits", ACTIVATION_BITS)):
+        for bits in getattr(rule, field) or ():
+            if bits not in allowed:
+                raise InputError(
+                    f"`{field}` must be among {sorted(allowed)}, but got {bits} in {where}."
+                )
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader without aliases (their expansion can exhaust memory) and duplicate keys.
+
+    A value that cannot be built is a YAMLError with its place, whatever Python raises for it.
+    """
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.constructor.ConstructorError(
+                None, None, "aliases are not allowed", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, TypeError, AttributeError) as error:  # of a scalar such as 2001-99-99
+            raise yaml.constructor.ConstructorError(
+                None, None, first_line(error), node.start_mark
+            ) from error
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            name = str(key.value)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {name!r} stands twice", key.start_mark
+                )
+            seen.add(name)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,1 @@
+"""Tasks: what a user brings, readers of standard data formats, and the embedded default."""

@@ -1,0 +1,175 @@
+"""Find and call a task factory: by name, in a user's file, or in a package."""
+
+import contextlib
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+import types
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from autocompress.errors import AutocompressError, InputError, first_line, unknown_name
+from autocompress.tasks.arguments import convert_arguments
+from autocompress.tasks.base import Task
+
+# Tasks that can be asked for by name. To add one, write its factory and add a line here.
+TASKS: dict[str, str] = {
+    "digits": "autocompress.tasks.digits:digits",
+}
+
+_FORMS = "Give a task's name, `file.py:function`, `file.py` or `package.module:function`."
+
+
+def load_task(spec: str, arguments: Mapping[str, str]) -> Task:
+    """Load the task that `spec` names.
+
+    A file is imported under a name of its own, registered in `sys.modules`, and read afresh at each
+    call. Its folder is importable while it is loaded and while its factory runs; for a package this
+    holds for the current folder.
+
+    Args:
+        spec: A name in `TASKS`, `file.py:function`, `file.py` (its function `task`) or
+            `package.module:function`.
+        arguments: Keyword arguments of the factory as text, converted by its annotations.
+
+    Raises:
+        InputError: If the factory cannot be found, called with these arguments, or fails; the
+            message names the user's file and line. An `AutocompressError` that the factory raises
+            on purpose passes through.
+    """
+    path, module_name, function_name = _parse(TASKS.get(spec, spec))
+    folder = path.parent if path is not None else Path.cwd()
+    with _importable(folder):
+        module = _import_module(module_name) if path is None else _import_file(path)
+        source = str(path or module.__file__ or module_name)
+        factory = _find_factory(module, function_name, source)
+        keywords = convert_arguments(factory, arguments, f"{source}:{function_name}")
+        try:
+            task = factory(**keywords)
+        except AutocompressError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise InputError(
+                f"The task factory {function_name!r} must return a Task, "
+                f"but raised {_describe(error, source)}."
+            ) from error
+    if not isinstance(task, Task):
+        raise InputError(
+            f"The task factory {function_name!r} of {source} must return an autocompress.Task, "
+            f"but returned {type(task).__name__}.",
+            "End it with `return Task(model=..., train=...)`.",
+        )
+    return task
+
+
+def _parse(spec: str) -> tuple[Path | None, str, str]:
+    """Split a spec into (file or None, module name, function name)."""
+    place, colon, function_name = spec.rpartition(":")
+    if not colon or spec.endswith(".py"):
+        place, function_name = spec, "task" if spec.endswith(".py") else ""
+    is_path = place.endswith(".py") or "/" in place or "\\" in place or Path(place).is_file()
+    if is_path:
+        path = Path(place).expanduser()
+        if not path.exists():
+            raise InputError(f"The task file must exist, but {path} does not.", _FORMS)
+        if path.suffix != ".py" or not path.is_file():
+            raise InputError(f"A task file must be a Python file (.py), but got {path}.", _FORMS)
+        return path.resolve(), "", function_name or "task"
+    if not place or not all(part.isidentifier() for part in place.split(".")):
+        raise InputError(f"The task {spec!r} is neither a name, a file nor a module.", _FORMS)
+    if not function_name:
+        if "." not in place:
+            error = unknown_name("task", spec, TASKS)
+            raise InputError(error.message, f"{error.hint} Or give `file.py:function`.")
+        raise InputError(
+            f"The task {spec!r} names a module, but not the function that returns the task.",
+            f"Add it: {spec}:FUNCTION.",
+        )
+    return None, place, function_name
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    entry = str(folder)
+    sys.path.insert(0, entry)
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the user's code may have removed it itself
+            sys.path.remove(entry)
+
+
+def _import_file(path: Path) -> types.ModuleType:
+    # Stable, so that what was pickled in one process is found again in another.
+    name = f"autocompress_task_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    module_spec = importlib.util.spec_from_file_location(name, path)
+    assert module_spec is not None
+    assert module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    previous = sys.modules.get(name)
+    sys.modules[name] = module  # before it runs: dataclasses look their module up there
+    try:
+        module_spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        if previous is None:
+            del sys.modules[name]
+        else:
+            sys.modules[name] = previous
+        raise InputError(
+            f"The task file must be importable, but raised {_describe(error, str(path))}."
+        ) from error
+    return module
+
+
+def _import_module(name: str) -> types.ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing is not None and f"{name}.".startswith(f"{missing}."):
+            raise InputError(
+                f"The task's module {name!r} must be importable, but there is no {missing!r}.",
+                "Install it, or run from the folder that holds it.",
+            ) from error
+        raise InputError(
+            f"The task's module {name!r} must be importable, but raised {_describe(error, None)}."
+        ) from error
+
+
+def _find_factory(module: types.ModuleType, name: str, source: str) -> Callable[..., object]:
+    found = getattr(module, name, None)
+    if callable(found):
+        return found
+    if found is not None:
+        raise InputError(
+            f"{name!r} of {source} must be a function that returns a Task, "
+            f"but is a {type(found).__name__}."
+        )
+    functions = [
+        key
+        for key, value in vars(module).items()
+        if isinstance(value, types.FunctionType)
+        and value.__module__ == module.__name__
+        and not key.startswith("_")
+    ]
+    close = difflib.get_close_matches(name, functions, n=1)
+    guess = f"Did you mean {close[0]!r}? " if close else ""
+    listed = ", ".join(functions) or "no functions"
+    raise InputError(
+        f"{source} must define the function {name!r}, but does not.", f"{guess}It has: {listed}."
+    )
+
+
+def _describe(error: BaseException, source: str | None) -> str:
+    """One line: the exception's type and first line, and the last line of `source` it passed."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
+    frames = [f for f in frames if not f.filename.startswith("<")]
+    own = [f for f in frames if f.filename == source] or frames
+    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {first_line(error)}{place}"

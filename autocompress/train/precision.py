@@ -1,0 +1,50 @@
+"""Which number format this machine trains fastest in, and the memory layout that goes with it."""
+
+import contextlib
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from autocompress.tasks.base import Inputs
+
+Precision = Literal["bf16", "fp32"]
+
+
+def fastest_precision(device: torch.device) -> Precision:
+    """bf16 where the processor multiplies it natively (AMX, AVX-512 BF16, recent GPUs)."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if torch.backends.cpu.get_cpu_capability() and _has_cpu_bf16() else "fp32"
+
+
+def _has_cpu_bf16() -> bool:
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+
+
+def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Context in which convolutions and matrix products run in `precision`."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def to_fast_layout_(model: nn.Module, device: torch.device) -> nn.Module:
+    """Move a model to a device, 4-D weights in channels-last order; returns the same model."""
+    model = model.to(device)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    return model
+
+
+def to_device(inputs: Inputs, device: torch.device) -> Inputs:
+    """Inputs on a device, images in channels-last order."""
+    return tuple(_moved(tensor, device) for tensor in inputs)
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    if device.type != "cpu":
+        tensor = tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor

@@ -1,0 +1,65 @@
+"""Re-estimate what training statistics say about a changed model: batch-norm and input grids.
+
+The cheapest gain there is before any training (EagleEye; Li et al. 2020).
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import nn
+
+from autocompress.compress.quantize import InputQuantizer
+from autocompress.tasks.base import Inputs, TensorData
+
+
+def calibration_batches(
+    data: TensorData, batch_size: int, n_batches: int, seed: int
+) -> Iterator[Inputs]:
+    """Yield the inputs of up to `n_batches` random batches, without augmentation."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    for indices in itertools.islice(order.split(min(batch_size, len(data))), n_batches):
+        yield data.batch(indices)[0]
+
+
+def recalibrate_(
+    model: nn.Module, batches: Iterable[Inputs], *, batch_norm: bool = True, grids: bool = True
+) -> None:
+    """Re-estimate running statistics and lay input grids over observed ranges, in place.
+
+    Batch-norm layers average the statistics of the batches with equal weights; nothing is trained.
+
+    Args:
+        model: Changed; left in eval mode.
+        batches: Inputs of a few representative batches; batches of one example are skipped where
+            batch-norm needs more.
+        batch_norm: Whether running means and variances are re-estimated.
+        grids: Whether input quantizers observe their ranges anew.
+    """
+    norms = [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+    ]
+    quantizers = [module for module in model.modules() if isinstance(module, InputQuantizer)]
+    norms, quantizers = norms if batch_norm else [], quantizers if grids else []
+    if not norms and not quantizers:
+        model.eval()
+        return
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+        norm.train()
+    for quantizer in quantizers:
+        quantizer.reset()
+    with torch.no_grad():
+        for inputs in batches:
+            if len(inputs[0]) > 1 or not norms:
+                model(*inputs)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    for quantizer in quantizers:
+        quantizer.settle()
+    model.eval()

@@ -1,0 +1,132 @@
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from autocompress.cli.front import command
+from autocompress.errors import InputError, NoPointError
+from autocompress.measurement import Measurement
+from autocompress.objective import parse_objectives
+from autocompress.plan import CompressionPlan, LayerPlan
+from autocompress.run_record import Role, RunRecord, TrialRecord
+
+
+def trial(number: int, role: Role, label: str, accuracy: float, size_bytes: int) -> TrialRecord:
+    bits = 32 if role == "baseline" else 4
+    return TrialRecord(
+        number=number,
+        role=role,
+        label=label,
+        state="complete",
+        levels={},
+        plan=CompressionPlan(layers={"fc": LayerPlan(weight_bits=bits)}),
+        measurement=Measurement(
+            fidelity=1,
+            accuracy=accuracy,
+            loss=0.3,
+            size_bytes=size_bytes,
+            latency_ms=0.4,
+            latency_spread_ms=0.01,
+            baseline_latency_ms=0.8,
+            macs=1000,
+            n_params=100,
+            seconds=1.0,
+        ),
+        reason=None,
+    )
+
+
+def failed(number: int, reason: str) -> TrialRecord:
+    return TrialRecord(
+        number=number, role="search", label=f"trial {number}", state="failed", levels={},
+        plan=CompressionPlan(), measurement=None, reason=reason,
+    )  # fmt: skip
+
+
+def record(*trials: TrialRecord) -> RunRecord:
+    return RunRecord(
+        name="demo", folder=Path("results/demo"), objectives=parse_objectives("accuracy,size"),
+        knobs=(), trials=trials, info={},
+    )  # fmt: skip
+
+
+FULL = record(
+    trial(0, "baseline", "baseline", 0.92, 1_000_000),
+    trial(1, "control", "uniform 4 bit", 0.90, 200_000),
+    trial(2, "search", "trial [red]2\x1b[31m", 0.915, 100_000),
+    failed(3, "timeout"),
+)
+
+
+@pytest.fixture
+def run_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def invoke(run: RunRecord, *arguments: str) -> Result:
+        folder = tmp_path / "results" / "demo"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "study.db").touch()
+        monkeypatch.setattr("autocompress.search.study.load_run", lambda folder: run)
+        options = [*arguments, "--results", str(tmp_path / "results")]
+        return CliRunner().invoke(command, options)
+
+    return invoke
+
+
+def test_front_prints_a_table_that_fits_80_columns_of_plain_text(run_command) -> None:
+    result = run_command(FULL, "demo")
+    assert result.exit_code == 0
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "\x1b" not in result.stdout
+    assert "trial [red]2?[31m" in result.stdout
+    assert "-0.50 pt" in result.stdout
+    assert "10.00x" in result.stdout
+    assert "uniform 4 bit" not in result.stdout
+    assert "2 of 3 finished trials are on the front, 1 failed" in result.stderr
+
+
+def test_front_all_prints_every_trial(run_command) -> None:
+    out = run_command(FULL, "--all").stdout
+    assert "uniform 4 bit" in out
+    assert "failed" in out
+
+
+def test_front_json_is_one_object_with_the_promised_keys(run_command) -> None:
+    document = json.loads(run_command(FULL, "--json").stdout)
+    assert list(document) == ["run", "baseline", "controls", "points"]
+    assert [p["trial"] for p in document["points"]] == [0, 2]
+    everything = json.loads(run_command(FULL, "--json", "--all").stdout)
+    assert [t["trial"] for t in everything["trials"]] == [0, 1, 2, 3]
+
+
+def test_front_csv_has_a_row_per_point(run_command) -> None:
+    rows = list(csv.DictReader(io.StringIO(run_command(FULL, "--csv").stdout)))
+    assert [row["trial"] for row in rows] == ["0", "2"]
+    assert float(rows[1]["compression"]) == 10.0
+    assert len(list(csv.DictReader(io.StringIO(run_command(FULL, "--csv", "--all").stdout)))) == 4
+
+
+def test_front_refuses_csv_and_json_together(run_command) -> None:
+    result = run_command(FULL, "--csv", "--json")
+    assert isinstance(result.exception, InputError)
+
+
+def test_front_raises_no_point_error_naming_the_commonest_reason(run_command) -> None:
+    result = run_command(record(failed(0, "export"), failed(1, "oom"), failed(2, "oom")))
+    assert isinstance(result.exception, NoPointError)
+    assert result.exception.exit_code == 4
+    assert "none of 3" in result.exception.message
+    assert "2 of them for: oom" in result.exception.hint
+    assert result.stdout == ""
+
+
+def test_front_and_report_import_nothing_heavy() -> None:
+    code = (
+        "import sys, autocompress.cli.front, autocompress.cli.report;"
+        "print([m for m in ('torch', 'optuna', 'pandas', 'plotly', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,83 @@
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from autocompress.report.findings import measured
+from autocompress.report.front_figure import front_figure
+from autocompress.run_record import RunRecord
+
+Factory = Callable[..., RunRecord]
+
+
+def trace(figure: Any, name: str) -> Any:
+    return next(t for t in figure.data if t.name and t.name.startswith(name))
+
+
+def test_front_figure_draws_every_measured_trial_once_and_no_failed_one(make_run: Factory) -> None:
+    run = make_run(30, n_failed=5)
+    figure = front_figure(run, "size")
+    names = ("beaten", "on the front", "control (", "control without", "baseline")
+    assert sum(len(trace(figure, name).x) for name in names) == len(run.complete)
+
+
+def test_front_figure_line_is_the_two_dimensional_front(make_run: Factory) -> None:
+    run = make_run(30, objectives="accuracy,size")
+    line = trace(front_figure(run, "size"), "best accuracy")
+    front = sorted((measured(t).size_bytes / 1e3, 100 * measured(t).accuracy) for t in run.front())
+    assert list(line.x) == pytest.approx([size for size, _ in front])
+    assert list(line.y) == pytest.approx([accuracy for _, accuracy in front])
+    assert line.line.shape == "hv"
+
+
+def test_front_figure_title_states_the_finding(make_run: Factory) -> None:
+    figure = front_figure(make_run(0), "size")
+    assert re.search("7.5× smaller at −[01][.][0-9] pt", figure.layout.title.text)
+
+
+def test_front_figure_says_why_it_is_empty_when_latency_was_not_measured(make_run: Factory) -> None:
+    figure = front_figure(make_run(3, objectives="accuracy,size"), "latency")
+    assert "No finished trial has a measured latency" in figure.layout.annotations[0].text
+
+
+def test_front_figure_escapes_names(make_run: Factory) -> None:
+    run = make_run(4, label="<b>{}</b>", layers=("<i>a</i>", "b", "c", "<u>d</u>"))
+    text = "".join(h for t in front_figure(run, "size").data for h in t.hovertext or ())
+    assert "&lt;b&gt;" in text
+    assert "<i>" not in text
+    assert "<u>" not in text
+
+
+def test_front_figure_uses_a_log_axis_only_when_the_range_asks_for_it(make_run: Factory) -> None:
+    run = make_run(10)
+    assert front_figure(run, "size").layout.xaxis.type == "log"
+    assert front_figure(run, "latency").layout.xaxis.type is None
+
+
+def test_front_figure_starts_near_the_baseline_and_counts_what_is_out_of_view(
+    make_run: Factory,
+) -> None:
+    run = make_run(30)
+    sunk = {8, 9, 10}
+    trials = tuple(
+        dataclasses.replace(t, measurement=dataclasses.replace(measured(t), accuracy=0.1))
+        if t.number in sunk
+        else t
+        for t in run.trials
+    )
+    figure = front_figure(dataclasses.replace(run, trials=trials), "size")
+    assert "3 trials below 82 %" in figure.layout.title.subtitle.text
+    assert figure.layout.yaxis.range[0] == pytest.approx(81.73)
+
+
+def test_front_figure_marks_untuned_controls_apart(make_run: Factory) -> None:
+    untuned = trace(front_figure(make_run(4), "latency"), "control without")
+    assert set(untuned.marker.symbol) == {"x-thin"}
+    assert "int8 post-training" in untuned.hovertext[0]
+
+
+@pytest.mark.parametrize("n_search", [0, 5, 120])
+def test_front_figure_draws_any_number_of_points(make_run: Factory, n_search: int) -> None:
+    assert front_figure(make_run(n_search), "size").data

@@ -1,0 +1,238 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from autocompress.compress.codes import ActivationRange
+from autocompress.errors import TrialError
+from autocompress.runtime.integer import to_integer
+from autocompress.runtime.onnx_export import export_onnx
+from autocompress.runtime.onnxruntime import (
+    executed_integer_nodes,
+    executed_ops,
+    make_session,
+    predict,
+)
+
+N_LAYER_KERNELS = {  # integer convolutions and matrix products that really run, per net
+    "plain": {"QLinearConv": 1, "QGemm": 1},
+    "residual": {"QLinearConv": 2, "QLinearAdd": 1, "QLinearGlobalAveragePool": 1, "QGemm": 1},
+    "pre_activation": {"QLinearConv": 2, "QGemm": 1},
+    "shared": {"QLinearConv": 2, "QGemm": 1},
+    "shared_under_two_norms": {"QLinearConv": 2},
+    "depthwise_and_grouped": {"QLinearConv": 3},
+    "conv1d": {"QLinearConv": 2},
+    "transposed": {},
+    "mlp": {"QGemm": 3},
+    "linear_3d": {"MatMulIntegerToFloat": 2},
+    "attention": {"MatMulIntegerToFloat": 2, "QGemm": 1},
+}
+
+
+def run(model, x, batch_size=7):
+    return predict(make_session(model, threads=1), (x.numpy(),), batch_size)
+
+
+def tensors(model):
+    return {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
+
+
+@pytest.fixture
+def integer_net(build, quantize, observe):
+    def make(name, layers=None):
+        module, x = build(name)
+        weights = quantize(module)
+        exported = export_onnx(module, (x[:2],), weights)
+        grids = observe(module, x, list(weights) if layers is None else layers)
+        return exported, grids, x, to_integer(exported, grids, (x.numpy(),))
+
+    return make
+
+
+def test_to_integer_runs_integer_kernels(zoo_name, integer_net):
+    model = integer_net(zoo_name)[-1].model
+    onnx.checker.check_model(model, full_check=True)
+    ops = executed_ops(model)
+    wanted = N_LAYER_KERNELS[zoo_name]
+    assert {op: ops.get(op, 0) for op in wanted} == wanted
+    assert executed_integer_nodes(model) == sum(wanted.values())
+    assert not {"Conv", "FusedConv", "Gemm"} & set(ops)
+
+
+def test_to_integer_stays_near_float_for_every_batch_size(zoo_name, integer_net):
+    exported, _, x, integer = integer_net(zoo_name)
+    want = run(exported.model, x)
+    for batch_size in (1, 7):
+        got = run(integer.model, x, batch_size)
+        assert np.abs(got - want).max() <= 0.03 * np.abs(want).max()
+
+
+def test_to_integer_keeps_our_codes_and_scales(zoo_name, integer_net):
+    exported, _, _, integer = integer_net(zoo_name)
+    values = tensors(integer.model)
+    for name, tensor in exported.quantized.items():
+        if zoo_name == "transposed":
+            assert name in integer.quantized
+            continue
+        assert name not in integer.quantized
+        assert values[name].dtype == np.int8
+        np.testing.assert_array_equal(values[name], tensor.codes)
+        np.testing.assert_array_equal(values[f"{name}_scale"], tensor.scale)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_to_integer_keeps_codes_of_any_width(bits, build, quantize, observe):
+    module, x = build("residual")
+    weights = quantize(module, bits=bits)
+    exported = export_onnx(module, (x,), weights)
+    integer = to_integer(exported, observe(module, x, list(weights)), (x.numpy(),))
+    for name, tensor in exported.quantized.items():
+        np.testing.assert_array_equal(tensors(integer.model)[name], tensor.codes)
+        assert np.abs(tensor.codes).max() <= 2 ** (bits - 1) - 1
+
+
+def test_to_integer_uses_the_given_grids(integer_net):
+    _, grids, _, integer = integer_net("plain")
+    values = tensors(integer.model)
+    quantizers = [n for n in integer.model.graph.node if n.op_type == "QuantizeLinear"]
+    pairs = [(float(values[n.input[1]]), int(values[n.input[2]])) for n in quantizers]
+    assert pairs == [(np.float32(grids[n].scale), grids[n].zero_point) for n in ("0", "5")]
+
+
+def test_to_integer_leaves_other_layers_float(integer_net):
+    exported, _, _, integer = integer_net("depthwise_and_grouped", ["0", "6"])
+    ops = executed_ops(integer.model)
+    assert ops["QLinearConv"] == 2
+    assert ops["Conv"] == 1
+    assert set(integer.quantized) == {"3.weight"}
+    np.testing.assert_array_equal(
+        tensors(integer.model)["3.weight"], exported.quantized["3.weight"].dequantize()
+    )
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.Tanh(), nn.LeakyReLU(), nn.GELU()])
+def test_to_integer_runs_a_linear_layer_in_integers_before_any_activation(
+    activation, quantize, observe
+):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(8, 16), activation, nn.Linear(16, 4)).eval()
+    x = torch.randn(7, 8)
+    exported = export_onnx(module, (x,), quantize(module))
+    integer = to_integer(exported, observe(module, x, ["0"]), (x.numpy(),))
+    ops = executed_ops(integer.model)
+    assert ops["QGemm"] == 1
+    assert executed_integer_nodes(integer.model) == 1
+
+
+def test_to_integer_returns_the_same_graph_when_no_layer_is_chosen(integer_net):
+    exported, _, _, integer = integer_net("residual", [])
+    assert integer is exported
+
+
+def test_to_integer_does_not_change_its_argument(integer_net, build, quantize, observe):
+    module, x = build("residual")
+    weights = quantize(module)
+    exported = export_onnx(module, (x,), weights)
+    before = exported.model.SerializeToString(deterministic=True)
+    to_integer(exported, observe(module, x, list(weights)), (x.numpy(),))
+    assert exported.model.SerializeToString(deterministic=True) == before
+
+
+def test_to_integer_pads_with_the_code_of_zero(quantize):
+    class Padded(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Conv2d(2, 4, 3)
+            self.second = nn.Conv2d(4, 4, 3)
+
+        def forward(self, x):
+            return self.second(nn.functional.pad(self.first(x), (2, 2, 2, 2)))
+
+    torch.manual_seed(0)
+    module = Padded().eval()
+    x = torch.randn(4, 2, 8, 8)
+    exported = export_onnx(module, (x,), quantize(module))
+    grids = {
+        "first": ActivationRange(scale=8 / 255, zero_point=128),
+        "second": ActivationRange(scale=6 / 255, zero_point=100),
+    }
+    integer = to_integer(exported, grids, (x.numpy(),))
+    want, got = run(exported.model, x), run(integer.model, x)
+    assert np.abs(got - want).max() <= 0.03 * np.abs(want).max()
+    assert executed_integer_nodes(integer.model) == 2
+
+
+def test_to_integer_spans_all_grids_of_a_shared_value(quantize):
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left = nn.Conv2d(2, 4, 1)
+            self.right = nn.Conv2d(2, 4, 1)
+
+        def forward(self, x):
+            return torch.cat([self.left(x), self.right(x)], 1)
+
+    module = Branches().eval()
+    exported = export_onnx(module, (torch.randn(2, 2, 4, 4),), quantize(module))
+    grids = {
+        "left": ActivationRange(scale=1 / 255, zero_point=255),
+        "right": ActivationRange(scale=2 / 255, zero_point=0),
+    }
+    integer = to_integer(exported, grids, (np.zeros((2, 2, 4, 4), np.float32),))
+    first = next(n for n in integer.model.graph.node if n.op_type == "QuantizeLinear")
+    values = tensors(integer.model)
+    assert float(values[first.input[1]]) == pytest.approx(3 / 255)
+    assert int(values[first.input[2]]) == 85
+
+
+def test_to_integer_raises_when_an_activation_is_not_finite(integer_net):
+    exported, grids, x, _ = integer_net("residual")
+    with pytest.raises(TrialError, match="not finite") as caught:
+        to_integer(exported, grids, (np.full_like(x.numpy(), np.inf),))
+    assert caught.value.reason == "nonfinite_activation"
+
+
+def test_to_integer_says_nothing_and_leaves_no_files(integer_net, capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    integer_net("residual")
+    captured = capfd.readouterr()
+    assert captured.out == captured.err == ""
+    assert os.listdir(tmp_path) == []
+
+
+def test_to_integer_keeps_float_layers_float_in_a_session_with_defaults(integer_net, tmp_path):
+    model = integer_net("mlp", ["0", "6"])[-1].model
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    ops = [n.op_type for n in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert ops.count("QGemm") == 2
+    assert ops.count("Gemm") == 1
+
+
+def _folder():
+    return Path(os.environ.get("AUTOCOMPRESS_DATA", ""))
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(
+    not os.environ.get("AUTOCOMPRESS_DATA") or not (_folder() / "cifar-10-batches-bin").is_dir(),
+    reason="AUTOCOMPRESS_DATA must name a folder with cifar-10-batches-bin/",
+)
+def test_to_integer_stays_near_float_on_real_images(build, quantize, observe):
+    raw = np.fromfile(_folder() / "cifar-10-batches-bin" / "test_batch.bin", np.uint8)
+    images = raw.reshape(-1, 3073)[:256, 1:].reshape(-1, 3, 32, 32).astype(np.float32) / 127.5 - 1
+    module, _ = build("residual")
+    weights = quantize(module)
+    x = torch.from_numpy(images)
+    exported = export_onnx(module, (x[:2],), weights)
+    integer = to_integer(exported, observe(module, x[:128], list(weights)), (images[:128],))
+    want, got = run(exported.model, x[128:], 64), run(integer.model, x[128:], 64)
+    assert np.abs(got - want).max() <= 0.03 * np.abs(want).max()
