@@ -1,1 +1,73 @@
-"""autocompress: search over pruning, bit-widths and ranks, with a measured Pareto front."""
+"""autocompress: search over pruning, bit-widths and ranks, with a measured Pareto front.
+
+    autocompress search my_task.py --budget 50
+
+The names below are the public ones; each is imported when it is first used, so that importing this
+package costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from autocompress.errors import AutocompressError
+    from autocompress.measurement import Measurement
+    from autocompress.packing.packed import PackedModel, read_packed, write_packed
+    from autocompress.plan import CompressionPlan, LayerPlan
+    from autocompress.run_record import RunRecord, TrialRecord
+    from autocompress.search.records import load_run
+    from autocompress.tasks.base import Task, TensorData
+    from autocompress.tasks.cifar10 import read_cifar10
+    from autocompress.tasks.idx import read_idx, read_mnist
+    from autocompress.tasks.images import crop_and_flip, normalize
+
+_HOMES = {
+    "AutocompressError": "autocompress.errors",
+    "CompressionPlan": "autocompress.plan",
+    "LayerPlan": "autocompress.plan",
+    "Measurement": "autocompress.measurement",
+    "PackedModel": "autocompress.packing.packed",
+    "RunRecord": "autocompress.run_record",
+    "Task": "autocompress.tasks.base",
+    "TensorData": "autocompress.tasks.base",
+    "TrialRecord": "autocompress.run_record",
+    "crop_and_flip": "autocompress.tasks.images",
+    "load_run": "autocompress.search.records",
+    "normalize": "autocompress.tasks.images",
+    "read_cifar10": "autocompress.tasks.cifar10",
+    "read_idx": "autocompress.tasks.idx",
+    "read_mnist": "autocompress.tasks.idx",
+    "read_packed": "autocompress.packing.packed",
+    "write_packed": "autocompress.packing.packed",
+}
+
+__all__ = [
+    "AutocompressError",
+    "CompressionPlan",
+    "LayerPlan",
+    "Measurement",
+    "PackedModel",
+    "RunRecord",
+    "Task",
+    "TensorData",
+    "TrialRecord",
+    "crop_and_flip",
+    "load_run",
+    "normalize",
+    "read_cifar10",
+    "read_idx",
+    "read_mnist",
+    "read_packed",
+    "write_packed",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

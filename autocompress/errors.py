@@ -33,7 +33,7 @@ class AutocompressError(Exception):
 
 
 class InputError(AutocompressError):
-    """Something the user gave cannot be used: an option, file, task, space, plan or packed model."""
+    """Something the user gave cannot be used: an option, a file, a task, a space or a plan."""
 
     exit_code = 2
 

@@ -19,9 +19,10 @@ class Measurement:
         accuracy: The task's metric on the validation split; higher is better, a share in [0, 1].
         loss: Mean task loss on the validation split.
         size_bytes: Size of the packed file as written to disk.
-        latency_ms: Median time of one inference in the runtime; None if it was not measured.
+        latency_ms: Time of one inference in the runtime: the measured ratio to the untouched
+            model, timed in between, times `baseline_latency_ms`; None if it was not measured.
         latency_spread_ms: Interquartile range of that time.
-        baseline_latency_ms: The untouched model's median, taken interleaved with this candidate's.
+        baseline_latency_ms: Median time of the untouched model; one figure for a whole run.
         macs: Multiply-accumulate operations of one example, recounted on the candidate.
         n_params: Parameters of the candidate.
         seconds: Wall time of building, tuning and measuring.

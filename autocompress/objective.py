@@ -6,7 +6,6 @@ from typing import Literal
 
 from autocompress.errors import InputError, unknown_name
 
-
 Direction = Literal["maximize", "minimize"]
 
 

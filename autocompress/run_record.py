@@ -66,17 +66,17 @@ class RunRecord:
     @property
     def complete(self) -> tuple[TrialRecord, ...]:
         """Trials that finished and measured every objective."""
-        return tuple(
-            t
-            for t in self.trials
-            if t.measurement is not None
-            and all(getattr(t.measurement, o.field) is not None for o in self.objectives)
+        return tuple(trial for trial in self.trials if self._is_complete(trial))
+
+    def _is_complete(self, trial: TrialRecord) -> bool:
+        return trial.measurement is not None and all(
+            getattr(trial.measurement, objective.field) is not None for objective in self.objectives
         )
 
     @property
     def baseline(self) -> TrialRecord | None:
         """The untouched model, if it has been measured."""
-        return next((t for t in self.complete if t.role == "baseline"), None)
+        return next((t for t in self.trials if t.role == "baseline" and self._is_complete(t)), None)
 
     @property
     def controls(self) -> tuple[TrialRecord, ...]:
@@ -103,7 +103,8 @@ class RunRecord:
         trials = tuple(t for t in self.complete if t.measurement and t.measurement.fidelity == 1)
         costs = self.costs(trials)
         _, first = np.unique(costs, axis=0, return_index=True)
-        kept = [i for i in np.flatnonzero(non_dominated(costs)) if i in set(first.tolist())]
+        is_first = np.isin(np.arange(len(trials)), first)
+        kept = np.flatnonzero(non_dominated(costs) & is_first)
         return tuple(sorted((trials[i] for i in kept), key=_by_accuracy))
 
     def knee(self) -> TrialRecord | None:

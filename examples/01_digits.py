@@ -25,5 +25,5 @@ def task() -> Task:
         augment=crop_and_flip(pad=1, flip=False),
         batch_size=64,
         learning_rate=0.02,
-        proxy_epochs=8,
+        proxy_epochs=5,
     )

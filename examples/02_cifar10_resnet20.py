@@ -15,10 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from autocompress import Task, TensorData, crop_and_flip, normalize, read_cifar10
 from autocompress.errors import InputError, first_line
-from autocompress.tasks.base import Task, TensorData
-from autocompress.tasks.cifar10 import read_cifar10
-from autocompress.tasks.images import crop_and_flip, normalize
 
 
 class Block(nn.Module):

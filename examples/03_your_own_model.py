@@ -10,7 +10,7 @@ from sklearn.datasets import load_wine
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from autocompress.tasks.base import Task
+from autocompress import Task
 
 
 def task() -> Task:

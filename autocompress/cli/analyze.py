@@ -74,7 +74,7 @@ def _print(profile: Any, built: Any) -> None:
         console.print("[bold]No knob[/bold]")
     for (kind, reason), targets in refused.items():
         shown = ", ".join(targets[:4]) + (f" and {len(targets) - 4} more" if targets[4:] else "")
-        console.print(f"  {kind} of {shown}: {reason}", markup=False)
+        console.print(f"  {kind} of {shown}: {reason}", markup=False, soft_wrap=True)
 
 
 def _table(title: str, *columns: str) -> Any:

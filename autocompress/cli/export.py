@@ -51,8 +51,8 @@ def command(
     from autocompress.errors import InputError
     from autocompress.export.bundle import export_point
     from autocompress.export.choose import choose_point
+    from autocompress.search.records import load_run
     from autocompress.search.session import reopen
-    from autocompress.search.study import load_run
 
     if sum((trial is not None, max_drop is not None, knee)) != 1:
         raise InputError("Exactly one of --trial N, --max-drop SHARE and --knee must be given.")

@@ -33,7 +33,7 @@ def command(run: str | None, as_csv: bool, as_json: bool, show_all: bool, result
     The table is most accurate first; `--json` prints an object with `run`, `baseline`, `controls`
     and `points`, and with `--all` also `trials`. Exit code 4 if no trial has finished.
     """
-    from autocompress.search.study import load_run
+    from autocompress.search.records import load_run
 
     if as_csv and as_json:
         raise InputError("`--csv` and `--json` exclude each other, but both were given.")

@@ -1,6 +1,7 @@
 """The command line: one file per command, imported only when that command runs."""
 
 import importlib
+import logging
 import os
 import sys
 from typing import Any
@@ -53,9 +54,19 @@ def cli(debug: bool) -> None:
     """
 
 
+def _log_to_stderr() -> None:
+    """Show what the package has to say; the library itself never configures logging."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("autocompress")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and exit with a documented code."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _log_to_stderr()
     try:
         cli.main(args=arguments, prog_name="autocompress", standalone_mode=False)
         sys.stdout.flush()

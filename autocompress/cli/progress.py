@@ -83,7 +83,7 @@ class SearchProgress:
         self._bar.update(self._task, completed=n_finished, stage=self._eta(n_finished))
         if not self._quiet:
             line = f"[{n_finished}/{self._budget}] {trial.label}: {_outcome(trial, run)}"
-            self._bar.console.print(line, markup=False, highlight=False)
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
             sys.stderr.flush()
 
     def _eta(self, n_finished: int) -> str:

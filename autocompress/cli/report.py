@@ -25,7 +25,7 @@ def command(run: str | None, output: Path | None, results: Path) -> None:
     exit code is then 4.
     """
     from autocompress.report.page import write_report
-    from autocompress.search.study import load_run
+    from autocompress.search.records import load_run
 
     record = load_run(resolve_run(run, results))
     path = output or record.folder / "report.html"

@@ -113,7 +113,12 @@ def _search(
             InlineExecutor(evaluator)
             if executor == "inline"
             else LocalExecutor(
-                WorkerSpec(task=task, arguments=arguments, settings=evaluator.settings),
+                WorkerSpec(
+                    task=task,
+                    arguments=arguments,
+                    settings=evaluator.settings,
+                    model=identity["model"],
+                ),
                 trial_timeout,
             )
         )

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Techniques: pure tensor maths, module surgery, and the one order in `pipeline`."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autocompress.analysis.channel_groups import ChannelGroup, GroupMember
+from autocompress.compress.importance_nni import nni_fpgm
 from autocompress.errors import unknown_name
 
 Gradients = Mapping[str, Tensor]
@@ -36,7 +37,12 @@ def taylor(weight: Tensor, gradient: Tensor | None) -> Tensor:
     return (weight * gradient).sum(dim=1).abs()
 
 
-CRITERIA: dict[str, Criterion] = {"l1": l1_norm, "l2": l2_norm, "taylor": taylor}
+CRITERIA: dict[str, Criterion] = {
+    "l1": l1_norm,
+    "l2": l2_norm,
+    "nni_fpgm": nni_fpgm,
+    "taylor": taylor,
+}
 NEEDS_GRADIENTS = frozenset({"taylor"})
 
 

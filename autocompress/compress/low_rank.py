@@ -39,7 +39,8 @@ def factorize_matrix(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 def factorize_kernel(weight: Tensor, rank_out: int, rank_in: int) -> tuple[Tensor, Tensor, Tensor]:
     """Split a convolution kernel along its channel modes (Tucker-2; Kim et al. 2016).
 
-    Starts from the HOSVD's input side and improves it by alternating projections (HOOI; De Lathauwer 2000).
+    Starts from the HOSVD's input factor and improves both by alternating projections (HOOI;
+    De Lathauwer 2000).
 
     Args:
         weight: Shape (O, I, *kernel), any float dtype; not modified.

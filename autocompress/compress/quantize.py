@@ -165,7 +165,8 @@ class InputQuantizer(nn.Module):
         return rounded
 
     def freeze(self) -> ActivationRange:
-        """The grid as it is now."""
+        """The grid as it is now; it must have been settled."""
+        assert not self.is_observing, "settle the grid before freezing it"
         step = float(self.step.detach().abs().clamp_min(_STEP_FLOOR))
         return ActivationRange(scale=step, zero_point=int(self.zero_point))
 

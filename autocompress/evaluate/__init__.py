@@ -1,1 +1,1 @@
-"""TODO."""
+"""Plan in, Measurement out: build, tune, score, export, pack, time."""

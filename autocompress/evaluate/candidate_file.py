@@ -8,6 +8,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from autocompress.atomic_file import write_atomically
 from autocompress.compress.quantize import InputQuantizer
 from autocompress.errors import InputError, first_line
 from autocompress.plan import CompressionPlan
@@ -20,12 +21,13 @@ def save_candidate(path: Path, model: nn.Module, plan: CompressionPlan) -> None:
         path: Where to; its folder is created, an old file is replaced.
         model: The tuned candidate, on any device.
         plan: What it was built from; stored beside the weights.
+
+    Raises:
+        InputError: If the file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
     tensors = {name: t.detach().cpu().contiguous() for name, t in _state(model).items()}
-    safetensors.torch.save_file(tensors, temporary, {"plan": json.dumps(plan.to_json())})
-    temporary.replace(path)
+    content = safetensors.torch.save(tensors, {"plan": json.dumps(plan.to_json())})
+    write_atomically(path, content)
 
 
 def load_candidate_(path: Path, model: nn.Module, plan: CompressionPlan) -> None:

@@ -30,6 +30,6 @@ def deploy(model: nn.Module, prepared: PreparedTask) -> ExportedGraph:
     exported = export_onnx(deployable.model, prepared.example_inputs, deployable.weights)
     if not deployable.activations:
         return exported
-    batches = calibration_batches(prepared.train, _CALIBRATION_EXAMPLES, 1, _CALIBRATION_SEED)
+    batches = calibration_batches(prepared, _CALIBRATION_EXAMPLES, 1, _CALIBRATION_SEED)
     calibration = tuple(np.ascontiguousarray(tensor.numpy()) for tensor in next(batches))
     return to_integer(exported, deployable.activations, calibration)

@@ -24,8 +24,10 @@ from autocompress.evaluate.scoring import predict, score
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.packing.packed import write_packed
 from autocompress.plan import CompressionPlan
-from autocompress.runtime.latency import Latency, LatencyCache, measure_latency
+from autocompress.runtime.latency import measure_latency
+from autocompress.runtime.latency_cache import Latency, LatencyCache
 from autocompress.runtime.onnx_export import ExportedGraph
+from autocompress.runtime.structure import structure_digest
 from autocompress.tasks.base import Inputs, PreparedTask
 from autocompress.train.loop import Recipe, Teacher
 from autocompress.train.precision import fastest_precision, to_fast_layout_
@@ -83,6 +85,7 @@ class Evaluator:
         self._teacher: Teacher | None = None
         self._gradients: Gradients | None = None
         self._baseline: ExportedGraph | None = None
+        self._baseline_latency: Latency | None = None
 
     @property
     def example_inputs(self) -> Inputs:
@@ -149,7 +152,7 @@ class Evaluator:
         exported = deploy(model, self.prepared)
         size_bytes = _packed_size(exported, plan)
         tell("latency", 0.0)
-        latency = self._latency(exported) if self.settings.has_latency else None
+        latency = self.latency(exported) if self.settings.has_latency else None
         if keep is not None:
             save_candidate(keep, model, plan)
         return Measurement(
@@ -209,9 +212,10 @@ class Evaluator:
         """Mean gradient of the task's loss at the base model, over a few batches of train."""
         if self._gradients is None:
             model = copy.deepcopy(self.model).requires_grad_(True)
-            for inputs, targets in self._gradient_batches():
+            batches = self._gradient_batches()
+            for inputs, targets in batches:
                 loss = self.prepared.task.loss(model(*inputs), targets)
-                (loss / _GRADIENT_BATCHES).backward()
+                (loss / len(batches)).backward()
             self._gradients = {
                 name: p.grad for name, p in model.named_parameters() if p.grad is not None
             }
@@ -228,7 +232,35 @@ class Evaluator:
             self._baseline = deploy(self.model, self.prepared)
         return self._baseline
 
-    def _latency(self, exported: ExportedGraph) -> Latency:
+    def latency(self, exported: ExportedGraph, *, fresh: bool = False) -> Latency:
+        """Time a candidate's graph against the baseline's, on the scale of one baseline figure.
+
+        A machine is faster at one time than at another, so milliseconds taken at different times
+        do not compare; ratios to a baseline timed in between do. All milliseconds here are such a
+        ratio times one and the same figure of the baseline.
+
+        Args:
+            exported: What to time.
+            fresh: Measure anew; otherwise a structure that this machine has timed is not timed
+                again, so that equal structures have equal figures and searches can be repeated.
+        """
+        if self._baseline_latency is None or fresh:
+            self._baseline_latency = self._measure_latency(self.baseline_graph(), fresh)
+        reference_ms = self._baseline_latency.median_ms
+        if structure_digest(exported.model) == structure_digest(self.baseline_graph().model):
+            ratio, measured = 1.0, self._baseline_latency
+        else:
+            measured = self._measure_latency(exported, fresh)
+            ratio = measured.ratio
+        return dataclasses.replace(
+            measured,
+            median_ms=ratio * reference_ms,
+            spread_ms=measured.spread_ms * reference_ms / measured.baseline_median_ms,
+            baseline_median_ms=reference_ms,
+            ratio=ratio,
+        )
+
+    def _measure_latency(self, exported: ExportedGraph, fresh: bool) -> Latency:
         example = tuple(np.ascontiguousarray(t[:1].numpy()) for t in self.example_inputs)
         return measure_latency(
             exported.model,
@@ -236,6 +268,7 @@ class Evaluator:
             example,
             threads=self.settings.runtime_threads,
             cache=LatencyCache(),
+            fresh=fresh,
         )
 
 

@@ -75,6 +75,6 @@ def _recalibrate(
     *,
     grids: bool,
 ) -> None:
-    batches = calibration_batches(prepared.train, recipe.batch_size, _CALIBRATION_BATCHES, seed)
+    batches = calibration_batches(prepared, recipe.batch_size, _CALIBRATION_BATCHES, seed)
     on_device = (tuple(tensor.to(device) for tensor in inputs) for inputs in batches)
     recalibrate_(model, on_device, grids=grids)

@@ -18,8 +18,6 @@ from autocompress.export.card import model_card
 from autocompress.export.fresh_process import run_fresh
 from autocompress.packing.packed import write_packed
 from autocompress.run_record import RunRecord, TrialRecord
-from autocompress.runtime.latency import measure_latency
-from autocompress.runtime.onnx_export import ExportedGraph
 from autocompress.search.driver import trial_seed, weights_path
 from autocompress.search.environment import describe_environment
 from autocompress.tasks.base import PreparedTask, TensorData
@@ -99,7 +97,7 @@ def _fill(
         scratch / "baseline.acz", baseline.model, baseline.quantized, _metadata(run.trials[0])
     )
     _check_packed(bundle, prepared)
-    latency = _latency(graph, baseline, evaluator)
+    latency = evaluator.latency(graph, fresh=True)
     manifest = {
         "format": FORMAT,
         "run": run.name,
@@ -114,7 +112,9 @@ def _fill(
             "search_val_accuracy": point.measurement.accuracy if point.measurement else None,
             "size_bytes": size,
             "onnx_bytes": (bundle / _ONNX).stat().st_size,
-            **latency,
+            "latency_ms": latency.median_ms,
+            "latency_spread_ms": latency.spread_ms,
+            "baseline_latency_ms": latency.baseline_median_ms,
             "macs": point.measurement.macs if point.measurement else None,
             "n_params": point.measurement.n_params if point.measurement else None,
         },
@@ -183,19 +183,6 @@ def _outputs(model: Path, data: TensorData) -> torch.Tensor:
 
 def _arrays(data: TensorData, indices: slice) -> tuple[NDArray[np.generic], ...]:
     return tuple(np.ascontiguousarray(tensor.numpy()) for tensor in data.batch(indices)[0])
-
-
-def _latency(
-    graph: ExportedGraph, baseline: ExportedGraph, evaluator: Evaluator
-) -> dict[str, float]:
-    example = tuple(np.ascontiguousarray(t[:1].numpy()) for t in evaluator.example_inputs)
-    threads = evaluator.settings.runtime_threads
-    latency = measure_latency(graph.model, baseline.model, example, threads=threads, fresh=True)
-    return {
-        "latency_ms": latency.median_ms,
-        "latency_spread_ms": latency.spread_ms,
-        "baseline_latency_ms": latency.baseline_median_ms,
-    }
 
 
 def _digest(path: Path) -> dict[str, Any]:

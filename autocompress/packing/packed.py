@@ -5,8 +5,6 @@ The format is described byte by byte in `docs/packed-format.md`.
 
 import dataclasses
 import json
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -14,6 +12,7 @@ from typing import Any, Final, TypeAlias
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from autocompress.atomic_file import write_atomically
 from autocompress.compress.codes import QuantizedTensor
 from autocompress.errors import InputError
 from autocompress.packing.container import digest, read_container, to_container
@@ -86,21 +85,8 @@ def write_packed(
         raise InputError(
             f"The model cannot be packed into {str(path)!r}: {error.message}."
         ) from error
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        try:
-            with temporary.open("xb") as file:
-                file.write(blob)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return path.stat().st_size
-    except OSError as error:
-        raise InputError(
-            f"The packed model must be writable at {str(path)!r}, but: {error.strerror}."
-        ) from error
+    write_atomically(path, blob)
+    return path.stat().st_size
 
 
 def read_packed(path: Path, max_decoded_bytes: int = MAX_DECODED_BYTES) -> PackedModel:

@@ -16,8 +16,8 @@ from typing import Final
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from autocompress.atomic_file import write_atomically
 from autocompress.objective import OBJECTIVES
-from autocompress.report.atomic import write_text_atomically
 from autocompress.report.figures import run_figures
 from autocompress.report.findings import cheapest_within, comparable, cost_objectives
 from autocompress.report.page_assets import SCRIPT, STYLE
@@ -71,7 +71,7 @@ def write_report(run: RunRecord, path: Path) -> None:
     Raises:
         InputError: If the file cannot be written.
     """
-    write_text_atomically(path, render_page(run))
+    write_atomically(path, render_page(run))
 
 
 def render_page(run: RunRecord) -> str:

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from autocompress.atomic_file import write_atomically
 from autocompress.objective import OBJECTIVES
 from autocompress.pareto import hypervolume
-from autocompress.report.atomic import write_text_atomically
 from autocompress.report.findings import comparable, gain, tuned_controls
 from autocompress.run_record import RunRecord, TrialRecord
 
@@ -177,7 +177,7 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     Raises:
         InputError: If the file cannot be written.
     """
-    write_text_atomically(path, csv_text(frame))
+    write_atomically(path, csv_text(frame))
 
 
 def _defuse(cell: object) -> object:

@@ -31,7 +31,7 @@ def measure_latency(
     example: Inputs,
     *,
     threads: int = 1,
-    budget_s: float = 0.5,
+    budget_s: float = 0.8,
     cache: LatencyCache | None = None,
     fresh: bool = False,
 ) -> Latency:
@@ -89,6 +89,7 @@ def _measure(
         median_ms=float(median),
         spread_ms=float(high - low),
         baseline_median_ms=float(np.median(blocks_ns[1]) / 1e6),
+        ratio=float(np.median(np.array(blocks_ns[0]) / np.array(blocks_ns[1]))),
         n_runs=n_runs[0] * len(blocks_ns[0]),
     )
 

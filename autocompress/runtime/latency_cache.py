@@ -22,12 +22,16 @@ class Latency:
         median_ms: Median over blocks of inferences.
         spread_ms: Interquartile range over those blocks.
         baseline_median_ms: The baseline's median, its blocks taken between the candidate's.
+        ratio: Candidate over baseline: the median over pairs of neighbouring blocks. What drifts
+            for longer than a block cancels out, so this compares across measurements where
+            milliseconds do not.
         n_runs: Inferences of the candidate that were timed.
     """
 
     median_ms: float
     spread_ms: float
     baseline_median_ms: float
+    ratio: float
     n_runs: int
 
 

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The search itself: study, seeds, samplers and driver. The only room that knows Optuna."""

@@ -19,7 +19,8 @@ _MAX_DRAWS = 64
 
 
 def _tpe(seed: int) -> BaseSampler:
-    return optuna.samplers.TPESampler(seed=seed, constant_liar=False)
+    # Baseline and controls are what it starts from: no random trials on top of them.
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=0, constant_liar=False)
 
 
 def _nsga2(seed: int) -> BaseSampler:

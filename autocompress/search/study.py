@@ -4,35 +4,23 @@ import dataclasses
 import json
 import os
 import socket
-import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import filelock
 import optuna
-import sqlalchemy
 from optuna.trial import FrozenTrial, TrialState
 
+from autocompress.atomic_file import write_atomically
 from autocompress.errors import InputError, RunLockedError, StudyMismatchError, first_line
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.objective import Direction, parse_objectives
-from autocompress.plan import CompressionPlan
-from autocompress.run_record import Role, RunRecord, State, TrialRecord
+from autocompress.run_record import Role, RunRecord
+from autocompress.search.records import record_of
 from autocompress.search.sampler import distributions_of
-from autocompress.space.search_space import Knob, SearchSpace
-
-FORMAT = 1
-_STUDY = "autocompress"
-_BUSY_S = 30
-_STATES: dict[TrialState, State] = {
-    TrialState.COMPLETE: "complete",
-    TrialState.FAIL: "failed",
-    TrialState.RUNNING: "running",
-    TrialState.WAITING: "running",
-    TrialState.PRUNED: "failed",
-}
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+from autocompress.search.storage import DATABASE_ERRORS, FORMAT, STUDY, open_storage, unreadable
+from autocompress.space.search_space import SearchSpace
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,15 +106,15 @@ class Study:
         path = self.folder / "study.db"
         is_new = not path.exists()
         try:
-            storage = _open_storage(path)
+            storage = open_storage(path)
             self._study = optuna.create_study(
-                study_name=_STUDY,
+                study_name=STUDY,
                 storage=storage,
                 directions=[objective.direction for objective in self.objectives],
                 load_if_exists=True,
             )
-        except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error) as error:
-            raise _unreadable(path, error) from error
+        except DATABASE_ERRORS as error:
+            raise unreadable(path, error) from error
         stored = self._study.user_attrs
         if "identity" not in stored:
             if not is_new and self._study.get_trials(deepcopy=False):
@@ -151,9 +139,7 @@ class Study:
         """Write `run.json`, the readable view of what the study says about itself."""
         attributes = self._study.user_attrs
         view = {**attributes["info"], **attributes["identity"], "format": FORMAT}
-        temporary = self.folder / ".run.json.tmp"
-        temporary.write_text(json.dumps(view, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(self.folder / "run.json")
+        write_atomically(self.folder / "run.json", json.dumps(view, indent=2) + "\n")
 
     @property
     def directions(self) -> list[Direction]:
@@ -214,7 +200,7 @@ class Study:
 
     def record(self) -> RunRecord:
         """The run as plain data."""
-        return _record(self.folder, self._study)
+        return record_of(self.folder, self._study)
 
     def _tell(self, number: int, measurement: Measurement) -> None:
         values = [getattr(measurement, objective.field) for objective in self.objectives]
@@ -225,43 +211,6 @@ class Study:
         self._study._storage.set_trial_user_attr(trial._trial_id, key, value)
 
 
-def load_run(folder: Path) -> RunRecord:
-    """Read a run folder without locking it.
-
-    Raises:
-        InputError: If the folder holds no study.
-        StudyMismatchError: If its study is damaged or was not made by this version.
-    """
-    path = folder / "study.db"
-    if not path.is_file():
-        raise InputError(f"The run folder {folder} holds no study.db.", "Run a search first.")
-    try:
-        study = optuna.load_study(study_name=_STUDY, storage=_open_storage(path))
-        if study.user_attrs.get("format") != FORMAT:
-            raise StudyMismatchError(
-                f"The study {path} must have format {FORMAT}, "
-                f"but has {study.user_attrs.get('format')}."
-            )
-        return _record(folder, study)
-    except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, KeyError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _open_storage(path: Path) -> optuna.storages.RDBStorage:
-    """SQLite in write-ahead mode: readers never block the driver, and a kill loses nothing."""
-    with sqlite3.connect(path, timeout=_BUSY_S) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-    url = sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
-    storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _BUSY_S}})
-    sqlalchemy.event.listen(storage.engine, "connect", _set_pragmas)
-    storage.engine.dispose()  # connections opened before the listener was there
-    return storage
-
-
-def _set_pragmas(connection: Any, _: object) -> None:
-    connection.execute("PRAGMA synchronous=NORMAL")
-
-
 def _job(trial: FrozenTrial, attempts: int) -> Job:
     return Job(
         number=trial.number,
@@ -269,36 +218,6 @@ def _job(trial: FrozenTrial, attempts: int) -> Job:
         fidelity=trial.user_attrs["fidelity"],
         label=trial.user_attrs["label"],
         attempts=attempts,
-    )
-
-
-def _record(folder: Path, study: optuna.Study) -> RunRecord:
-    attributes = study.user_attrs
-    return RunRecord(
-        name=folder.resolve().name,
-        folder=folder,
-        objectives=parse_objectives(attributes["objectives"]),
-        knobs=tuple(
-            Knob(**{**k, "targets": tuple(k["targets"]), "levels": tuple(k["levels"])})
-            for k in attributes["knobs"]
-        ),
-        trials=tuple(_trial_record(trial) for trial in study.get_trials(deepcopy=False)),
-        info={**attributes["info"], **attributes["identity"]},
-    )
-
-
-def _trial_record(trial: FrozenTrial) -> TrialRecord:
-    attributes = trial.user_attrs
-    is_complete = trial.state == TrialState.COMPLETE
-    return TrialRecord(
-        number=trial.number,
-        role=attributes["role"],
-        label=attributes["label"],
-        state=_STATES[trial.state],
-        levels=dict(trial.params),
-        plan=CompressionPlan.from_json(attributes["plan"]),
-        measurement=Measurement.from_json(attributes["measurement"]) if is_complete else None,
-        reason=attributes.get("reason"),
     )
 
 
@@ -318,13 +237,6 @@ def _check_identity(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, 
 def _short(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _unreadable(path: Path, error: Exception) -> StudyMismatchError:
-    return StudyMismatchError(
-        f"The study {path} cannot be read: {first_line(error)}.",
-        "Restore it from a backup, or start a new run with --run NAME.",
-    )
 
 
 def _locked(folder: Path) -> RunLockedError:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""What can be searched: rules from YAML, knobs, levels and plans."""

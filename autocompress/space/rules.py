@@ -97,7 +97,8 @@ def load_rules(space: str | Path) -> SpaceRules:
         InputError: If there is no such file, or it is not a valid search space.
     """
     path = Path(space)
-    if not path.suffix and not path.is_file():
+    is_bare_name = len(path.parts) == 1 and not path.suffix
+    if is_bare_name and not path.is_file():
         path = PRESETS / f"{space}.yaml"
         if not path.is_file():
             raise unknown_name("search space", str(space), (p.stem for p in PRESETS.glob("*.yaml")))

@@ -73,7 +73,7 @@ class TensorData:
         digest = hashlib.sha256()
         for tensor in (*self.inputs, self.targets):
             digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
 
 

@@ -56,7 +56,7 @@ def digits_task(recipe: TrainingRecipe, widths: tuple[int, int, int] = (32, 64, 
         augment=augment,
         batch_size=64,
         learning_rate=0.02,
-        proxy_epochs=8,
+        proxy_epochs=5,
     )
 
 

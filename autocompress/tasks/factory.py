@@ -5,11 +5,15 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import random
 import sys
 import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+
+import numpy as np
+import torch
 
 from autocompress.errors import AutocompressError, InputError, first_line, unknown_name
 from autocompress.tasks.arguments import convert_arguments
@@ -20,6 +24,7 @@ TASKS: dict[str, str] = {
     "digits": "autocompress.tasks.digits:digits",
 }
 
+_SEED = 0
 _FORMS = "Give a task's name, `file.py:function`, `file.py` or `package.module:function`."
 
 
@@ -29,6 +34,10 @@ def load_task(spec: str, arguments: Mapping[str, str]) -> Task:
     A file is imported under a name of its own, registered in `sys.modules`, and read afresh at each
     call. Its folder is importable while it is loaded and while its factory runs; for a package this
     holds for the current folder.
+
+    A factory that trains its model gives the same weights in every process: random generators are
+    seeded and torch runs on one thread while it works (on several, the maths library takes fewer
+    when the machine is busy, and sums in another order).
 
     Args:
         spec: A name in `TASKS`, `file.py:function`, `file.py` (its function `task`) or
@@ -42,7 +51,7 @@ def load_task(spec: str, arguments: Mapping[str, str]) -> Task:
     """
     path, module_name, function_name = _parse(TASKS.get(spec, spec))
     folder = path.parent if path is not None else Path.cwd()
-    with _importable(folder):
+    with _importable(folder), _reproducible():
         module = _import_module(module_name) if path is None else _import_file(path)
         source = str(path or module.__file__ or module_name)
         factory = _find_factory(module, function_name, source)
@@ -89,6 +98,24 @@ def _parse(spec: str) -> tuple[Path | None, str, str]:
             f"Add it: {spec}:FUNCTION.",
         )
     return None, place, function_name
+
+
+@contextlib.contextmanager
+def _reproducible() -> Iterator[None]:
+    """Seed all global random generators and run torch on one thread; the caller's state returns."""
+    n_threads = torch.get_num_threads()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.set_num_threads(1)
+        torch.manual_seed(_SEED)
+        random.seed(_SEED)
+        np.random.seed(_SEED)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(n_threads)
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
 
 
 @contextlib.contextmanager

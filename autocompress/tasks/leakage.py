@@ -33,7 +33,8 @@ def val_looks_seen(prepared: PreparedTask, n_compared: int = _N_COMPARED) -> str
     Two kinds of evidence count. Examples of val that also stand in train, byte for byte, beyond
     what the data's own repetitions explain. And no gap where a gap is expected: the model scores
     at least 0.9 on train, its typical loss on val is not significantly above that on train
-    (Welch's z < 2), and the samples are large enough to have shown a loss twice as high. Losses
+    (Welch's z < 2), nor its score below, and the samples are large enough to have shown a loss
+    twice as high. Losses
     are compared by their logarithms: a handful of wrong examples carries most of a plain mean, and
     its noise hides what happens to all the others.
 
@@ -79,6 +80,8 @@ def _missing_gap(prepared: PreparedTask, n_compared: int) -> str | None:
     (train_losses, train_score), (val_losses, val_score) = train, val
     if train_score < _MIN_TRAIN_SCORE or not _is_alike(train_losses, val_losses):
         return None
+    if _is_below(val_score, len(val_losses), train_score, len(train_losses)):
+        return None
     figures = (
         f"the base model scores {train_score:.2%} on train and {val_score:.2%} on val, "
         f"with a typical loss of {_typical(train_losses):.2g} and {_typical(val_losses):.2g}"
@@ -101,6 +104,14 @@ def _is_alike(train_losses: Tensor, val_losses: Tensor) -> bool:
     error = math.sqrt(float(train.var()) / len(train) + float(val.var()) / len(val))
     gap = float(val.mean() - train.mean())
     return gap / error < _MIN_Z and gap + _MIN_Z * error < math.log(_MAX_LOSS_RATIO)
+
+
+def _is_below(val_score: float, n_val: int, train_score: float, n_train: int) -> bool:
+    """Whether val's score lies significantly below train's, taking scores for shares of hits."""
+    error = math.sqrt(
+        val_score * (1.0 - val_score) / n_val + train_score * (1.0 - train_score) / n_train
+    )
+    return train_score - val_score > _MIN_Z * error
 
 
 def _typical(losses: Tensor) -> float:

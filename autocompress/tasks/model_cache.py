@@ -3,15 +3,17 @@
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import platformdirs
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
+
+from autocompress.atomic_file import write_atomically
+from autocompress.errors import InputError
 
 _logger = logging.getLogger(__name__)
 
@@ -63,18 +65,10 @@ def _load_(model: nn.Module, path: Path) -> bool:
 
 def _save(model: nn.Module, path: Path) -> None:
     state = {key: tensor.contiguous() for key, tensor in model.state_dict().items()}
-    temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, chosen = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".tmp")
-        os.close(handle)
-        temporary = Path(chosen)
-        save_file(state, temporary, metadata={_DIGEST_KEY: _digest(state)})
-        temporary.replace(path)
-    except (SafetensorError, OSError) as error:
-        _logger.warning("The trained weights could not be kept in %s: %s", path.parent, error)
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+        write_atomically(path, save(state, metadata={_DIGEST_KEY: _digest(state)}))
+    except (SafetensorError, InputError) as error:
+        _logger.warning("The trained weights could not be kept: %s", error)
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Tuning a candidate: the fast loop, distillation, re-estimated statistics."""

@@ -10,16 +10,24 @@ import torch
 from torch import nn
 
 from autocompress.compress.quantize import InputQuantizer
-from autocompress.tasks.base import Inputs, TensorData
+from autocompress.tasks.base import Inputs, PreparedTask
 
 
 def calibration_batches(
-    data: TensorData, batch_size: int, n_batches: int, seed: int
+    prepared: PreparedTask, batch_size: int, n_batches: int, seed: int
 ) -> Iterator[Inputs]:
-    """Yield the inputs of up to `n_batches` random batches, without augmentation."""
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    for indices in itertools.islice(order.split(min(batch_size, len(data))), n_batches):
-        yield data.batch(indices)[0]
+    """Yield the inputs of up to `n_batches` random training batches, augmented as in training.
+
+    Without the augmentation they would be the images a model knows by heart, and statistics of
+    those do not fit others: re-estimating the batch-norms of an untouched CIFAR-10 ResNet-20 cost
+    3.6 points on plain training images and nothing on augmented ones.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(prepared.train), generator=generator)
+    change = prepared.task.augment
+    augment = None if change is None else lambda inputs: change(inputs, generator)
+    for indices in itertools.islice(order.split(min(batch_size, len(order))), n_batches):
+        yield prepared.train.batch(indices, augment)[0]
 
 
 def recalibrate_(

@@ -28,7 +28,7 @@ def counted(monkeypatch):
     def measure(*_):
         calls.append(None)
         n = float(len(calls))
-        return Latency(median_ms=n, spread_ms=0.0, baseline_median_ms=n, n_runs=1)
+        return Latency(median_ms=n, spread_ms=0.0, baseline_median_ms=n, ratio=1.0, n_runs=1)
 
     monkeypatch.setattr(latency_module, "_measure", measure)
     return calls

@@ -1,8 +1,11 @@
 import os
+import random
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
+import torch
 
 from autocompress.errors import InputError
 from autocompress.tasks import factory
@@ -227,3 +230,39 @@ def test_load_task_names_the_file_when_an_argument_is_unknown(write):
     error = _error(path, {"m": "3"})
 
     assert f"{path}:task has no parameter 'm'" in error.message
+
+
+RANDOM_TASK = """
+import random
+import numpy
+import torch
+from autocompress import Task
+
+def task():
+    draws = torch.tensor([random.random(), numpy.random.rand(), float(torch.get_num_threads())])
+    model = torch.nn.Linear(3, 2)
+    model.bias.data[:] = draws[:2]
+    return Task(model=model, train=(draws.expand(8, 3), torch.zeros(8, dtype=torch.long)))
+"""
+
+
+def test_load_task_gives_the_same_model_every_time_and_leaves_random_state_alone(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "random_task.py"
+    path.write_text(RANDOM_TASK)
+    before = random.getstate(), torch.get_rng_state(), torch.get_num_threads()
+    first = load_task(str(path), {})
+    random.random()
+    torch.manual_seed(99)
+    second = load_task(str(path), {})
+
+    for name, tensor in first.model.state_dict().items():
+        assert torch.equal(tensor, second.model.state_dict()[name])
+    assert float(first.train[0][0, 2]) == 1.0  # threads while the factory works
+    torch.set_rng_state(before[1])
+    random.setstate(before[0])
+    load_task(str(path), {})
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert torch.get_num_threads() == before[2]

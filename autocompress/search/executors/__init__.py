@@ -1,1 +1,1 @@
-"""TODO."""
+"""Where evaluations run: in this process, or in a worker that may die."""

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from autocompress.errors import AutocompressError, InputError, TrialError
-from autocompress.evaluate.evaluator import EvaluationSettings, Evaluator
+from autocompress.evaluate.evaluator import EvaluationSettings, Evaluator, model_fingerprint
 from autocompress.measurement import Measurement
 from autocompress.search.executors.inline import evaluate_job
 from autocompress.search.executors.job import EvaluationJob, OnStage
@@ -31,11 +31,13 @@ class WorkerSpec:
         task: The task's spec, as `load_task` takes it.
         arguments: Arguments of its factory.
         settings: How candidates are tuned and measured.
+        model: Fingerprint that the base model must have in the worker, too.
     """
 
     task: str
     arguments: Mapping[str, str]
     settings: EvaluationSettings
+    model: str
 
 
 class LocalExecutor:
@@ -122,6 +124,11 @@ def _serve(jobs: Connection, lifeline: Connection, spec: WorkerSpec) -> None:
     try:
         task = load_task(spec.task, spec.arguments)
         evaluator = Evaluator(prepare_task(task), spec.settings)
+        if model_fingerprint(evaluator.model) != spec.model:
+            raise InputError(
+                f"The task {spec.task!r} gives another model each time it is loaded.",
+                "Save the trained weights and let the task load them.",
+            )
     except AutocompressError as error:
         with contextlib.suppress(EOFError, OSError):
             jobs.recv()

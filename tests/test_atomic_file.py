@@ -2,27 +2,27 @@ from pathlib import Path
 
 import pytest
 
+from autocompress.atomic_file import write_atomically
 from autocompress.errors import InputError
-from autocompress.report.atomic import write_text_atomically
 
 
-def test_write_text_atomically_writes_exactly_the_text_and_makes_folders(tmp_path: Path) -> None:
+def test_write_atomically_writes_exactly_the_text_and_makes_folders(tmp_path: Path) -> None:
     goal = tmp_path / "new" / "a.txt"
-    write_text_atomically(goal, "ä\r\nb\n")
+    write_atomically(goal, "ä\r\nb\n")
     assert goal.read_bytes() == "ä\r\nb\n".encode()
     assert list(goal.parent.iterdir()) == [goal]
 
 
-def test_write_text_atomically_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None:
+def test_write_atomically_keeps_the_old_file_when_writing_fails(tmp_path: Path) -> None:
     goal = tmp_path / "a.txt"
     goal.write_text("old")
     with pytest.raises(UnicodeEncodeError):
-        write_text_atomically(goal, "new \ud800")
+        write_atomically(goal, "new \ud800")
     assert goal.read_text() == "old"
     assert list(tmp_path.iterdir()) == [goal]
 
 
-def test_write_text_atomically_raises_input_error_when_the_folder_is_a_file(tmp_path: Path) -> None:
+def test_write_atomically_raises_input_error_when_the_folder_is_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="must be writable"):
-        write_text_atomically(tmp_path / "file" / "a.txt", "x")
+        write_atomically(tmp_path / "file" / "a.txt", "x")

@@ -1,0 +1,39 @@
+"""Files that are either whole or not there."""
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from autocompress.errors import InputError
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a file beside its goal, flush it to disk, then rename it over the goal.
+
+    A reader, or a crash at any moment, sees the old file or the new one and nothing in between.
+
+    Args:
+        path: Where to; missing folders are made.
+        content: Bytes, or text for UTF-8; line ends are not translated.
+
+    Raises:
+        InputError: If the folder or file cannot be written.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("xb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise InputError(
+            f"{str(path)!r} must be writable, but: {error.strerror or error}.",
+            "Choose another place, or free some space.",
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink()

@@ -1,0 +1,119 @@
+"""Training throughput: the proxy's loop against a plain one on the same model and data.
+
+    python benchmarks/train_throughput.py --data FOLDER [--rounds 5] [-o results/NAME.json]
+
+The plain loop is what a tutorial writes: a DataLoader, float32, NCHW, per-image augmentation by
+torch operations in the data set. Both train the CIFAR-10 ResNet-20 of `examples/` with
+cross-entropy alone, from the same weights, in turns (A B A B ...), so that a slow minute of the
+machine hits both. Prints images/s of each round and the median of the ratios, which is the result.
+"""
+
+import argparse
+import copy
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from autocompress.search.environment import describe_environment, n_usable_cores
+from autocompress.tasks.base import PreparedTask, TensorData, prepare_task
+from autocompress.tasks.factory import load_task
+from autocompress.train.loop import Recipe, Teacher, finetune_
+from autocompress.train.precision import fastest_precision, to_fast_layout_
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "02_cifar10_resnet20.py"
+CPU = torch.device("cpu")
+
+
+class PlainImages(Dataset):
+    """One image at a time: pad, crop, flip, normalise."""
+
+    def __init__(self, data: TensorData) -> None:
+        self.images = F.pad(data.inputs[0].float() / 255, (4, 4, 4, 4))
+        self.labels = data.targets
+        self.mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+        self.std = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        top, left = torch.randint(0, 9, (2,)).tolist()
+        image = self.images[index, :, top : top + 32, left : left + 32]
+        image = image.flip(2) if torch.rand(()) < 0.5 else image
+        return (image - self.mean) / self.std, self.labels[index]
+
+
+def plain_rate(model: nn.Module, data: TensorData, batch_size: int) -> float:
+    """Images per second of one pass of the plain loop."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+    loader = DataLoader(PlainImages(data), batch_size=batch_size, shuffle=True, drop_last=True)
+    model.train()
+    start, n_images = time.perf_counter(), 0
+    for images, labels in loader:
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        n_images += len(labels)
+    return n_images / (time.perf_counter() - start)
+
+
+def fast_rate(model: nn.Module, prepared: PreparedTask, batch_size: int) -> float:
+    """Images per second of one pass of the proxy's loop."""
+    recipe = Recipe(epochs=1, learning_rate=0.01, batch_size=batch_size, distill="none")
+    teacher = Teacher(model=model, cached=None)
+    rate = finetune_(
+        to_fast_layout_(model, CPU),
+        prepared,
+        teacher,
+        recipe,
+        seed=0,
+        device=CPU,
+        precision=fastest_precision(CPU),
+    ).images_per_s
+    assert rate is not None
+    return rate
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", required=True, help="folder with CIFAR-10 and trained weights")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--images", type=int, default=2560, help="training images of one round")
+    parser.add_argument("--threads", type=int, default=n_usable_cores())
+    parser.add_argument("-o", "--output", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    full = prepare_task(load_task(str(EXAMPLE), {"data": options.data}))
+    subset = full.train.subset(slice(0, options.images))
+    prepared = PreparedTask(
+        task=full.task, train=subset, val=full.val, test=None, is_val_carved=False
+    )
+    base, batch_size = full.task.model, full.task.batch_size
+    rows = []
+    for number in range(-1, options.rounds):  # the first round warms up and is not counted
+        plain = plain_rate(copy.deepcopy(base), subset, batch_size)
+        fast = fast_rate(copy.deepcopy(base), prepared, batch_size)
+        print(f"round {number}: plain {plain:.0f}, ours {fast:.0f} images/s, {fast / plain:.2f}x")
+        if number >= 0:
+            rows.append({"plain": plain, "ours": fast, "ratio": fast / plain})
+    result = {
+        "threads": options.threads,
+        "precision": fastest_precision(CPU),
+        "rounds": rows,
+        "median_ratio": statistics.median(row["ratio"] for row in rows),
+        **describe_environment(),
+    }
+    print(f"median ratio: {result['median_ratio']:.2f}x")
+    if options.output:
+        options.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

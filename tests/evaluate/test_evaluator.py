@@ -1,0 +1,237 @@
+"""Plan in, Measurement out: realised figures, reproducible, base model untouched."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from autocompress.compress.pipeline import PruningPolicy
+from autocompress.errors import InputError, TrialError
+from autocompress.evaluate.deploy import deploy
+from autocompress.evaluate.evaluator import EvaluationSettings, Evaluator, model_fingerprint
+from autocompress.evaluate.scoring import predict, score
+from autocompress.packing.packed import read_packed, write_packed
+from autocompress.plan import CompressionPlan, LayerPlan
+from autocompress.runtime.onnxruntime import make_session
+from autocompress.runtime.onnxruntime import predict as predict_onnx
+from autocompress.tasks.base import Task, prepare_task
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
+        self.bn1 = nn.BatchNorm2d(32)
+        self.conv2 = nn.Conv2d(32, 32, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(32)
+        self.fc = nn.Linear(32, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.bn1(self.conv1(x)))
+        return self.fc(torch.relu(self.bn2(self.conv2(x))).mean((2, 3)))
+
+
+def stripes(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images of noise on which a bar stands left, in the middle or right."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(n) % 3
+    images = 0.3 * torch.randn(n, 1, 6, 6, generator=generator)
+    for label in range(3):
+        images[labels == label, :, :, 2 * label : 2 * label + 2] += 1.0
+    return images, labels
+
+
+@pytest.fixture(scope="module")
+def evaluator() -> Evaluator:
+    torch.manual_seed(0)
+    net = Net()
+    x, y = stripes(384, 0)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
+    for _ in range(40):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x), y).backward()
+        optimizer.step()
+    task = Task(
+        model=net.eval(), train=(x, y), val=stripes(150, 1), test=stripes(150, 2), batch_size=64
+    )
+    settings = EvaluationSettings(threads=1, has_latency=False)
+    return Evaluator(prepare_task(task), settings)
+
+
+MIXED = CompressionPlan(
+    pruning_ratios={"conv1": 0.5},
+    layers={
+        "conv1": LayerPlan(weight_bits=6, activation_bits=8),
+        "conv2": LayerPlan(weight_bits=3, activation_bits=8),
+        "fc": LayerPlan(weight_bits=8, activation_bits=8),
+    },
+)
+
+
+def test_evaluate_untouched_plan_is_the_base_model(evaluator: Evaluator) -> None:
+    measured = evaluator.evaluate(CompressionPlan(), seed=1)
+    val = evaluator.prepared.val
+    with torch.no_grad():
+        expected = score(
+            evaluator.prepared.task, evaluator.model(*val.batch(slice(None))[0]), val.targets
+        )
+
+    assert measured.accuracy == expected[0]
+    assert measured.loss == pytest.approx(expected[1], rel=1e-5)
+    assert measured.n_params == sum(p.numel() for p in evaluator.model.parameters())
+    assert measured.train_images_per_s is None
+    assert measured.latency_ms is None
+
+
+def test_evaluate_reports_what_was_realised(evaluator: Evaluator, tmp_path: Path) -> None:
+    base = evaluator.evaluate(CompressionPlan(), seed=1)
+    measured = evaluator.evaluate(MIXED, seed=1, keep=tmp_path / "w.safetensors")
+
+    assert measured.n_params == 16 * 9 + 16 + 2 * 16 + 16 * 32 * 9 + 32 + 2 * 32 + 32 * 3 + 3
+    assert measured.macs == 36 * (16 * 9 + 16 * 32 * 9) + 32 * 3
+    assert measured.size_bytes < base.size_bytes / 8
+    assert measured.accuracy > 0.9
+    assert measured.skipped == ()
+
+
+def test_evaluate_equal_seeds_give_equal_candidates(evaluator: Evaluator) -> None:
+    first, second = (evaluator.evaluate(MIXED, seed=7) for _ in range(2))
+    other = evaluator.evaluate(MIXED, seed=8)
+
+    assert (first.accuracy, first.loss, first.size_bytes) == (
+        second.accuracy,
+        second.loss,
+        second.size_bytes,
+    )
+    assert other.loss != first.loss
+
+
+def test_evaluate_leaves_the_base_model_as_it_was(evaluator: Evaluator) -> None:
+    before = model_fingerprint(evaluator.model), model_fingerprint(evaluator.prepared.task.model)
+    evaluator.evaluate(MIXED, seed=1)
+
+    assert before == (
+        model_fingerprint(evaluator.model),
+        model_fingerprint(evaluator.prepared.task.model),
+    )
+
+
+def test_evaluate_fidelity_0_trains_nothing(evaluator: Evaluator) -> None:
+    measured = evaluator.evaluate(MIXED, seed=1, fidelity=0)
+
+    assert measured.fidelity == 0
+    assert measured.train_images_per_s is None
+
+
+def test_rebuild_gives_the_model_that_was_measured(evaluator: Evaluator, tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    measured = evaluator.evaluate(MIXED, seed=3, keep=weights)
+    model = evaluator.rebuild(MIXED, weights)
+    val = evaluator.prepared.val
+    accuracy, loss = score(
+        evaluator.prepared.task, predict(model, val, torch.device("cpu")), val.targets
+    )
+
+    assert accuracy == measured.accuracy
+    assert loss == pytest.approx(measured.loss, rel=1e-6)
+
+
+def test_rebuild_refuses_weights_of_another_plan(evaluator: Evaluator, tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    evaluator.evaluate(MIXED, seed=3, fidelity=0, keep=weights)
+    other = CompressionPlan(layers={"fc": LayerPlan(weight_bits=8)})
+
+    with pytest.raises(InputError, match=f"plan {MIXED.digest}, but plan {other.digest}"):
+        evaluator.rebuild(other, weights)
+
+
+def test_rebuild_refuses_damaged_weights(evaluator: Evaluator, tmp_path: Path) -> None:
+    weights = tmp_path / "w.safetensors"
+    evaluator.evaluate(MIXED, seed=3, fidelity=0, keep=weights)
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+    with pytest.raises(InputError, match="cannot be read"):
+        evaluator.rebuild(MIXED, weights)
+
+
+@pytest.mark.parametrize("activation_bits", [8, 32])
+def test_deployed_graph_does_what_the_candidate_does(
+    evaluator: Evaluator, tmp_path: Path, activation_bits: int
+) -> None:
+    layers = {n: LayerPlan(weight_bits=4, activation_bits=activation_bits) for n in ("conv2", "fc")}
+    plan = CompressionPlan(pruning_ratios={"conv2": 0.5}, layers=layers)
+    evaluator.evaluate(plan, seed=1, keep=tmp_path / "w.safetensors")
+    model = evaluator.rebuild(plan, tmp_path / "w.safetensors")
+    exported = deploy(model, evaluator.prepared)
+    size = write_packed(tmp_path / "m.acz", exported.model, exported.quantized, {})
+    x = evaluator.prepared.val.inputs[0]
+    with torch.no_grad():
+        expected = model(x).numpy()
+    direct = predict_onnx(make_session(exported.model, 1), (x.numpy(),), 32)
+    packed = read_packed(tmp_path / "m.acz").graph
+
+    tolerance = 1e-3 if activation_bits == 32 else 0.05
+    assert abs(direct - expected).max() <= tolerance * abs(expected).max()
+    assert (predict_onnx(make_session(packed, 1), (x.numpy(),), 32) == direct).all()
+    assert size == (tmp_path / "m.acz").stat().st_size
+
+
+def test_taylor_gradients_are_those_of_the_mean_loss(evaluator: Evaluator) -> None:
+    settings = EvaluationSettings(
+        threads=1, has_latency=False, policy=PruningPolicy(criterion="taylor")
+    )
+    taylor = Evaluator(evaluator.prepared, settings)
+    model = copy.deepcopy(evaluator.model)
+    order = torch.randperm(384, generator=torch.Generator().manual_seed(0))  # 6 batches of 64
+    x, y = (evaluator.prepared.train.inputs[0], evaluator.prepared.train.targets)
+    nn.functional.cross_entropy(model(x[order]), y[order]).backward()
+
+    for name, gradient in taylor.gradients().items():
+        torch.testing.assert_close(gradient, model.get_parameter(name).grad, rtol=1e-3, atol=1e-6)
+    assert taylor.evaluate(CompressionPlan(pruning_ratios={"conv1": 0.5}), seed=1).accuracy > 0.8
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
+def test_evaluator_refuses_a_device_that_is_not_there(evaluator: Evaluator, device: str) -> None:
+    with pytest.raises(InputError, match=device):
+        Evaluator(evaluator.prepared, EvaluationSettings(threads=1, device=device))
+
+
+def test_evaluate_fails_alone_when_the_loss_is_not_finite(evaluator: Evaluator) -> None:
+    settings = EvaluationSettings(threads=1, has_latency=False, learning_rate=1e9)
+    with pytest.raises(TrialError) as caught:
+        Evaluator(evaluator.prepared, settings).evaluate(MIXED, seed=1)
+
+    assert caught.value.reason in ("nonfinite_loss", "nonfinite_output")
+
+
+def test_model_fingerprint_sees_one_changed_weight(evaluator: Evaluator) -> None:
+    changed = copy.deepcopy(evaluator.model)
+    with torch.no_grad():
+        changed.get_parameter("fc.bias")[0] += 1e-6
+
+    assert model_fingerprint(changed) != model_fingerprint(evaluator.model)
+
+
+def test_evaluator_times_a_structure_once(
+    evaluator: Evaluator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path))
+    timed = Evaluator(evaluator.prepared, EvaluationSettings(threads=1, proxy_epochs=0.5))
+    first, second, base = (
+        timed.evaluate(plan, seed=1)
+        for plan in (
+            MIXED,
+            CompressionPlan(
+                pruning_ratios=MIXED.pruning_ratios,
+                layers={n: LayerPlan(weight_bits=4, activation_bits=8) for n in MIXED.layers},
+            ),
+            CompressionPlan(),
+        )
+    )
+
+    assert first.latency_ms == second.latency_ms  # other bits, same structure
+    assert base.latency_ms == base.baseline_latency_ms == first.baseline_latency_ms
+    assert base.speedup == 1.0

@@ -1,0 +1,94 @@
+"""A small space, a study factory and an executor that costs nothing."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autocompress.measurement import Measurement
+from autocompress.search.executors.job import EvaluationJob, OnStage
+from autocompress.search.study import Study
+from autocompress.space.search_space import Knob, SearchSpace
+
+
+@pytest.fixture
+def space() -> SearchSpace:
+    return SearchSpace(
+        knobs=(
+            *(
+                Knob(kind="weight_bits", targets=(name,), levels=(32, 8, 6, 4, 3, 2), label=name)
+                for name in ("stem", "body", "head")
+            ),
+            Knob(kind="pruning_ratio", targets=("stem",), levels=(0.0, 0.25, 0.5), label="stem"),
+            Knob(
+                kind="activation_bits",
+                targets=("stem", "body", "head"),
+                levels=(32, 8),
+                label="all",
+            ),
+        )
+    )
+
+
+def figures_of(job: EvaluationJob) -> Measurement:
+    """Figures that depend on plan, seed and fidelity alone, like a real evaluation's."""
+    bits = [
+        job.plan.layers[n].weight_bits if n in job.plan.layers else 32 for n in ("stem", "body")
+    ]
+    pruned = job.plan.pruning_ratios.get("stem", 0.0)
+    noise = (job.seed % 997) / 1e5
+    return Measurement(
+        fidelity=job.fidelity,
+        accuracy=0.99 - 0.4 / min(bits) ** 2 - pruned**2 / 10 - noise,
+        loss=0.1,
+        size_bytes=int(1000 * sum(bits) * (1 - pruned)),
+        latency_ms=1.0 - pruned,
+        latency_spread_ms=0.1,
+        baseline_latency_ms=1.0,
+        macs=1000,
+        n_params=100,
+        seconds=0.1,
+    )
+
+
+class FakeExecutor:
+    """Answers at once; `fail` may raise instead, given the number of the call."""
+
+    def __init__(self, fail: Callable[[int], None] | None = None) -> None:
+        self.jobs: list[EvaluationJob] = []
+        self._fail = fail
+
+    def run(self, job: EvaluationJob, on_stage: OnStage) -> Measurement:
+        self.jobs.append(job)
+        on_stage("tune", 0.5)
+        if self._fail is not None:
+            self._fail(len(self.jobs))
+        job.keep.parent.mkdir(parents=True, exist_ok=True)
+        job.keep.write_bytes(b"weights")
+        return figures_of(job)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def make_executor() -> type[FakeExecutor]:
+    return FakeExecutor
+
+
+@pytest.fixture
+def open_study(tmp_path: Path, space: SearchSpace) -> Callable[..., Study]:
+    def open_(name: str = "run", **changes: Any) -> Study:
+        identity = {"seed": 0, "model": "abc", **changes.pop("identity", {})}
+        objectives = changes.pop("objectives", "accuracy,size,latency")
+        return Study(
+            tmp_path / name, changes.pop("space", space), objectives, identity, {"task": "t"}
+        )
+
+    return open_
+
+
+@pytest.fixture
+def measure() -> Callable[[EvaluationJob], Measurement]:
+    return figures_of

@@ -1,0 +1,172 @@
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autocompress.errors import InputError, RunLockedError, StudyMismatchError
+from autocompress.run_record import RunRecord
+from autocompress.search.executors.job import EvaluationJob
+from autocompress.search.records import load_run
+from autocompress.search.study import Job, Study
+from autocompress.space.search_space import Knob, SearchSpace
+
+OpenStudy = Callable[..., Study]
+
+
+def job_of(study: Study, job: Job) -> EvaluationJob:
+    return EvaluationJob(
+        plan=study.space.decode(job.levels), seed=1, fidelity=job.fidelity, keep=Path("none")
+    )
+
+
+def add(study: Study, label: str = "baseline", **levels: int) -> Job:
+    full = {knob.name: levels.get(knob.name, 0) for knob in study.space.knobs}
+    role = "baseline" if label == "baseline" else "search"
+    return study.add(full, role, label, 1)
+
+
+def test_study_records_what_was_measured(open_study: OpenStudy, measure: Callable) -> None:
+    with open_study() as study:
+        job = add(study)
+        figures = measure(job_of(study, job))
+        study.complete(job, figures)
+        failed = add(study, "trial 1", **{"weight_bits:body": 5})
+        study.fail(failed, "nonfinite_loss: it became nan")
+        run = study.record()
+
+    assert [trial.state for trial in run.trials] == ["complete", "failed"]
+    assert run.trials[0].measurement == figures
+    assert run.trials[1].reason == "nonfinite_loss: it became nan"
+    assert run.trials[1].plan.layers["body"].weight_bits == 2
+    assert run.baseline == run.trials[0]
+    assert run.knobs == study.space.knobs
+
+
+def test_load_run_reads_the_same_record_without_the_lock(
+    open_study: OpenStudy, measure: Callable
+) -> None:
+    with open_study() as study:
+        job = add(study)
+        study.complete(job, measure(job_of(study, job)))
+        loaded: RunRecord = load_run(study.folder)
+        assert loaded == study.record()
+
+
+def test_study_uses_write_ahead_mode_and_one_driver(open_study: OpenStudy) -> None:
+    with open_study() as study:
+        with sqlite3.connect(study.folder / "study.db") as connection:
+            mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+        with pytest.raises(RunLockedError, match=r"driven by process \d+ on") as caught:
+            open_study().__enter__()
+
+    assert mode == "wal"
+    assert caught.value.exit_code == 75
+
+
+def test_study_lock_holds_between_processes(open_study: OpenStudy) -> None:
+    code = (
+        "import filelock, sys\n"
+        "try: filelock.FileLock(sys.argv[1], timeout=0).acquire()\n"
+        "except filelock.Timeout: sys.exit(75)\n"
+    )
+    with open_study() as study:
+        command = [sys.executable, "-c", code, str(study.folder / ".lock")]
+        assert subprocess.run(command, check=False).returncode == 75
+    assert subprocess.run(command, check=False).returncode == 0
+
+
+def test_study_reopens_with_its_trials(open_study: OpenStudy, measure: Callable) -> None:
+    with open_study() as study:
+        job = add(study)
+        study.complete(job, measure(job_of(study, job)))
+    with open_study() as study:
+        assert study.n_finished() == 1
+        assert study.interrupted() == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"identity": {"seed": 1}}, "seed: 0 then, 1 now"),
+        ({"identity": {"model": "xyz"}}, 'model: "abc" then, "xyz" now'),
+        ({"objectives": "accuracy,size"}, "objectives"),
+        ({"space": SearchSpace(knobs=(
+            Knob(kind="weight_bits", targets=("a",), levels=(32, 8), label="a"),
+        ))}, "space"),
+    ],
+)  # fmt: skip
+def test_study_refuses_a_folder_made_for_something_else(
+    open_study: OpenStudy, changes: dict[str, object], named: str
+) -> None:
+    with open_study() as study:
+        add(study)
+    before = (study.folder / "study.db").read_bytes()
+
+    with pytest.raises(StudyMismatchError, match="made for something else") as caught:
+        open_study(**changes).__enter__()
+
+    assert named in caught.value.message
+    assert "--run NAME" in caught.value.hint
+    with open_study() as study:  # nothing changed, nothing locked
+        assert len(study.record().trials) == 1
+    assert before
+
+
+def test_interrupted_counts_a_trial_left_running_as_started_again(open_study: OpenStudy) -> None:
+    with open_study() as study:
+        add(study)
+    with open_study() as study:
+        (job,) = study.interrupted()
+        assert (job.number, job.attempts) == (0, 2)
+    with open_study() as study:
+        (job,) = study.interrupted()
+        assert job.attempts == 3
+        study.give_back(job)
+        (job,) = study.interrupted()
+        assert job.attempts == 3
+
+
+def test_interrupted_tells_a_result_that_was_written_but_not_told(
+    open_study: OpenStudy, measure: Callable
+) -> None:
+    with open_study() as study:
+        job = add(study)
+        figures = measure(job_of(study, job))
+        study._set(job.number, "measurement", figures.to_json())  # died before the next line
+    with open_study() as study:
+        assert study.interrupted() == []
+        assert study.record().trials[0].measurement == figures
+
+
+def test_load_run_refuses_a_damaged_database(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_bytes(b"this is not a database" * 100)
+
+    with pytest.raises(StudyMismatchError, match="cannot be read"):
+        load_run(tmp_path)
+    assert (tmp_path / "study.db").read_bytes().startswith(b"this is not")
+
+
+def test_load_run_refuses_a_folder_without_a_study(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no study\.db"):
+        load_run(tmp_path / "nowhere")
+
+
+def test_study_refuses_a_folder_that_cannot_be_made(tmp_path: Path, space: SearchSpace) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    with pytest.raises(InputError, match="must be writable"):
+        Study(tmp_path / "file" / "run", space, "accuracy,size", {}, {}).__enter__()
+
+
+def test_run_json_says_how_the_run_was_made(open_study: OpenStudy) -> None:
+    with open_study() as study:
+        view = json.loads((study.folder / "run.json").read_text())
+
+    assert view["seed"] == 0
+    assert view["task"] == "t"
+    assert view["space"] == study.space.fingerprint
+    assert view["objectives"] == "accuracy,size,latency"

@@ -1,0 +1,229 @@
+import dataclasses
+
+import pytest
+
+from autocompress.compress.low_rank import shrinks
+from autocompress.compress.prune import kept_channels
+from autocompress.errors import InputError
+from autocompress.space.build import build_space
+from autocompress.space.rules import load_rules, parse_rules
+
+
+def _build(net, text):
+    return build_space(net.profile, parse_rules(text, "test"))
+
+
+def _knobs(built):
+    return {knob.name: knob for knob in built.space.knobs}
+
+
+@pytest.mark.parametrize("preset", ["default", "mobile", "quantize_only"])
+def test_shipped_spaces_fit_the_whole_zoo(zoo_net, preset):
+    built = build_space(zoo_net.profile, load_rules(preset))
+    names = [knob.name for knob in built.space.knobs]
+    assert names
+    assert len(set(names)) == len(names)
+    assert all(built.refused.values())
+
+
+def test_every_knob_starts_untouched_and_compresses_more_and_more(zoo_net):
+    built = _build(
+        zoo_net,
+        "rules: [{pruning_ratio: [0.5, 0.25], rank_ratio: [0.25, 0.5], weight_bits: [2, 8, 4]}]",
+    )
+    for knob in built.space.knobs:
+        is_rising = knob.kind == "pruning_ratio"
+        assert (
+            knob.levels[0]
+            == {"pruning_ratio": 0.0, "rank_ratio": 1.0, "weight_bits": 32}[knob.kind]
+        )
+        assert list(knob.levels) == sorted(set(knob.levels), reverse=not is_rising)
+        assert len(knob.levels) > 1
+
+
+def test_every_target_has_a_knob_or_a_reason(zoo_net):
+    built = _build(
+        zoo_net,
+        """
+        pruning: {round_to: 1}
+        rules: [{pruning_ratio: [0.5], weight_bits: [4], rank_ratio: [0.2]}]
+        """,
+    )
+    for kind in ("weight_bits", "rank_ratio"):
+        had = {t for knob in built.space.knobs if knob.kind == kind for t in knob.targets}
+        refused = {target for k, target in built.refused if k == kind}
+        asked = {la.name for la in zoo_net.profile.layers if la.weight_shape and la.kind != "norm"}
+        assert had | refused == asked
+        assert not had & refused
+    had = {t for knob in built.space.knobs if knob.kind == "pruning_ratio" for t in knob.targets}
+    assert had == {group.name for group in zoo_net.profile.groups}
+    refused = {target for kind, target in built.refused if kind == "pruning_ratio"}
+    assert refused == set(zoo_net.profile.refused_groups)
+
+
+def test_levels_that_change_nothing_are_left_out(zoo):
+    net = zoo("plain")
+    built = _build(
+        net,
+        "pruning: {round_to: 4}\n"
+        "rules: [{pruning_ratio: [0.05, 0.2, 0.3, 0.5, 0.55], rank_ratio: [0.99, 0.1]}]",
+    )
+    for knob in built.space.knobs:
+        if knob.kind == "pruning_ratio":
+            n = next(g.n_channels for g in net.profile.groups if g.name == knob.label)
+            widths = [kept_channels(n, ratio, 4) for ratio in knob.levels]
+            assert len(set(widths)) == len(widths)
+        else:
+            shape = next(la.weight_shape for la in net.profile.layers if la.name == knob.label)
+            assert all(shrinks(shape, ratio) for ratio in knob.levels[1:])
+
+
+def test_group_that_rounding_leaves_as_it_is_says_so(zoo):
+    built = _build(
+        zoo("plain"), "pruning: {round_to: 8}\nrules: [{pruning_ratio: [0.1], weight_bits: [4]}]"
+    )
+    assert built.refused["pruning_ratio", "hidden"] == (
+        "its 16 channels stay when rounded to multiples of 8"
+    )
+
+
+def test_later_rule_overrides_technique_by_technique(zoo):
+    built = _build(
+        zoo("plain"),
+        """
+        rules:
+          - {weight_bits: [4], rank_ratio: [0.25]}
+          - {match: {name: conv*}, weight_bits: [8]}
+          - {match: {name: conv2}, weight_bits: []}
+        """,
+    )
+    knobs = _knobs(built)
+    assert knobs["weight_bits:hidden"].levels == (32, 4)
+    assert knobs["weight_bits:conv1"].levels == (32, 8)
+    assert "weight_bits:conv2" not in knobs
+    assert ("weight_bits", "conv2") not in built.refused
+    assert "rank_ratio:conv2" in knobs
+
+
+def test_shared_knob_names_all_its_layers(zoo):
+    knobs = _knobs(
+        _build(zoo("plain"), "rules: [{activation_bits: [8], shared: [activation_bits]}]")
+    )
+    assert list(knobs) == ["activation_bits:all"]
+    assert knobs["activation_bits:all"].targets == ("conv1", "conv2", "hidden", "head")
+
+
+def test_two_shared_rules_make_two_knobs_named_by_rule(zoo):
+    knobs = _knobs(
+        _build(
+            zoo("plain"),
+            """
+            rules:
+              - {weight_bits: [4], shared: [weight_bits]}
+              - {match: {kind: linear}, weight_bits: [8], shared: [weight_bits]}
+            """,
+        )
+    )
+    assert {name: knob.targets for name, knob in knobs.items()} == {
+        "weight_bits:rule1": ("conv1", "conv2"),
+        "weight_bits:rule2": ("hidden", "head"),
+    }
+
+
+def test_shared_pruning_splits_by_levels_and_keeps_names_unique(zoo):
+    built = _build(
+        zoo("plain"),
+        "pruning: {round_to: 4}\nrules: [{pruning_ratio: [0.4, 0.5], shared: [pruning_ratio]}]",
+    )
+    names = [knob.name for knob in built.space.knobs]
+    assert len(set(names)) == len(names)
+    assert sorted(t for knob in built.space.knobs for t in knob.targets) == [
+        "conv1",
+        "conv2",
+        "hidden",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("position", "layers"),
+    [("[first]", {"conv1"}), ("[last]", {"head"}), ("[first, last]", {"conv1", "head"})],
+)
+def test_position_counts_layers_that_can_be_quantized(zoo, position, layers):
+    built = _build(zoo("plain"), f"rules: [{{match: {{position: {position}}}, weight_bits: [8]}}]")
+    assert {knob.label for knob in built.space.knobs} == layers
+
+
+def test_min_params_counts_the_layer_alone(zoo):
+    built = _build(zoo("plain"), "rules: [{match: {min_params: 876}, weight_bits: [8]}]")
+    assert {knob.label for knob in built.space.knobs} == {"conv2", "hidden"}
+
+
+def test_conditions_must_all_hold(zoo):
+    built = _build(
+        zoo("plain"),
+        """
+        rules:
+          - match: {name: ["conv*", head], kind: [linear, conv], position: [last]}
+            weight_bits: [8]
+        """,
+    )
+    assert {knob.label for knob in built.space.knobs} == {"head"}
+
+
+def test_glob_star_matches_dots(zoo):
+    with pytest.raises(InputError, match="read past its forward"):
+        _build(zoo("encoder"), "rules: [{match: {name: 'encoder*linear1'}, weight_bits: [8]}]")
+
+
+@pytest.mark.parametrize(
+    ("match", "hint"),
+    [
+        ("{name: conv_1}", "Closest: conv1, conv, conv2. "),
+        ("{kind: lineer}", "Closest: linear. "),
+        ("{name: zzz}", "Closest: conv1, norm1, conv2, .... "),
+        ("{kind: conv, min_params: 100000}", "Closest: conv"),
+    ],
+)
+def test_rule_that_matches_nothing_names_the_closest(zoo, match, hint):
+    with pytest.raises(InputError) as caught:
+        _build(zoo("plain"), f"rules: [{{weight_bits: [8]}}, {{match: {match}, weight_bits: [8]}}]")
+    assert caught.value.message.startswith("Rule 2 of the search space matches no layer: {")
+    assert caught.value.hint.startswith(hint)
+    assert "Kinds here: conv, linear, norm." in caught.value.hint
+
+
+def test_optional_rule_may_match_nothing(zoo):
+    text = (
+        "rules: [{weight_bits: [8]}, {match: {kind: depthwise}, weight_bits: [4], optional: true}]"
+    )
+    assert {knob.levels for knob in _build(zoo("plain"), text).space.knobs} == {(32, 8)}
+
+
+def test_layer_named_outright_must_take_what_is_asked(zoo):
+    text = "rules: [{match: {name: grouped}, rank_ratio: [0.5]}]"
+    with pytest.raises(InputError) as caught:
+        _build(zoo("grouped"), text)
+    assert caught.value.message == (
+        "Rule 1 asks for rank_ratio of 'grouped', but grouped and depthwise convolutions have no "
+        "low-rank form here."
+    )
+
+
+def test_space_without_a_knob_says_why(zoo):
+    with pytest.raises(InputError) as caught:
+        _build(zoo("plain"), "rules: [{match: {kind: norm}, weight_bits: [8]}]")
+    assert caught.value.message == (
+        "The search space has no knob for this model: no rule asks for anything."
+    )
+
+
+def test_model_that_cannot_be_traced_says_so(zoo):
+    profile = dataclasses.replace(
+        zoo("plain").profile, groups=(), refused_groups={"(all)": "channels cannot be traced: x"}
+    )
+    rules = parse_rules("rules: [{pruning_ratio: [0.5], weight_bits: [4]}]", "test")
+    assert build_space(profile, rules).refused["pruning_ratio", "(all)"] == (
+        "channels cannot be traced: x"
+    )
+    with pytest.raises(InputError, match="no knob for this model: channels cannot be traced: x"):
+        build_space(profile, parse_rules("rules: [{pruning_ratio: [0.5]}]", "test"))

@@ -1,0 +1,227 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from autocompress.errors import InputError
+from autocompress.tasks.base import (
+    Task,
+    TensorData,
+    as_tensor_data,
+    carve,
+    prepare_task,
+    top1,
+)
+
+INPUTS, TARGETS = torch.randn(20, 4), torch.arange(20) % 3
+
+
+def _task(**changes):
+    return Task(**{"model": nn.Linear(4, 3), "train": (INPUTS, TARGETS), **changes})
+
+
+def _refusal(**changes):
+    with pytest.raises(InputError) as caught:
+        prepare_task(_task(**changes))
+    return str(caught.value)
+
+
+def test_top1_is_the_share_of_hits():
+    outputs = torch.tensor([[1.0, 2.0], [3.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    assert top1(outputs, torch.tensor([1, 0, 0, 1])) == 0.75
+
+
+def test_prepared_task_holds_everything_in_memory():
+    prepared = prepare_task(_task(val=(INPUTS[:5], TARGETS[:5]), test=(INPUTS[5:8], TARGETS[5:8])))
+    assert [len(d) for d in (prepared.train, prepared.val, prepared.test)] == [20, 5, 3]
+    assert not prepared.is_val_carved
+    assert [t.shape for t in prepared.example_inputs] == [(2, 4)]
+
+
+def test_val_is_carved_from_train_when_there_is_none():
+    prepared = prepare_task(_task())
+    assert prepared.is_val_carved
+    assert prepared.test is None
+    assert (len(prepared.train), len(prepared.val)) == (18, 2)
+    rows = torch.cat([prepared.train.inputs[0], prepared.val.inputs[0]])
+    assert {tuple(r.tolist()) for r in rows} == {tuple(r.tolist()) for r in INPUTS}
+
+
+def test_carve_is_always_the_same():
+    data = TensorData((INPUTS,), TARGETS)
+    first, again = carve(data, 0.3), carve(data, 0.3)
+    assert [d.fingerprint() for d in first] == [d.fingerprint() for d in again]
+    assert [len(d) for d in first] == [14, 6]
+
+
+def test_carve_needs_two_examples():
+    with pytest.raises(InputError, match="at least 2 examples to carve from, but got 1"):
+        carve(TensorData((INPUTS[:1],), TARGETS[:1]), 0.1)
+    assert [len(d) for d in carve(TensorData((INPUTS[:2],), TARGETS[:2]), 0.1)] == [1, 1]
+
+
+def test_batch_augments_then_transforms():
+    data = TensorData((torch.ones(3, 2),), torch.zeros(3), lambda inputs: (inputs[0] * 10,))
+    inputs, targets = data.batch(torch.tensor([0, 2]), lambda inputs: (inputs[0] + 1,))
+    assert inputs[0].tolist() == [[20.0, 20.0]] * 2
+    assert targets.shape == (2,)
+
+
+def test_fingerprint_follows_bytes_shapes_and_dtypes():
+    base = TensorData((INPUTS,), TARGETS)
+    changed = INPUTS.clone()
+    changed[3, 2] += 1e-3
+    others = [
+        TensorData((changed,), TARGETS),
+        TensorData((INPUTS.reshape(20, 2, 2),), TARGETS),
+        TensorData((INPUTS,), TARGETS.int()),
+        TensorData((INPUTS, INPUTS), TARGETS),
+    ]
+    assert len({data.fingerprint() for data in [base, *others]}) == 5
+    assert TensorData((INPUTS.clone(),), TARGETS).fingerprint() == base.fingerprint()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.bool, torch.uint8, torch.float64])
+def test_fingerprint_takes_any_dtype(dtype):
+    data = TensorData((torch.ones(3, 2, dtype=dtype),), torch.zeros(3))
+    assert len(data.fingerprint()) == 64
+
+
+def test_fingerprint_does_not_depend_on_memory_order():
+    images = torch.randn(2, 3, 4, 4)
+    ordered = images.contiguous(memory_format=torch.channels_last)
+    targets = torch.zeros(2)
+    assert (
+        TensorData((images,), targets).fingerprint()
+        == TensorData((ordered,), targets).fingerprint()
+    )
+
+
+class _MapStyle(torch.utils.data.Dataset):
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return np.full(2, index, dtype=np.float32), index
+
+
+def test_map_style_data_set_is_stacked():
+    data = as_tensor_data(_MapStyle(), "train")
+    assert data.inputs[0].tolist() == [[float(i)] * 2 for i in range(4)]
+    assert data.targets.tolist() == [0, 1, 2, 3]
+
+
+def test_several_inputs_are_taken_as_a_tuple():
+    data = as_tensor_data(((INPUTS, INPUTS[:, :2]), TARGETS), "train")
+    assert [t.shape for t in data.inputs] == [(20, 4), (20, 2)]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (5, "must be TensorData, a pair of tensors or a map-style data set, but got int"),
+        ((INPUTS[:0], TARGETS[:0]), "must hold at least one example, but it is empty"),
+        ([], "must hold at least one example, but it is empty"),
+        ((INPUTS, TARGETS[:7]), "must be equally many, but got [20] inputs and 7 targets"),
+        ((INPUTS, TARGETS.tolist()), "tensors of shape (N, ...), but got list"),
+        ((INPUTS.numpy(), TARGETS), "tensors of shape (N, ...), but got ndarray"),
+        ((None, TARGETS), "tensors of shape (N, ...), but got NoneType"),
+        ((INPUTS, torch.tensor(1)), "tensors of shape (N, ...), but got a single number"),
+        (((), TARGETS), "at least one input tensor, but has none"),
+        ([(torch.zeros(2), 0), (torch.zeros(3), 1)], "(input, target) pairs of equal shapes"),
+        ([3, 4], "(input, target) pairs of equal shapes"),
+    ],
+)
+def test_data_that_is_not_data_is_refused(data, message):
+    with pytest.raises(InputError) as caught:
+        as_tensor_data(data, "val")
+    assert caught.value.message.startswith("The val split must ") or "of the val split" in (
+        caught.value.message
+    )
+    assert message in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def test_task_must_be_a_task():
+    with pytest.raises(InputError, match=r"must return an autocompress\.Task, but got dict"):
+        prepare_task({})
+
+
+def test_model_must_be_a_module():
+    assert "must be a torch.nn.Module, but got str" in _refusal(model="model")
+
+
+@pytest.mark.parametrize("field", ["batch_size", "learning_rate", "proxy_epochs"])
+def test_training_settings_must_be_positive(field):
+    assert f"`Task.{field}` must be positive, but got 0." in _refusal(**{field: 0})
+
+
+def test_distillation_must_be_known():
+    assert "Unknown Task.distill 'mae'. Did you mean 'mse'?" in _refusal(distill="mae")
+
+
+def test_model_must_run_on_its_data():
+    message = _refusal(model=nn.Linear(5, 3))
+    assert "(input shapes [(2, 4)]), but raised RuntimeError: mat1 and mat2" in message
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize(("labels", "span"), [([0, 3], "[0, 3]"), ([-1, 2], "[-1, 2]")])
+def test_labels_must_fit_the_model(split, labels, span):
+    data = (INPUTS[:2], torch.tensor(labels))
+    message = _refusal(**{"val": (INPUTS, TARGETS), split: data})
+    assert f"Labels of the {split} split must lie in [0, 2]" in message
+    assert f"(the model has 3 outputs), but range over {span}." in message
+
+
+def test_labels_must_be_integers():
+    assert "train split must be int64, but got torch.float32" in _refusal(
+        train=(INPUTS, TARGETS.float())
+    )
+
+
+def test_default_loss_needs_logits():
+    assert "must return logits (N, classes), but got (2,)" in _refusal(
+        model=nn.Sequential(nn.Linear(4, 1), nn.Flatten(0))
+    )
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
+def test_metric_must_be_a_share(value):
+    assert f"must lie in [0, 1], but returned {value}." in _refusal(metric=lambda o, t: value)
+
+
+@pytest.mark.parametrize("result", [None, "high"])
+def test_metric_must_be_a_number(result):
+    assert "must accept (outputs, targets), but raised" in _refusal(metric=lambda o, t: result)
+
+
+def test_loss_must_be_one_number():
+    message = _refusal(loss=lambda o, t: F.cross_entropy(o, t, reduction="none"))
+    assert message == "`Task.loss` must return one number as a tensor. Take its mean."
+
+
+def test_loss_that_raises_is_reported_in_one_line():
+    def loss(outputs, targets):
+        raise ValueError("bad\nsecond line")
+
+    assert _refusal(loss=loss).endswith("but raised ValueError: bad.")
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_prepare_leaves_the_model_in_its_mode(is_training):
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).train(is_training)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    prepare_task(_task(model=model))
+    assert model.training is is_training
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+def test_task_and_data_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        _task().name = "other"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TensorData((INPUTS,), TARGETS).targets = TARGETS

@@ -1,0 +1,200 @@
+"""The laws of docs/design.md that can be read from the source."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import autocompress
+
+ROOT = Path(autocompress.__file__).parent
+FLOORS = {
+    "errors": 1,
+    "objective": 1,
+    "measurement": 1,
+    "pareto": 1,
+    "plan": 2,
+    "tasks": 2,
+    "analysis": 2,
+    "space": 3,
+    "compress": 3,
+    "train": 3,
+    "run_record": 4,
+    "packing": 4,
+    "runtime": 4,
+    "evaluate": 5,
+    "search": 6,
+    "export": 6,
+    "report": 6,
+    "cli": 7,
+    "__main__": 8,
+    "__init__": 8,  # the public names, imported lazily
+}
+FILES = sorted(ROOT.rglob("*.py"))
+# A reader of one official format, which admits arrays and plain containers only
+PICKLE_READERS = {"autocompress.tasks.cifar10_pickle"}
+MAX_LINES = 300
+
+
+def _module(path: Path) -> str:
+    parts = ["autocompress", *path.relative_to(ROOT).with_suffix("").parts]
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 2 else parts)
+
+
+def _room(module: str) -> str:
+    return module.split(".")[1] if "." in module else "__init__"
+
+
+def _is_for_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def _imports(path: Path, *, at_import: bool = False) -> set[str]:
+    """Modules a file imports; with `at_import` only those it needs to be imported itself."""
+    found: set[str] = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively in line {node.lineno}"
+            found |= _targets_of(node)
+        is_later = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if not (at_import and (is_later or _is_for_types_only(node))):
+            waiting += ast.iter_child_nodes(node)
+    return found
+
+
+def _targets_of(node: ast.ImportFrom) -> set[str]:
+    """`from a.b import c` imports the module a.b.c if there is one, else a.b."""
+    module = node.module or ""
+    folder = ROOT.parent.joinpath(*module.split("."))
+    return {
+        f"{module}.{alias.name}"
+        if (folder / f"{alias.name}.py").exists() or (folder / alias.name).is_dir()
+        else module
+        for alias in node.names
+    }
+
+
+def _own(names: set[str]) -> set[str]:
+    return {name for name in names if name.split(".")[0] == "autocompress"}
+
+
+def _find_circle(graph: dict[str, set[str]]) -> list[str]:
+    done: set[str] = set()
+
+    def walk(name: str, path: list[str]) -> list[str]:
+        if name in path:
+            return [*path[path.index(name) :], name]
+        if name in done:
+            return []
+        for follower in sorted(graph.get(name, ())):
+            if circle := walk(follower, [*path, name]):
+                return circle
+        done.add(name)
+        return []
+
+    return next((circle for name in sorted(graph) if (circle := walk(name, []))), [])
+
+
+def _ids(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", FILES, ids=_ids)
+def test_file_stands_on_a_known_floor_and_imports_nothing_from_above(path):
+    floor = FLOORS[_room(_module(path))]
+    above = {name for name in _own(_imports(path)) if FLOORS[_room(name)] > floor}
+    assert not above
+
+
+@pytest.mark.parametrize("path", FILES, ids=_ids)
+def test_file_imports_the_defining_file_and_not_a_package(path):
+    packages = {
+        name
+        for name in _own(_imports(path))
+        if ROOT.parent.joinpath(*name.split(".")).is_dir() and name != "autocompress"
+    }
+    assert not packages
+
+
+@pytest.mark.parametrize("path", FILES, ids=_ids)
+def test_file_is_short_and_explains_itself(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MAX_LINES
+    docstring = ast.get_docstring(ast.parse(text))
+    assert docstring
+    assert "TODO" not in text
+
+
+def test_imports_have_no_circle():
+    graph = {_module(path): _own(_imports(path)) - {_module(path)} for path in FILES}
+    assert _find_circle(graph) == []
+
+
+def test_find_circle_finds_one():
+    assert _find_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert _find_circle({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
+def test_only_search_imports_optuna():
+    importers = {_module(p) for p in FILES if _has(_imports(p), "optuna")}
+    assert importers
+    assert {_room(name) for name in importers} == {"search"}
+
+
+@pytest.mark.parametrize(
+    "library", ["pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"]
+)
+def test_nothing_unpickles(library):
+    assert {_module(p) for p in FILES if _has(_imports(p), library)} <= PICKLE_READERS
+
+
+def test_torch_load_always_says_weights_only():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
+                keywords = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                assert keywords.get("weights_only") == "True", f"{path}:{node.lineno}"
+
+
+def test_yaml_is_never_loaded_by_an_unsafe_loader():
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "yaml":
+                assert node.attr not in {"UnsafeLoader", "FullLoader", "Loader", "unsafe_load"}
+
+
+@pytest.mark.parametrize("room", ["pareto", "plan", "measurement", "objective", "run_record"])
+def test_plain_data_knows_no_torch(room):
+    assert "torch" not in _loaded_by(f"autocompress.{room}")
+
+
+def test_report_knows_neither_torch_nor_optuna():
+    modules = [_module(p) for p in FILES if _room(_module(p)) == "report"]
+    assert not {"torch", "optuna"} & _loaded_by(*modules)
+
+
+@pytest.mark.parametrize("module", ["autocompress", "autocompress.cli.main"])
+def test_import_is_light(module):
+    heavy = {"torch", "optuna", "pandas", "plotly", "sklearn", "onnx", "onnxruntime", "scipy"}
+    assert not heavy & _loaded_by(module)
+
+
+def _has(names: set[str], library: str) -> bool:
+    return any(name.split(".")[0] == library for name in names)
+
+
+def _loaded_by(*modules: str) -> set[str]:
+    """Top-level packages that importing `modules` pulls into a fresh interpreter."""
+    code = (
+        f"import sys, {', '.join(modules)}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    return set(output.stdout.split())
