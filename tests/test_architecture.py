@@ -12,6 +12,7 @@ import autocompress
 ROOT = Path(autocompress.__file__).parent
 FLOORS = {
     "errors": 1,
+    "atomic_file": 1,
     "objective": 1,
     "measurement": 1,
     "pareto": 1,
