@@ -133,8 +133,8 @@ def layer_kind(module: nn.Module) -> LayerKind:
 def _count_calls(model: nn.Module, example_inputs: Inputs) -> Counter[str]:
     """Count forward passes per module on a copy.
 
-    Not with hooks: nn.TransformerEncoderLayer switches its fused kernel, which reads the weights
-    of its layers past their forward, off while there are any.
+    torch's fused encoder kernel, which reads the weights of layers past their forward, is off
+    meanwhile, as it is for candidates; see `pipeline.apply_plan`.
     """
     calls: Counter[str] = Counter()
 
@@ -148,8 +148,13 @@ def _count_calls(model: nn.Module, example_inputs: Inputs) -> Counter[str]:
     copied = copy.deepcopy(model).eval()
     for name, module in copied.named_modules():
         object.__setattr__(module, "forward", counting(name, module.forward))
-    with torch.no_grad():
-        copied(*example_inputs)
+    is_fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad():
+            copied(*example_inputs)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(is_fused)
     return calls
 
 

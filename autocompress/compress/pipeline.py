@@ -69,6 +69,10 @@ def apply_plan(
 ) -> Candidate:
     """Build a candidate from a copy of the base model and run it once.
 
+    torch's fused encoder kernel is switched off for the process: in eval mode it reads the weights
+    of nn.TransformerEncoderLayer past the forward of the layers that hold them, and so would
+    ignore whatever is done to those.
+
     Args:
         model: The base model; not modified.
         plan: What to do.
@@ -82,6 +86,7 @@ def apply_plan(
         TrialError: If the candidate does not run.
     """
     _check_names(model, plan, groups)
+    torch.backends.mha.set_fastpath_enabled(False)
     candidate = copy.deepcopy(model)
     skipped: list[str] = []
     by_name = {group.name: group for group in groups}

@@ -73,8 +73,6 @@ class Evaluator:
 
     def __init__(self, prepared: PreparedTask, settings: EvaluationSettings) -> None:
         torch.set_num_threads(settings.threads)
-        # The fused encoder path reads weights past the forward of quantized layers.
-        torch.backends.mha.set_fastpath_enabled(False)
         find_criterion(settings.policy.criterion)
         self.prepared = prepared
         self.settings = settings

@@ -232,3 +232,12 @@ def test_candidate_is_in_the_mode_of_the_base_model(zoo, is_training):
     plan = CompressionPlan(layers={"conv1": LayerPlan(weight_bits=4)})
     candidate = apply_plan(model, plan, net.profile.groups, net.inputs, POLICY)
     assert candidate.model.training is is_training
+
+
+def test_quantized_layers_of_a_fused_encoder_are_really_used(zoo):
+    net = zoo("encoder")
+    plan = CompressionPlan(layers={"encoder.layers.0.linear1": LayerPlan(weight_bits=2)})
+    candidate = _apply(net, plan).model.eval()
+    with torch.no_grad():
+        difference = (candidate(*net.inputs) - net.model(*net.inputs)).abs().max()
+    assert difference > 1e-3
