@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from autocompress.atomic_file import write_atomically
 from autocompress.compress.codes import QuantizedTensor
-from autocompress.errors import InputError
+from autocompress.errors import InputError, first_line
 from autocompress.packing.container import digest, read_container, to_container
 from autocompress.packing.section import (
     Section,
@@ -195,8 +195,7 @@ def _check_graph(model: onnx.ModelProto) -> None:
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
-        first_line = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise InputError(f"The graph must be valid ONNX, but: {first_line}") from error
+        raise InputError(f"The graph must be valid ONNX, but: {first_line(error)}.") from error
 
 
 def _to_json(metadata: Mapping[str, JSON]) -> bytes:

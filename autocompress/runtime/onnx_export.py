@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.compress.codes import QuantizedTensor
-from autocompress.errors import TrialError
+from autocompress.errors import TrialError, first_line
 from autocompress.runtime.batchnorm_fold import fold_batchnorm
 from autocompress.runtime.graph import clean, drop_unread, readers, rename_values, shorten_names
 from autocompress.runtime.half_precision import halve_scales_and_biases
@@ -118,8 +118,9 @@ def _trace_with_dynamo(
     except Exception as error:
         raise TrialError(
             "export",
-            f"The model cannot be written as ONNX: {_first_line(legacy_error)} "
-            f"(and with dynamo: {_first_line(error)}).",
+            "The model cannot be written as ONNX: "
+            f"{type(legacy_error).__name__}: {first_line(legacy_error)} "
+            f"(and with dynamo: {type(error).__name__}: {first_line(error)}).",
         ) from error
     assert program is not None
     return program.model_proto
@@ -174,8 +175,3 @@ def _name_interface(graph: onnx.GraphProto) -> None:
                 value.type.tensor_type.shape.dim[0].dim_param = "batch"
     names.update({name: f"{name}_constant" for name in initializers & set(names.values())})
     rename_values(graph, names)
-
-
-def _first_line(error: BaseException) -> str:
-    text = (str(error).strip().splitlines() or ["no message"])[0].rstrip(".")
-    return f"{type(error).__name__}: {text}"

@@ -9,7 +9,7 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from autocompress.errors import TrialError
+from autocompress.errors import TrialError, first_line
 
 _ERRORS_ONLY = 3
 _INTEGER_OPS = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "DynamicQuantize")
@@ -41,8 +41,9 @@ def make_session(
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime raises a dozen classes that share no base
-        line = (str(error).splitlines() or ["no message"])[0]
-        raise TrialError("runtime", f"ONNX Runtime refuses the graph: {line}") from error
+        raise TrialError(
+            "runtime", f"ONNX Runtime refuses the graph: {first_line(error)}."
+        ) from error
 
 
 def predict(session: ort.InferenceSession, inputs: Inputs, batch_size: int) -> NDArray[np.generic]:
