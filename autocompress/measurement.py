@@ -16,7 +16,8 @@ class Measurement:
 
     Attributes:
         fidelity: Training behind the figures: 0 none, 1 proxy fine-tune, 2 refine.
-        accuracy: The task's metric on the validation split; higher is better, a share in [0, 1].
+        accuracy: The task's metric of the PyTorch candidate on the validation split; higher is
+            better, a share in [0, 1]. Exported files are scored themselves, by `export`.
         loss: Mean task loss on the validation split.
         size_bytes: Size of the packed file as written to disk.
         latency_ms: Time of one inference in the runtime: the measured ratio to the untouched

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from autocompress.search.environment import describe_environment, n_usable_cores
-from autocompress.tasks.base import PreparedTask, TensorData, prepare_task
+from autocompress.tasks.base import TensorData
 from autocompress.tasks.factory import load_task
+from autocompress.tasks.prepare import PreparedTask, prepare_task
 from autocompress.train.loop import Recipe, Teacher, finetune_
 from autocompress.train.precision import fastest_precision, to_fast_layout_
 

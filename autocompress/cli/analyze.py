@@ -20,8 +20,8 @@ def command(
     from autocompress.analysis.profile import profile_model
     from autocompress.space.build import build_space
     from autocompress.space.rules import load_rules
-    from autocompress.tasks.base import prepare_task
     from autocompress.tasks.factory import load_task
+    from autocompress.tasks.prepare import prepare_task
 
     rules = load_rules(space)
     prepared = prepare_task(load_task(task, task_arguments(data, task_args)))

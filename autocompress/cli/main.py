@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from autocompress.errors import AutocompressError
+from autocompress.errors import AutocompressError, first_line
 
 _COMMANDS = {
     "analyze": "Show layers, channel groups and knobs of a task's model, and what gets none.",
@@ -88,4 +88,12 @@ def main(arguments: list[str] | None = None) -> Any:
     except BrokenPipeError:  # `autocompress front | head`: the reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        click.echo(f"Error: {type(error).__name__}: {first_line(error)}.", err=True)
+        click.echo(
+            "This should have been a clear message: see `autocompress --debug ...`.", err=True
+        )
+        code = 1
     sys.exit(code)

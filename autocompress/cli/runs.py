@@ -36,7 +36,7 @@ def resolve_run(run: str | None, results: Path) -> Path:
             raise InputError(
                 f"There is no run in {results} yet.", "Start one: autocompress search --budget 50"
             )
-        return max(found.values(), key=lambda path: path.stat().st_mtime).parent
+        return max((path.parent for path in found.values()), key=_last_started)
     if run in found:
         return found[run].parent
     if (Path(run) / "study.db").is_file():
@@ -44,3 +44,11 @@ def resolve_run(run: str | None, results: Path) -> Path:
     if not found:
         raise InputError(f"There is no run {run!r} in {results}.", "Start one with --run.")
     raise unknown_name("run", run, found)
+
+
+def _last_started(folder: Path) -> float:
+    """When a search was last started in a folder; every session writes `run.json` anew."""
+    try:
+        return (folder / "run.json").stat().st_mtime
+    except OSError:
+        return 0.0

@@ -60,6 +60,12 @@ def command(**options: Any) -> None:
         value = options[name]
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"`--{name.replace('_', '-')}` must be positive, but got {value}.")
+    if options["name"] is not None and _run_name(options["name"]) != options["name"]:
+        raise InputError(
+            "`--run` must hold letters, digits, '-', '_' and '.' only, "
+            f"but got {options['name']!r}.",
+            "Choose the folder it lies in with --results.",
+        )
     options["threads"] = options["threads"] or n_usable_cores()
     signal.signal(signal.SIGTERM, _terminate)
     _search(**options)
@@ -152,6 +158,7 @@ def _run_name(task_name: str) -> str:
 
 def _write_views(run: Any) -> None:
     """Rebuild CSV and HTML from the study; a full disk must not hide the result."""
+    from autocompress.errors import AutocompressError
     from autocompress.report.page import write_report
     from autocompress.report.tables import front_table, trials_table, write_csv
 
@@ -159,8 +166,8 @@ def _write_views(run: Any) -> None:
         write_csv(trials_table(run), run.folder / "trials.csv")
         write_csv(front_table(run), run.folder / "front.csv")
         write_report(run, run.folder / "report.html")
-    except OSError as error:
-        click.echo(f"Warning: the report could not be written: {error}.", err=True)
+    except (AutocompressError, OSError) as error:
+        click.echo(f"Warning: the report could not be written: {error}", err=True)
 
 
 def _print_result(run: Any, *, as_json: bool) -> None:
@@ -175,7 +182,7 @@ def _print_result(run: Any, *, as_json: bool) -> None:
     Console(highlight=False).print(front_summary(run))
     click.echo(f"\nReport   {run.folder / 'report.html'}", err=True)
     click.echo(f"Tables   {run.folder / 'front.csv'}, {run.folder / 'trials.csv'}", err=True)
-    click.echo(f"Export   autocompress export {run.name} --max-drop 0.01", err=True)
+    click.echo(f"Export   autocompress export {run.folder} --max-drop 0.01", err=True)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

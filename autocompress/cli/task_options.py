@@ -39,5 +39,12 @@ def task_arguments(data: str | None, task_args: tuple[str, ...]) -> dict[str, st
             raise InputError(f"`--task-arg` must look like key=value, but got {item!r}.")
         if key in arguments:
             raise InputError(f"The task argument {key!r} must be given once, but came twice.")
-        arguments[key] = value
+        arguments[key] = _lasting(value)
     return arguments
+
+
+def _lasting(value: str) -> str:
+    """A value that names a file or folder, as a path that means the same from anywhere."""
+    path = Path(value)
+    looks_like_path = len(path.parts) > 1 or bool(path.suffix)
+    return str(path.absolute()) if looks_like_path and path.exists() else value

@@ -19,7 +19,10 @@ def command(file: Path, output: Path | None) -> None:
     from autocompress.errors import InputError
     from autocompress.packing.packed import read_packed
 
-    output = output or file.with_suffix(".onnx")
+    if output is None:
+        output = file.with_name(f"{file.stem}.onnx") if file.name else Path("model.onnx")
+        if output.exists():
+            raise InputError(f"{output} exists.", "Name the file to write with -o.")
     if output.resolve() == file.resolve():
         raise InputError(f"The output must be another file than {file}.", "Name one with -o.")
     packed = read_packed(file)

@@ -88,6 +88,8 @@ def apply_plan(
     _check_names(model, plan, groups)
     torch.backends.mha.set_fastpath_enabled(False)
     candidate = copy.deepcopy(model)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        candidate.requires_grad_(True)  # loaded for inference; with some frozen, those stay so
     skipped: list[str] = []
     by_name = {group.name: group for group in groups}
     n_removed = prune_(

@@ -6,7 +6,7 @@ from torch import nn
 from autocompress.compress.pipeline import make_deployable
 from autocompress.runtime.integer import to_integer
 from autocompress.runtime.onnx_export import ExportedGraph, export_onnx
-from autocompress.tasks.base import PreparedTask
+from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.recalibrate import calibration_batches
 
 _CALIBRATION_EXAMPLES = 128

@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-import hashlib
+import logging
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from autocompress.analysis.macs import count_macs
 from autocompress.analysis.profile import ModelProfile, profile_model
 from autocompress.compress.importance import NEEDS_GRADIENTS, Gradients, find_criterion
 from autocompress.compress.pipeline import Candidate, PruningPolicy, apply_plan
+from autocompress.compress.quantize import InputQuantizer, WeightQuantizer
 from autocompress.errors import InputError
 from autocompress.evaluate.candidate_file import load_candidate_, save_candidate
 from autocompress.evaluate.deploy import deploy
@@ -28,10 +29,12 @@ from autocompress.runtime.latency import measure_latency
 from autocompress.runtime.latency_cache import Latency, LatencyCache
 from autocompress.runtime.onnx_export import ExportedGraph
 from autocompress.runtime.structure import structure_digest
-from autocompress.tasks.base import Inputs, PreparedTask
+from autocompress.tasks.base import Inputs
+from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.loop import Recipe, Teacher
-from autocompress.train.precision import fastest_precision, to_fast_layout_
+from autocompress.train.precision import fastest_precision, find_device, to_fast_layout_
 
+_logger = logging.getLogger(__name__)
 _GRADIENT_BATCHES = 8
 OnStage = Callable[[str, float], None]
 
@@ -76,7 +79,7 @@ class Evaluator:
         find_criterion(settings.policy.criterion)
         self.prepared = prepared
         self.settings = settings
-        self.device = _device(settings.device)
+        self.device = find_device(settings.device)
         self.precision = fastest_precision(self.device)
         self.model = copy.deepcopy(prepared.task.model).eval()
         self.profile: ModelProfile = profile_model(self.model, self.example_inputs)
@@ -152,7 +155,7 @@ class Evaluator:
         tell("latency", 0.0)
         latency = self.latency(exported) if self.settings.has_latency else None
         if keep is not None:
-            save_candidate(keep, model, plan)
+            _keep(keep, model, plan)
         return Measurement(
             fidelity=fidelity,
             accuracy=accuracy,
@@ -162,7 +165,7 @@ class Evaluator:
             latency_spread_ms=latency.spread_ms if latency else None,
             baseline_latency_ms=latency.baseline_median_ms if latency else None,
             macs=count_macs(model, self.example_inputs).get("", 0),
-            n_params=sum(p.numel() for n, p in model.named_parameters() if "quantizer." not in n),
+            n_params=_count_parameters(model),
             seconds=time.perf_counter() - start,
             train_images_per_s=images_per_s,
             skipped=candidate.skipped,
@@ -270,27 +273,21 @@ class Evaluator:
         )
 
 
-def model_fingerprint(model: nn.Module) -> str:
-    """sha256 over a model's structure and all its weights, in hex."""
-    digest = hashlib.sha256(str(model).encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _keep(path: Path, model: nn.Module, plan: CompressionPlan) -> None:
+    try:
+        save_candidate(path, model, plan)
+    except InputError as error:  # export tunes again where weights are missing
+        _logger.warning("The weights were not kept: %s", error)
+
+
+def _count_parameters(model: nn.Module) -> int:
+    """Parameters of a candidate, without the learned steps of its quantizers."""
+    quantizers = (m for m in model.modules() if isinstance(m, WeightQuantizer | InputQuantizer))
+    steps = {id(p) for quantizer in quantizers for p in quantizer.parameters()}
+    return sum(p.numel() for p in model.parameters() if id(p) not in steps)
 
 
 def _packed_size(exported: ExportedGraph, plan: CompressionPlan) -> int:
     with tempfile.TemporaryDirectory(prefix="autocompress-") as folder:
         path = Path(folder) / "model.acz"
         return write_packed(path, exported.model, exported.quantized, {"plan": plan.to_json()})
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"`--device` must name a device of this machine, but got {name!r}.", "Use cpu."
-        ) from error
-    return device

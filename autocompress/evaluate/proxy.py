@@ -6,12 +6,15 @@ import torch
 from torch import nn
 
 from autocompress.measurement import Fidelity
-from autocompress.tasks.base import PreparedTask
+from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.loop import Recipe, Teacher, Throughput, finetune_
 from autocompress.train.precision import Precision
 from autocompress.train.recalibrate import calibration_batches, recalibrate_
 
 _CALIBRATION_BATCHES = 8
+_CALIBRATION_BATCH = (
+    32  # at least: statistics of fewer examples are noise, whatever one trains with
+)
 
 
 def tune_(
@@ -75,6 +78,7 @@ def _recalibrate(
     *,
     grids: bool,
 ) -> None:
-    batches = calibration_batches(prepared, recipe.batch_size, _CALIBRATION_BATCHES, seed)
+    batch_size = max(_CALIBRATION_BATCH, recipe.batch_size)
+    batches = calibration_batches(prepared, batch_size, _CALIBRATION_BATCHES, seed)
     on_device = (tuple(tensor.to(device) for tensor in inputs) for inputs in batches)
     recalibrate_(model, on_device, grids=grids)

@@ -1,7 +1,5 @@
 """The task's metric and loss of a model over a whole split."""
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -18,21 +16,18 @@ def predict(
     device: torch.device,
     precision: Precision = "fp32",
     batch_size: int = _BATCH_SIZE,
-) -> Any:
+) -> Tensor:
     """Outputs for all examples of a split, in order, without augmentation.
 
     Returns:
-        The outputs of the batches, concatenated along dimension 0, on the CPU; of models that
-        return a tuple or list, its first element.
+        The outputs of the batches, concatenated along dimension 0, on the CPU.
     """
     model.eval()
     outputs = []
     with torch.inference_mode(), autocast(precision, device):
         for start in range(0, len(data), batch_size):
             inputs, _ = data.batch(slice(start, start + batch_size))
-            output = model(*to_device(inputs, device))
-            output = output[0] if isinstance(output, tuple | list) else output
-            outputs.append(output.float().cpu())
+            outputs.append(model(*to_device(inputs, device)).float().cpu())
     return torch.cat(outputs)
 
 

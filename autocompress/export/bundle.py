@@ -20,7 +20,8 @@ from autocompress.packing.packed import write_packed
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.search.driver import trial_seed, weights_path
 from autocompress.search.environment import describe_environment
-from autocompress.tasks.base import PreparedTask, TensorData
+from autocompress.tasks.base import TensorData
+from autocompress.tasks.prepare import PreparedTask
 
 FORMAT = 1
 _PACKED, _ONNX, _PLAN, _MANIFEST, _CARD = (
@@ -119,6 +120,7 @@ def _fill(
             "n_params": point.measurement.n_params if point.measurement else None,
         },
         "baseline": {**_scores(base_onnx, prepared), "size_bytes": base_size},
+        "skipped": list(point.measurement.skipped) if point.measurement else [],
         "files": {name: _digest(bundle / name) for name in (_PACKED, _ONNX, _PLAN)},
         "environment": describe_environment(),
     }

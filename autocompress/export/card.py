@@ -49,9 +49,10 @@ def model_card(manifest: Mapping[str, Any], plan: CompressionPlan) -> str:
             f"in ONNX Runtime {runtime} on {hardware}, both models interleaved. The test split was "
             "not used by the search.",
             "",
-            "## What was done",
+            "## What was asked for, and done",
             "",
             *_plan_lines(plan),
+            *(f"- Not done: {line}" for line in manifest["skipped"]),
             "",
             "## Run it",
             "",

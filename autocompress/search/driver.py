@@ -66,7 +66,8 @@ def run_search(
     listener = listener or Listener()
     failures: list[str] = []
     waiting = study.interrupted()
-    while waiting or study.n_finished() < budget:
+    _check_baseline(study.record())
+    while study.n_finished() < budget:
         job = waiting.pop(0) if waiting else _next_job(study, sampler, run_seed)
         if job is None:
             break
@@ -98,6 +99,7 @@ def _next_job(study: Study, sampler: str, run_seed: int) -> Job | None:
         study.finished(),
         run_seed=run_seed,
         number=number,
+        failed=study.failed(),
     )
     return None if levels is None else study.add(levels, "search", f"trial {number}", 1)
 
@@ -120,7 +122,7 @@ def _evaluate(
     except TrialError as error:
         study.fail(job, f"{error.reason}: {error.message}")
         return error.reason
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, Exception):  # whatever it was, it was not the trial
         study.give_back(job)
         raise
     return None
@@ -140,10 +142,17 @@ def _drop_weights(run: RunRecord) -> None:
                 path.unlink()
 
 
+def _check_baseline(run: RunRecord) -> None:
+    if run.trials and run.trials[0].state == "failed":
+        raise AllTrialsFailedError(
+            f"The untouched model could not be measured: {run.trials[0].reason}",
+            "Nothing can be compared without it: fix the cause and start anew with --run NAME.",
+        )
+
+
 def _stop_if_hopeless(run: RunRecord, job: Job, failures: list[str]) -> None:
+    _check_baseline(run)
     trial = run.trials[job.number]
-    if trial.state == "failed" and trial.role == "baseline":
-        raise AllTrialsFailedError(f"The untouched model cannot be measured: {trial.reason}")
     recent = failures[-_MAX_EQUAL_FAILURES:]
     if len(recent) == _MAX_EQUAL_FAILURES and len(set(recent)) == 1:
         raise AllTrialsFailedError(

@@ -16,6 +16,7 @@ from autocompress.objective import Direction
 from autocompress.space.search_space import SearchSpace
 
 _MAX_DRAWS = 64
+_POPULATION = 16  # Optuna's default of 50 would be one random generation in a budget of 50
 
 
 def _tpe(seed: int) -> BaseSampler:
@@ -24,7 +25,7 @@ def _tpe(seed: int) -> BaseSampler:
 
 
 def _nsga2(seed: int) -> BaseSampler:
-    return optuna.samplers.NSGAIISampler(seed=seed, population_size=16)
+    return optuna.samplers.NSGAIISampler(seed=seed, population_size=_POPULATION)
 
 
 def _gp(seed: int) -> BaseSampler:
@@ -70,8 +71,9 @@ def propose_levels(
     *,
     run_seed: int,
     number: int,
+    failed: Sequence[Mapping[str, int]] = (),
 ) -> dict[str, int] | None:
-    """Propose one plan nobody has measured yet.
+    """Propose one plan nobody has tried yet.
 
     A fresh sampler with a seed of its own looks at a copy of the finished trials in memory, so the
     proposal depends on nothing but (run seed, trial number, finished trials).
@@ -83,28 +85,47 @@ def propose_levels(
         finished: Complete trials to learn from, in order of their numbers.
         run_seed: Seed of the run.
         number: Number of the trial to propose.
+        failed: Levels of plans that failed: not proposed again.
 
     Returns:
-        Knob name -> level index, or None if every draw was measured before.
+        Knob name -> level index, or None if every plan has been tried.
     """
     distributions = distributions_of(space)
-    measured = {_key(space, trial.params) for trial in finished}
-    if len(measured) >= math.prod(len(knob.levels) for knob in space.knobs):
+    tried = {_key(space, levels) for levels in (*(t.params for t in finished), *failed)}
+    n_plans = math.prod(len(knob.levels) for knob in space.knobs)
+    if len(tried) >= n_plans:
         return None
     memory = optuna.create_study(directions=list(directions))
-    memory.add_trials(finished)
-    for draw in itertools.count():
+    memory.add_trials([_in_generation(trial, i) for i, trial in enumerate(finished)])
+    for draw in range(_MAX_DRAWS):
         # The last draws are random: a sampler may insist on a plan it has seen.
         name = sampler if draw < _MAX_DRAWS // 2 else "random"
         memory.sampler = SAMPLERS[name](derive_seed(run_seed, "propose", number, draw))
         trial = memory.ask(fixed_distributions=distributions)
         levels = {name: int(level) for name, level in trial.params.items()}
         memory.tell(trial, state=optuna.trial.TrialState.FAIL)
-        if _key(space, levels) not in measured:
+        if _key(space, levels) not in tried:
             return levels
-        if draw >= _MAX_DRAWS:
-            return None
-    return None
+    return _first_untried(space, tried)
+
+
+def _in_generation(trial: FrozenTrial, index: int) -> FrozenTrial:
+    """A copy that belongs to a generation: NSGA-II selects parents from complete generations."""
+    generation = {optuna.samplers.NSGAIISampler._get_generation_key(): index // _POPULATION}
+    return optuna.trial.create_trial(
+        state=trial.state,
+        params=trial.params,
+        distributions=trial.distributions,
+        values=trial.values,
+        system_attrs=generation,
+    )
+
+
+def _first_untried(space: SearchSpace, tried: set[tuple[object, ...]]) -> dict[str, int]:
+    """The first plan nobody has tried: chance rarely finds the last ones of a small space."""
+    ranges = [range(len(knob.levels)) for knob in space.knobs]
+    levels = next(levels for levels in itertools.product(*ranges) if levels not in tried)
+    return {knob.name: level for knob, level in zip(space.knobs, levels, strict=True)}
 
 
 def _key(space: SearchSpace, levels: Mapping[str, object]) -> tuple[object, ...]:

@@ -1,20 +1,25 @@
 """Everything a run is made of, put together: task, evaluator, space, and what identifies them."""
 
 import dataclasses
+import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from autocompress.analysis.fingerprint import model_fingerprint
 from autocompress.compress.pipeline import PruningPolicy
 from autocompress.errors import StudyMismatchError
-from autocompress.evaluate.evaluator import EvaluationSettings, Evaluator, model_fingerprint
+from autocompress.evaluate.evaluator import EvaluationSettings, Evaluator
 from autocompress.run_record import RunRecord
-from autocompress.search.environment import describe_environment
+from autocompress.search.environment import describe_environment, processor_name
 from autocompress.space.build import BuiltSpace, build_space
 from autocompress.space.rules import SpaceRules, load_rules
-from autocompress.tasks.base import PreparedTask, Task, prepare_task
+from autocompress.tasks.base import Task, TensorData
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.leakage import val_looks_seen
+from autocompress.tasks.prepare import PreparedTask, prepare_task
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -41,7 +46,12 @@ class Session:
             "settings": dataclasses.asdict(self.evaluator.settings),
             "recipe": dataclasses.asdict(self.evaluator.recipe),
             "model": model_fingerprint(self.evaluator.model),
-            "data": {split: data.fingerprint() for split, data in self._splits().items()},
+            "data": data_fingerprints(self.prepared),
+            "machine": {
+                "processor": processor_name(),
+                "precision": self.evaluator.precision,
+                "onnxruntime": importlib.metadata.version("onnxruntime"),
+            },
         }
 
     def info(self, spec: str, arguments: Mapping[str, str]) -> dict[str, Any]:
@@ -51,16 +61,11 @@ class Session:
             "arguments": dict(arguments),
             "task_name": self.prepared.task.name,
             "metric": self.prepared.task.metric_name,
-            "splits": {split: len(data) for split, data in self._splits().items()},
+            "splits": {split: len(data) for split, data in splits_of(self.prepared).items()},
             "is_val_carved": self.prepared.is_val_carved,
-            "precision": self.evaluator.precision,
             "warning": self.warning,
             **describe_environment(),
         }
-
-    def _splits(self) -> dict[str, Any]:
-        splits = {name: getattr(self.prepared, name) for name in ("train", "val", "test")}
-        return {name: data for name, data in splits.items() if data is not None}
 
 
 def open_session(
@@ -93,7 +98,7 @@ def reopen(run: RunRecord) -> tuple[PreparedTask, Evaluator]:
 
     Raises:
         InputError: If the task cannot be loaded.
-        StudyMismatchError: If its model has changed since.
+        StudyMismatchError: If its model or data have changed since.
     """
     prepared = prepare_task(load_task(run.info["task"], run.info["arguments"]))
     settings = run.info["settings"]
@@ -104,7 +109,25 @@ def reopen(run: RunRecord) -> tuple[PreparedTask, Evaluator]:
             f"The run {run.name!r} was made for another model than {run.info['task']!r} gives now.",
             "Bring back the model's weights, or search again under another --run NAME.",
         )
+    if data_fingerprints(prepared) != run.info["data"]:
+        raise StudyMismatchError(
+            f"The run {run.name!r} was made with other data than {run.info['task']!r} gives now.",
+            "Bring back the data, or search again under another --run NAME.",
+        )
     return prepared, evaluator
+
+
+def splits_of(prepared: PreparedTask) -> dict[str, TensorData]:
+    """The splits a task has, by name."""
+    splits = {name: getattr(prepared, name) for name in ("train", "val", "test")}
+    return {name: data for name, data in splits.items() if data is not None}
+
+
+def data_fingerprints(prepared: PreparedTask) -> dict[str, str]:
+    """Split -> sha256 of its examples; `example_inputs` is of two after their transform."""
+    prints = {split: data.fingerprint() for split, data in splits_of(prepared).items()}
+    example = TensorData(prepared.example_inputs, torch.zeros(2))
+    return {**prints, "example_inputs": example.fingerprint()}
 
 
 def absolute_spec(spec: str) -> str:

@@ -1,10 +1,11 @@
 """The study: one SQLite file that holds everything a run found. Knows no torch."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.atomic_file import write_atomically
-from autocompress.errors import InputError, RunLockedError, StudyMismatchError, first_line
+from autocompress.errors import (
+    AutocompressError,
+    InputError,
+    RunLockedError,
+    StudyMismatchError,
+    first_line,
+)
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.objective import Direction, parse_objectives
 from autocompress.run_record import Role, RunRecord
@@ -104,17 +111,36 @@ class Study:
             json.dumps({"host": socket.gethostname(), "pid": os.getpid()}), encoding="utf-8"
         )
         path = self.folder / "study.db"
-        is_new = not path.exists()
+        with self._guard():
+            self._open_study(path)
+
+    @contextlib.contextmanager
+    def _guard(self) -> Iterator[None]:
+        """Turn what a database raises into one line.
+
+        Raises:
+            StudyMismatchError: If the database is damaged.
+            AutocompressError: If it cannot be written, say because the disk is full.
+        """
         try:
-            storage = open_storage(path)
-            self._study = optuna.create_study(
-                study_name=STUDY,
-                storage=storage,
-                directions=[objective.direction for objective in self.objectives],
-                load_if_exists=True,
-            )
+            yield
         except DATABASE_ERRORS as error:
-            raise unreadable(path, error) from error
+            cause = first_line(error.__cause__ or error)
+            if "full" in cause or "readonly" in cause or "I/O" in cause or "locked" in cause:
+                raise AutocompressError(
+                    f"The study {self.folder / 'study.db'} cannot be written: {cause}.",
+                    "Make room, then repeat the command: finished trials are kept.",
+                ) from error
+            raise unreadable(self.folder / "study.db", error) from error
+
+    def _open_study(self, path: Path) -> None:
+        is_new = not path.exists()
+        self._study = optuna.create_study(
+            study_name=STUDY,
+            storage=open_storage(path),
+            directions=self.directions,
+            load_if_exists=True,
+        )
         stored = self._study.user_attrs
         if "identity" not in stored:
             if not is_new and self._study.get_trials(deepcopy=False):
@@ -123,6 +149,9 @@ class Study:
                 self._study.set_user_attr(key, value)
         else:
             _check_identity(path, stored["identity"], json.loads(json.dumps(self._identity)))
+            # Data may have moved and versions changed since; when it began stays.
+            moved = {**self._info, "started": stored["info"].get("started")}
+            self._study.set_user_attr("info", moved)
         self._write_info()
 
     def _attributes(self) -> dict[str, Any]:
@@ -155,6 +184,11 @@ class Study:
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return [trial for trial in trials if trial.user_attrs["fidelity"] == 1]
 
+    def failed(self) -> list[dict[str, int]]:
+        """Levels of failed trials."""
+        trials = self._study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        return [{name: int(level) for name, level in trial.params.items()} for trial in trials]
+
     def interrupted(self) -> list[Job]:
         """Trials that a dead driver left running, each counted as started once more."""
         jobs = []
@@ -181,7 +215,8 @@ class Study:
                 "plan": self.space.decode(levels).to_json(),
             },
         )
-        self._study.add_trial(trial)
+        with self._guard():
+            self._study.add_trial(trial)
         return _job(self._study.get_trials(deepcopy=False)[-1], attempts=1)
 
     def give_back(self, job: Job) -> None:
@@ -196,7 +231,8 @@ class Study:
     def fail(self, job: Job, reason: str) -> None:
         """Mark a trial as failed, with its reason in one line."""
         self._set(job.number, "reason", reason)
-        self._study.tell(job.number, state=TrialState.FAIL)
+        with self._guard():
+            self._study.tell(job.number, state=TrialState.FAIL)
 
     def record(self) -> RunRecord:
         """The run as plain data."""
@@ -204,11 +240,13 @@ class Study:
 
     def _tell(self, number: int, measurement: Measurement) -> None:
         values = [getattr(measurement, objective.field) for objective in self.objectives]
-        self._study.tell(number, values)
+        with self._guard():
+            self._study.tell(number, values)
 
     def _set(self, number: int, key: str, value: Any) -> None:
         trial = self._study.get_trials(deepcopy=False)[number]
-        self._study._storage.set_trial_user_attr(trial._trial_id, key, value)
+        with self._guard():
+            self._study._storage.set_trial_user_attr(trial._trial_id, key, value)
 
 
 def _job(trial: FrozenTrial, attempts: int) -> Job:
@@ -222,16 +260,27 @@ def _job(trial: FrozenTrial, attempts: int) -> Job:
 
 
 def _check_identity(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    differing = [key for key in {**stored, **wanted} if stored.get(key) != wanted.get(key)]
+    then, now = _leaves(stored), _leaves(wanted)
+    differing = [key for key in sorted({**then, **now}) if then.get(key) != now.get(key)]
     if differing:
         what = "; ".join(
-            f"{key}: {_short(stored.get(key))} then, {_short(wanted.get(key))} now"
-            for key in sorted(differing)
+            f"{key}: {_short(then.get(key))} then, {_short(now.get(key))} now" for key in differing
         )
         raise StudyMismatchError(
             f"The study {path} was made for something else: {what}.",
             "Repeat the first command to resume it, or start a new run with --run NAME.",
         )
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as one level of dotted keys."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            leaves.update(_leaves(value, f"{prefix}{key}."))
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
 
 
 def _short(value: object) -> str:

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import fnmatch
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from autocompress.analysis.channel_groups import UNTRACED
@@ -83,8 +84,12 @@ def build_space(profile: ModelProfile, rules: SpaceRules) -> BuiltSpace:
 def _shared_knobs(
     kind: KnobKind, shared: Mapping[tuple[int, tuple[float, ...]], list[str]]
 ) -> Iterator[Knob]:
+    per_rule = Counter(rule for rule, _ in shared)
+    seen: Counter[int] = Counter()
     for (rule, levels), targets in shared.items():
-        label = "all" if len(shared) == 1 else f"rule{rule + 1}"
+        seen[rule] += 1
+        part = f".{seen[rule]}" if per_rule[rule] > 1 else ""  # other targets, other levels
+        label = "all" if len(shared) == 1 else f"rule{rule + 1}{part}"
         yield Knob(kind=kind, targets=tuple(targets), levels=levels, label=label)
 
 

@@ -50,6 +50,17 @@ class SearchSpace:
 
     knobs: tuple[Knob, ...]
 
+    def __post_init__(self) -> None:
+        """Check that every knob can be told from the others.
+
+        Raises:
+            InputError: If two knobs have the same name.
+        """
+        names = [knob.name for knob in self.knobs]
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"Knob names must be unique, but {name!r} stands twice.")
+
     @property
     def fingerprint(self) -> str:
         """sha256 over all knobs in hex: two spaces are the same if this is."""

@@ -10,7 +10,8 @@ import math
 import torch
 from torch import Tensor
 
-from autocompress.tasks.base import PreparedTask, TensorData
+from autocompress.tasks.base import TensorData
+from autocompress.tasks.prepare import PreparedTask
 
 _N_COMPARED = 2_000
 _BATCH_SIZE = 256

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.errors import TrialError
-from autocompress.tasks.base import Inputs, PreparedTask
+from autocompress.tasks.base import Inputs
+from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.distill import TASK_SHARE, distillation_loss
 from autocompress.train.precision import Precision, autocast, to_device
 

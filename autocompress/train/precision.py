@@ -6,9 +6,26 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from autocompress.errors import InputError
 from autocompress.tasks.base import Inputs
 
 Precision = Literal["bf16", "fp32"]
+
+
+def find_device(name: str) -> torch.device:
+    """A device by its name, such as `cpu` or `cuda:0`.
+
+    Raises:
+        InputError: If this machine has no such device.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"`--device` must name a device of this machine, but got {name!r}.", "Use cpu."
+        ) from error
+    return device
 
 
 def fastest_precision(device: torch.device) -> Precision:

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from autocompress.compress.quantize import InputQuantizer
-from autocompress.tasks.base import Inputs, PreparedTask
+from autocompress.tasks.base import Inputs
+from autocompress.tasks.prepare import PreparedTask
 
 
 def calibration_batches(

@@ -7,16 +7,18 @@ import pytest
 import torch
 from torch import nn
 
+from autocompress.analysis.fingerprint import model_fingerprint
 from autocompress.compress.pipeline import PruningPolicy
 from autocompress.errors import InputError, TrialError
 from autocompress.evaluate.deploy import deploy
-from autocompress.evaluate.evaluator import EvaluationSettings, Evaluator, model_fingerprint
+from autocompress.evaluate.evaluator import EvaluationSettings, Evaluator
 from autocompress.evaluate.scoring import predict, score
 from autocompress.packing.packed import read_packed, write_packed
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.runtime.onnxruntime import make_session
 from autocompress.runtime.onnxruntime import predict as predict_onnx
-from autocompress.tasks.base import Task, prepare_task
+from autocompress.tasks.base import Task
+from autocompress.tasks.prepare import prepare_task
 
 
 class Net(nn.Module):

@@ -13,10 +13,11 @@ import torch
 from safetensors.torch import save_file
 
 from autocompress.errors import InputError
-from autocompress.tasks.base import prepare_task, top1
+from autocompress.tasks.base import top1
 from autocompress.tasks.base_training import TrainingRecipe
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.leakage import val_looks_seen
+from autocompress.tasks.prepare import prepare_task
 
 _EXAMPLES = Path(__file__).parents[2] / "examples"
 _RESNET = str(_EXAMPLES / "02_cifar10_resnet20.py")

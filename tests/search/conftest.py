@@ -80,7 +80,8 @@ def make_executor() -> type[FakeExecutor]:
 @pytest.fixture
 def open_study(tmp_path: Path, space: SearchSpace) -> Callable[..., Study]:
     def open_(name: str = "run", **changes: Any) -> Study:
-        identity = {"seed": 0, "model": "abc", **changes.pop("identity", {})}
+        settings = {"threads": 2, "device": "cpu"}
+        identity = {"seed": 0, "model": "abc", "settings": settings, **changes.pop("identity", {})}
         objectives = changes.pop("objectives", "accuracy,size,latency")
         return Study(
             tmp_path / name, changes.pop("space", space), objectives, identity, {"task": "t"}

@@ -199,3 +199,67 @@ def test_run_search_refuses_a_budget_of_zero(open_study: OpenStudy, make_executo
 def test_trial_seed_is_the_same_in_every_session(tmp_path: Path) -> None:
     assert trial_seed(0, 3) == trial_seed(0, 3)
     assert len({trial_seed(seed, number) for seed in range(3) for number in range(9)}) == 27
+
+
+def test_run_search_refuses_to_go_on_without_a_baseline(
+    open_study: OpenStudy, make_executor: type
+) -> None:
+    def fail(call: int) -> None:
+        raise TrialError("timeout", "The trial took longer than 1 s.")
+
+    with open_study() as study, pytest.raises(AllTrialsFailedError):
+        search(study, make_executor(fail), 5)
+    executor = make_executor()
+    with open_study() as study, pytest.raises(AllTrialsFailedError, match="longer than 1 s"):
+        search(study, executor, 5)
+
+    assert executor.jobs == []
+
+
+def test_run_search_leaves_an_interrupted_trial_alone_when_the_budget_is_used(
+    open_study: OpenStudy, make_executor: type
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(call: int) -> None:
+        if call == 6:
+            raise Killed
+
+    with open_study() as study, pytest.raises(Killed):
+        search(study, make_executor(die), 9)
+    with open_study() as study:
+        run = search(study, make_executor(), 5)
+
+    assert [t.state for t in run.trials] == ["complete"] * 5 + ["running"]
+
+
+def test_run_search_does_not_blame_a_trial_for_an_error_that_is_not_its_own(
+    open_study: OpenStudy, make_executor: type
+) -> None:
+    def refuse(call: int) -> None:
+        raise InputError("The task cannot be loaded.")
+
+    for _ in range(4):
+        with open_study() as study, pytest.raises(InputError, match="cannot be loaded"):
+            search(study, make_executor(refuse), 2)
+    with open_study() as study:
+        assert [t.state for t in search(study, make_executor(), 2).trials] == ["complete"] * 2
+
+
+def test_run_search_does_not_propose_a_failed_plan_again(
+    open_study: OpenStudy, make_executor: type
+) -> None:
+    knobs = tuple(
+        Knob(kind="weight_bits", targets=(n,), levels=(32, 8, 4), label=n) for n in ("a", "b")
+    )
+
+    def fail_now_and_then(call: int) -> None:
+        if call > 4 and call % 2:
+            raise TrialError(f"reason{call}", "It failed.")
+
+    with open_study(space=SearchSpace(knobs=knobs)) as study:
+        run = search(study, make_executor(fail_now_and_then), 50)
+
+    tuned = [t for t in run.trials if t.label != "int8 post-training"]
+    assert len({t.plan.digest for t in tuned}) == len(tuned) == 9

@@ -1,3 +1,5 @@
+import itertools
+
 import optuna
 import pytest
 from optuna.trial import FrozenTrial
@@ -78,3 +80,44 @@ def test_derive_seed_differs_by_purpose_and_is_stable() -> None:
     assert len(seeds) == 20
     assert derive_seed(0, "trial", 0) == derive_seed(0, "trial", 0)
     assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def test_nsga2_breeds_from_what_was_measured() -> None:
+    knobs = tuple(
+        Knob(kind="weight_bits", targets=(f"l{i}",), levels=(32, 8, 6, 4, 3, 2), label=f"l{i}")
+        for i in range(12)
+    )
+    space = SearchSpace(knobs=knobs)
+    parents = [
+        optuna.trial.create_trial(
+            params={knob.name: 2 + (i + j) % 2 for j, knob in enumerate(knobs)},
+            distributions=distributions_of(space),
+            values=[0.9 - i / 1000, 1000.0 - i],
+        )
+        for i in range(16)
+    ]
+    share = sum(
+        level in (2, 3)
+        for seed in range(8)
+        for level in propose(space, "nsga2", parents, run_seed=seed).values()  # type: ignore[attr-defined]
+    ) / (8 * 12)
+
+    assert share > 0.8  # a random plan takes a third of its levels from the parents'
+
+
+def test_propose_levels_finds_the_last_plan_of_a_space(space: SearchSpace) -> None:
+    names = [knob.name for knob in space.knobs]
+    plans = list(itertools.product(*(range(len(knob.levels)) for knob in space.knobs)))
+    left = plans.pop(777)
+    tried = [dict(zip(names, plan, strict=True)) for plan in plans]
+    found = propose_levels(
+        space, "random", DIRECTIONS, finished(space, 3), run_seed=0, number=9, failed=tried
+    )
+
+    assert found == dict(zip(names, left, strict=True))
+
+
+def test_distinct_knobs_need_distinct_names() -> None:
+    knob = Knob(kind="weight_bits", targets=("a",), levels=(32, 8), label="a")
+    with pytest.raises(InputError, match="'weight_bits:a' stands twice"):
+        SearchSpace(knobs=(knob, knob))

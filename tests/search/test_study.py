@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from autocompress.errors import InputError, RunLockedError, StudyMismatchError
+from autocompress.errors import (
+    AutocompressError,
+    InputError,
+    RunLockedError,
+    StudyMismatchError,
+)
 from autocompress.run_record import RunRecord
 from autocompress.search.executors.job import EvaluationJob
 from autocompress.search.records import load_run
@@ -94,6 +99,7 @@ def test_study_reopens_with_its_trials(open_study: OpenStudy, measure: Callable)
         ({"identity": {"seed": 1}}, "seed: 0 then, 1 now"),
         ({"identity": {"model": "xyz"}}, 'model: "abc" then, "xyz" now'),
         ({"objectives": "accuracy,size"}, "objectives"),
+        ({"identity": {"settings": {"device": "cuda"}}}, 'settings.device: "cpu" then'),
         ({"space": SearchSpace(knobs=(
             Knob(kind="weight_bits", targets=("a",), levels=(32, 8), label="a"),
         ))}, "space"),
@@ -170,3 +176,32 @@ def test_run_json_says_how_the_run_was_made(open_study: OpenStudy) -> None:
     assert view["task"] == "t"
     assert view["space"] == study.space.fingerprint
     assert view["objectives"] == "accuracy,size,latency"
+
+
+def test_reopening_notes_where_the_data_is_now(open_study: OpenStudy, tmp_path: Path) -> None:
+    with open_study() as study:
+        add(study)
+    moved = Study(
+        study.folder,
+        study.space,
+        "accuracy,size,latency",
+        {"seed": 0, "model": "abc", "settings": {"threads": 2, "device": "cpu"}},
+        {"task": "elsewhere"},
+    )
+    with moved:
+        assert moved.record().info["task"] == "elsewhere"
+
+
+def test_study_that_cannot_be_written_is_one_line(
+    open_study: OpenStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with open_study() as study:
+        job = add(study)
+        monkeypatch.setattr(study._study._storage, "set_trial_user_attr", full)
+        with pytest.raises(AutocompressError, match="disk is full") as caught:
+            study.fail(job, "some reason")
+
+    assert caught.value.exit_code == 1

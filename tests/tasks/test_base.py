@@ -7,14 +7,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from autocompress.errors import InputError
-from autocompress.tasks.base import (
-    Task,
-    TensorData,
-    as_tensor_data,
-    carve,
-    prepare_task,
-    top1,
-)
+from autocompress.tasks.base import Task, TensorData, top1
+from autocompress.tasks.prepare import as_tensor_data, carve, prepare_task
 
 INPUTS, TARGETS = torch.randn(20, 4), torch.arange(20) % 3
 
@@ -156,7 +150,7 @@ def test_model_must_be_a_module():
 
 @pytest.mark.parametrize("field", ["batch_size", "learning_rate", "proxy_epochs"])
 def test_training_settings_must_be_positive(field):
-    assert f"`Task.{field}` must be positive, but got 0." in _refusal(**{field: 0})
+    assert f"`Task.{field}` must be a positive number, but got 0." in _refusal(**{field: 0})
 
 
 def test_distillation_must_be_known():
@@ -225,3 +219,36 @@ def test_task_and_data_cannot_be_changed():
         _task().name = "other"
     with pytest.raises(dataclasses.FrozenInstanceError):
         TensorData((INPUTS,), TARGETS).targets = TARGETS
+
+
+class _TwoOutputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.fc(x), x
+
+
+def test_a_model_must_return_one_tensor():
+    assert "must return one tensor, but returned tuple" in _refusal(model=_TwoOutputs())
+
+
+def test_a_transform_that_raises_is_named():
+    def broken(inputs):
+        raise ZeroDivisionError("no scale")
+
+    data = TensorData((torch.zeros(4, 4),), torch.zeros(4, dtype=torch.long), broken)
+    assert "`transform`" in _refusal(train=data)
+    assert "no scale" in _refusal(train=data)
+
+
+def test_a_data_set_that_raises_is_named():
+    class Broken(torch.utils.data.Dataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            raise OSError("disk gone")
+
+    assert "OSError: disk gone" in _refusal(train=Broken())

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from autocompress.tasks.base import prepare_task, top1
+from autocompress.tasks.base import top1
 from autocompress.tasks.base_training import TrainingRecipe
 from autocompress.tasks.digits import digits, digits_splits, digits_task
+from autocompress.tasks.prepare import prepare_task
 
 _SHORT = TrainingRecipe(n_epochs=1)
 _NARROW = (16, 16, 16)

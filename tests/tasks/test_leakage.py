@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress.tasks.base import Task, TensorData, prepare_task
+from autocompress.tasks.base import Task, TensorData
 from autocompress.tasks.leakage import val_looks_seen
+from autocompress.tasks.prepare import prepare_task
 
 _N_FEATURES = 64
 
@@ -113,22 +114,6 @@ def test_val_looks_seen_claims_nothing_from_losses_without_information(loss):
     train = _noise(600, 0)
 
     assert val_looks_seen(_prepare(train, train=train, loss=loss)) is None
-
-
-def test_val_looks_seen_claims_nothing_when_outputs_are_not_one_tensor():
-    class TwoOutputs(_Memory):
-        def forward(self, x):
-            return super().forward(x), x
-
-    train = _noise(600, 0)
-    task = Task(
-        model=TwoOutputs(train),
-        train=train,
-        loss=lambda o, t: nn.functional.cross_entropy(o[0], t),
-        metric=lambda o, t: float((o[0].argmax(1) == t).float().mean()),
-    )
-
-    assert val_looks_seen(prepare_task(task)) is None
 
 
 def test_val_looks_seen_leaves_the_model_as_it_was():

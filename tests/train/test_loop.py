@@ -6,7 +6,8 @@ from torch import nn
 
 from autocompress.compress.quantize import quantize_
 from autocompress.errors import TrialError
-from autocompress.tasks.base import Task, prepare_task
+from autocompress.tasks.base import Task
+from autocompress.tasks.prepare import prepare_task
 from autocompress.train.loop import (
     Recipe,
     Teacher,

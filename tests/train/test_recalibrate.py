@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from autocompress.compress.quantize import InputQuantizer, quantize_
-from autocompress.tasks.base import PreparedTask, Task, TensorData
+from autocompress.tasks.base import Task, TensorData
+from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.recalibrate import calibration_batches, recalibrate_
 
 

@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
+from autocompress.analysis.fingerprint import model_fingerprint
 from autocompress.errors import AutocompressError, InputError, TrialError
-from autocompress.evaluate.evaluator import EvaluationSettings, Evaluator, model_fingerprint
+from autocompress.evaluate.evaluator import EvaluationSettings, Evaluator
 from autocompress.measurement import Measurement
 from autocompress.search.executors.inline import evaluate_job
 from autocompress.search.executors.job import EvaluationJob, OnStage
-from autocompress.tasks.base import prepare_task
 from autocompress.tasks.factory import load_task
+from autocompress.tasks.prepare import prepare_task
 
 _POLL_S = 0.2
 _GRACE_S = 2.0
@@ -102,7 +103,7 @@ class LocalExecutor:
         self._jobs, jobs = self._context.Pipe()
         lifeline, self._lifeline = self._context.Pipe(duplex=False)
         self._process = self._context.Process(
-            target=_serve, args=(jobs, lifeline, self._spec), daemon=True
+            target=_serve, args=(jobs, lifeline, self._spec), daemon=False
         )
         self._process.start()
         jobs.close()

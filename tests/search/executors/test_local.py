@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from autocompress.analysis.fingerprint import model_fingerprint
 from autocompress.errors import InputError, TrialError
-from autocompress.evaluate.evaluator import EvaluationSettings, model_fingerprint
+from autocompress.evaluate.evaluator import EvaluationSettings
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.search.executors.job import EvaluationJob
 from autocompress.search.executors.local import LocalExecutor, WorkerSpec
