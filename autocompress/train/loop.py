@@ -12,7 +12,7 @@ from autocompress.errors import TrialError
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.distill import TASK_SHARE, distillation_loss
-from autocompress.train.precision import Precision, autocast, to_device
+from autocompress.train.precision import Precision, autocast, keep_freed_memory, to_device
 
 _WARM_UP_STEPS = 100
 _WARM_UP_SHARE = 0.1
@@ -95,6 +95,7 @@ def finetune_(
     Raises:
         TrialError: If the loss stops being a finite number.
     """
+    keep_freed_memory()
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     batches = _Batches(prepared, recipe.batch_size, generator)
