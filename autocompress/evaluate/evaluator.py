@@ -168,7 +168,7 @@ class Evaluator:
             n_params=_count_parameters(model),
             seconds=time.perf_counter() - start,
             train_images_per_s=images_per_s,
-            skipped=candidate.skipped,
+            skipped=(*candidate.skipped, *map(_not_in_graph, exported.unmatched)),
         )
 
     def build(self, plan: CompressionPlan) -> Candidate:
@@ -271,6 +271,10 @@ class Evaluator:
             cache=LatencyCache(),
             fresh=fresh,
         )
+
+
+def _not_in_graph(layer: str) -> str:
+    return f"weight_bits of {layer!r} not stored: its weight was not found in the exported graph"
 
 
 def _keep(path: Path, model: nn.Module, plan: CompressionPlan) -> None:

@@ -12,9 +12,7 @@ from autocompress.train.precision import Precision
 from autocompress.train.recalibrate import calibration_batches, recalibrate_
 
 _CALIBRATION_BATCHES = 8
-_CALIBRATION_BATCH = (
-    32  # at least: statistics of fewer examples are noise, whatever one trains with
-)
+_LEAST_CALIBRATION_BATCH = 32  # statistics of fewer examples are noise
 
 
 def tune_(
@@ -78,7 +76,7 @@ def _recalibrate(
     *,
     grids: bool,
 ) -> None:
-    batch_size = max(_CALIBRATION_BATCH, recipe.batch_size)
+    batch_size = max(_LEAST_CALIBRATION_BATCH, recipe.batch_size)
     batches = calibration_batches(prepared, batch_size, _CALIBRATION_BATCHES, seed)
     on_device = (tuple(tensor.to(device) for tensor in inputs) for inputs in batches)
     recalibrate_(model, on_device, grids=grids)

@@ -7,7 +7,6 @@ import plotly.graph_objects as go
 
 # Okabe & Ito (2008): told apart with every common colour blindness, on white and on black.
 BLUE: Final = "#0072B2"
-ORANGE: Final = "#E69F00"
 GREEN: Final = "#009E73"
 VERMILLION: Final = "#D55E00"
 GREY: Final = "#8A8F98"

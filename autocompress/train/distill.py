@@ -1,14 +1,12 @@
 """Losses that pull a candidate's outputs towards the base model's (Hinton et al. 2015)."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from autocompress.errors import unknown_name
 
-DistillKind = Literal["kl", "mse", "none"]
 TEMPERATURE = 3.0
 TASK_SHARE = 0.3  # the rest is distillation; measured on ResNet-20 at 2-4 bits
 
