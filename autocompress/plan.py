@@ -10,7 +10,9 @@ from typing import Any, Final
 from autocompress.errors import InputError
 
 FULL_BITS: Final = 32
-WEIGHT_BITS: Final = (32, 8, 7, 6, 5, 4, 3, 2)
+TERNARY_BITS: Final = 1.58  # three values: log2(3)
+BINARY_BITS: Final = 1
+WEIGHT_BITS: Final = (32, 8, 7, 6, 5, 4, 3, 2, TERNARY_BITS, BINARY_BITS)
 ACTIVATION_BITS: Final = (32, 8)
 
 
@@ -18,15 +20,31 @@ ACTIVATION_BITS: Final = (32, 8)
 class LayerPlan:
     """What happens to one layer; the defaults leave it untouched.
 
+    A method (`factorization`, `sparsity_pattern`, `quantizer`, `granularity`) says how and has an
+    effect only where the amount it belongs to (`rank_ratio`, `sparsity`, `weight_bits`) says that
+    something happens. Their names are those of the tables in `compress/`.
+
     Attributes:
+        shared_with: Layer whose weight this one uses as well; empty for none.
         rank_ratio: Share of the full rank KEPT, in (0, 1].
-        weight_bits: Bits a weight is stored in, 2-8, or 32 for float.
+        factorization: How a weight is split, see `compress.low_rank`.
+        sparsity: Share of zero weights, in [0, 1).
+        sparsity_pattern: Where zeros may lie, see `compress.sparsity`.
+        weight_bits: Bits a weight is stored in: 2-8, 1.58 (ternary), 1 (binary), or 32 for float.
+        quantizer: Which values a weight can take, see `compress.quantizers`.
+        granularity: What shares a scale: `channel`, `tensor`, or `group:N` for N weights in a row.
         activation_bits: Bits of the layer's input, 8, or 32 for float. Integer kernels take both
             operands as integers, so 8 has an effect only where `weight_bits` is 8 or less.
     """
 
+    shared_with: str = ""
     rank_ratio: float = 1.0
-    weight_bits: int = FULL_BITS
+    factorization: str = "svd"
+    sparsity: float = 0.0
+    sparsity_pattern: str = "unstructured"
+    weight_bits: float = FULL_BITS
+    quantizer: str = "uniform"
+    granularity: str = "channel"
     activation_bits: int = FULL_BITS
 
     def __post_init__(self) -> None:
@@ -37,31 +55,55 @@ class LayerPlan:
         """
         if not 0.0 < self.rank_ratio <= 1.0:
             raise InputError(f"`rank_ratio` must be in (0, 1], but got {self.rank_ratio}.")
+        if not 0.0 <= self.sparsity < 1.0:
+            raise InputError(f"`sparsity` must be in [0, 1), but got {self.sparsity}.")
         if self.weight_bits not in WEIGHT_BITS:
-            raise InputError(f"`weight_bits` must be 2-8 or 32, but got {self.weight_bits}.")
+            raise InputError(
+                f"`weight_bits` must be 2-8, 1.58, 1 or 32, but got {self.weight_bits}."
+            )
         if self.activation_bits not in ACTIVATION_BITS:
             raise InputError(f"`activation_bits` must be 8 or 32, but got {self.activation_bits}.")
+        for name in (
+            "shared_with",
+            "factorization",
+            "sparsity_pattern",
+            "quantizer",
+            "granularity",
+        ):
+            if not isinstance(getattr(self, name), str):
+                raise InputError(f"`{name}` must be a name, but got {getattr(self, name)!r}.")
         # 8.0 equals 8 but reads otherwise in JSON: equal plans must have equal digests
+        bits = float(self.weight_bits)
         object.__setattr__(self, "rank_ratio", float(self.rank_ratio))
-        object.__setattr__(self, "weight_bits", int(self.weight_bits))
+        object.__setattr__(self, "sparsity", float(self.sparsity))
+        object.__setattr__(self, "weight_bits", int(bits) if bits.is_integer() else bits)
         object.__setattr__(self, "activation_bits", int(self.activation_bits))
 
     @property
     def is_untouched(self) -> bool:
-        """Whether this leaves the layer as it is."""
+        """Whether this leaves the layer as it is and says nothing about how."""
         return self == LayerPlan()
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the weight is stored in fewer than 32 bits."""
+        return self.weight_bits < FULL_BITS
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class CompressionPlan:
-    """Pruning ratio per channel group, `LayerPlan` per layer; what is not named is untouched.
+    """Pruning ratio per channel group, blocks to drop, `LayerPlan` per layer.
+
+    What is not named is untouched.
 
     Attributes:
         pruning_ratios: Group name -> share of channels REMOVED, in [0, 1).
+        dropped_blocks: Qualified names of residual blocks that are left out, sorted.
         layers: Qualified layer name -> its plan.
     """
 
     pruning_ratios: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    dropped_blocks: tuple[str, ...] = ()
     layers: Mapping[str, LayerPlan] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -78,6 +120,7 @@ class CompressionPlan:
         ratios = {n: float(r) for n, r in sorted(self.pruning_ratios.items()) if r > 0.0}
         layers = {n: p for n, p in sorted(self.layers.items()) if not p.is_untouched}
         object.__setattr__(self, "pruning_ratios", MappingProxyType(ratios))
+        object.__setattr__(self, "dropped_blocks", tuple(sorted(set(self.dropped_blocks))))
         object.__setattr__(self, "layers", MappingProxyType(layers))
 
     def __hash__(self) -> int:
@@ -103,7 +146,8 @@ class CompressionPlan:
             }
             for name, layer in self.layers.items()
         }
-        return {"pruning_ratios": dict(self.pruning_ratios), "layers": layers}
+        dropped = {"dropped_blocks": list(self.dropped_blocks)} if self.dropped_blocks else {}
+        return {"pruning_ratios": dict(self.pruning_ratios), **dropped, "layers": layers}
 
     @classmethod
     def from_json(cls, data: object) -> "CompressionPlan":
@@ -113,19 +157,22 @@ class CompressionPlan:
             InputError: If `data` has another shape or a value is outside its range.
         """
         try:
-            _require_keys(data, {"pruning_ratios", "layers"}, "plan")
-            ratios, layers = data["pruning_ratios"], data["layers"]  # type: ignore[index]
+            keys = _checked_keys(data)
+            ratios, layers = keys["pruning_ratios"], keys["layers"]
             return cls(
                 pruning_ratios={str(name): float(ratio) for name, ratio in ratios.items()},
+                dropped_blocks=tuple(map(str, keys.get("dropped_blocks", ()))),
                 layers={str(name): LayerPlan(**layer) for name, layer in layers.items()},
             )
         except (TypeError, ValueError, AttributeError, KeyError) as error:
             raise InputError(f"The plan must be a JSON object of a plan, but: {error}.") from error
 
 
-def _require_keys(data: object, keys: set[str], what: str) -> None:
-    """Raise a TypeError unless `data` is a mapping with exactly these keys."""
-    if not isinstance(data, Mapping) or set(data) != keys:
+def _checked_keys(data: object) -> Mapping[str, Any]:
+    """Raise a TypeError unless `data` is a mapping with the keys of a plan."""
+    required, allowed = {"pruning_ratios", "layers"}, {"pruning_ratios", "dropped_blocks", "layers"}
+    if not isinstance(data, Mapping) or not required <= set(data) <= allowed:
         got = sorted(map(str, data)) if isinstance(data, Mapping) else type(data).__name__
-        msg = f"the {what} must have the keys {sorted(keys)}, but got {got}"
+        msg = f"the plan must have the keys {sorted(required)}, but got {got}"
         raise TypeError(msg)
+    return data
