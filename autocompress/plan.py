@@ -85,6 +85,17 @@ class LayerPlan:
         return self == LayerPlan()
 
     @property
+    def effective(self) -> "LayerPlan":
+        """This plan without words that change nothing; see `CompressionPlan.effective`."""
+        idle = {
+            *(() if self.rank_ratio < 1.0 else ("factorization",)),
+            *(() if self.sparsity > 0.0 else ("sparsity_pattern",)),
+            *(() if self.is_quantized else ("quantizer", "granularity", "activation_bits")),
+        }
+        said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return LayerPlan(**{name: value for name, value in said.items() if name not in idle})
+
+    @property
     def is_quantized(self) -> bool:
         """Whether the weight is stored in fewer than 32 bits."""
         return self.weight_bits < FULL_BITS
@@ -134,6 +145,16 @@ class CompressionPlan:
         """First 12 hex digits of the sha256 of the canonical JSON: equal plans, equal digests."""
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def effective(self) -> "CompressionPlan":
+        """This plan without words that change nothing: two with equal ones make equal candidates.
+
+        A method says nothing where its amount is untouched, and 8-bit inputs nothing where the
+        weight stays float.
+        """
+        layers = {name: layer.effective for name, layer in self.layers.items()}
+        return dataclasses.replace(self, layers=layers)
 
     def to_json(self) -> dict[str, Any]:
         """Plain containers only; defaults are left out, so new fields keep old digests."""

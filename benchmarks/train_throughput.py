@@ -27,8 +27,10 @@ from autocompress.search.environment import describe_environment, n_usable_cores
 from autocompress.tasks.base import TensorData
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.prepare import PreparedTask, prepare_task
-from autocompress.train.loop import Recipe, Teacher, finetune_
+from autocompress.train.loop import finetune_
 from autocompress.train.precision import fastest_precision, to_fast_layout_
+from autocompress.train.recipe import Recipe
+from autocompress.train.teachers import Teacher
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "02_cifar10_resnet20.py"
 CPU = torch.device("cpu")

@@ -87,7 +87,10 @@ def test_plan_does_not_follow_the_dict_it_was_made_from():
         ({"rank_ratio": 0.0}, "`rank_ratio` must be in (0, 1], but got 0.0."),
         ({"rank_ratio": 1.5}, "`rank_ratio` must be in (0, 1], but got 1.5."),
         ({"rank_ratio": math.nan}, "but got nan"),
-        ({"weight_bits": 1}, "`weight_bits` must be 2-8 or 32, but got 1."),
+        ({"weight_bits": 1.5}, "`weight_bits` must be 2-8, 1.58, 1 or 32, but got 1.5."),
+        ({"sparsity": 1.0}, "`sparsity` must be in [0, 1), but got 1.0."),
+        ({"sparsity": math.nan}, "but got nan"),
+        ({"quantizer": None}, "`quantizer` must be a name, but got None."),
         ({"weight_bits": 16}, "but got 16"),
         ({"activation_bits": 4}, "`activation_bits` must be 8 or 32, but got 4."),
     ],
@@ -125,3 +128,37 @@ def test_plan_refuses_a_ratio_out_of_range(ratio):
 def test_plan_from_json_refuses_other_shapes(data):
     with pytest.raises(InputError):
         CompressionPlan.from_json(data)
+
+
+def test_plan_keeps_every_field_through_json():
+    plan = CompressionPlan(
+        pruning_ratios={"conv": 0.5},
+        dropped_blocks=("b", "a", "b"),
+        layers={
+            "conv": LayerPlan(sparsity=0.5, sparsity_pattern="n:4", weight_bits=1.58),
+            "fc": LayerPlan(
+                shared_with="conv", rank_ratio=0.5, factorization="cp", granularity="tensor"
+            ),
+        },
+    )
+    assert plan.dropped_blocks == ("a", "b")
+    again = CompressionPlan.from_json(json.loads(json.dumps(plan.to_json())))
+    assert again == plan
+    assert again.digest == plan.digest
+
+
+@pytest.mark.parametrize(
+    ("idle", "effective"),
+    [
+        (LayerPlan(quantizer="kmeans", activation_bits=8, granularity="tensor"), LayerPlan()),
+        (LayerPlan(sparsity_pattern="n:4", factorization="cp"), LayerPlan()),
+        (
+            LayerPlan(weight_bits=4, quantizer="kmeans", factorization="cp"),
+            LayerPlan(weight_bits=4, quantizer="kmeans"),
+        ),
+    ],
+)
+def test_effective_plan_leaves_out_what_changes_nothing(idle, effective):
+    plan = CompressionPlan(layers={"fc": idle})
+    assert plan.effective == CompressionPlan(layers={"fc": effective})
+    assert plan.effective.effective == plan.effective

@@ -13,7 +13,10 @@ from autocompress.analysis.channel_groups import ChannelGroup, find_channel_grou
 from autocompress.analysis.layer_kind import LayerKind, layer_kind
 from autocompress.analysis.macs import count_macs
 from autocompress.analysis.refusals import refusals_of
+from autocompress.analysis.residual_blocks import find_residual_blocks
 from autocompress.tasks.base import Inputs
+
+_TIEABLE = (nn.Embedding, nn.Linear)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +31,8 @@ class LayerInfo:
         macs: Multiply-accumulates of one example.
         n_calls: How often one forward pass calls it.
         refusals: Technique -> why this layer cannot take it; absent means it can.
+        tied_to: First layer that owns the same weight, where this one is an embedding or a linear
+            layer that owns it as well; empty if its weight is its own.
     """
 
     name: str
@@ -37,6 +42,7 @@ class LayerInfo:
     macs: int
     n_calls: int
     refusals: Mapping[str, str]
+    tied_to: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +55,8 @@ class ModelProfile:
         refused_groups: Name of a group that gets no knob -> why.
         n_params: Distinct parameters, shared ones once.
         macs: Multiply-accumulates of one example.
+        blocks: Residual blocks that can be left out.
+        refused_blocks: Name of a block that adds something to its input and still cannot be -> why.
     """
 
     layers: tuple[LayerInfo, ...]
@@ -56,10 +64,12 @@ class ModelProfile:
     refused_groups: Mapping[str, str]
     n_params: int
     macs: int
+    blocks: tuple[str, ...] = ()
+    refused_blocks: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def profile_model(model: nn.Module, example_inputs: Inputs) -> ModelProfile:
-    """Look at a model once: layers, costs, channel groups, and what each can take.
+    """Look at a model once: layers, costs, channel groups, blocks, and what each can take.
 
     Args:
         model: Not modified.
@@ -67,13 +77,14 @@ def profile_model(model: nn.Module, example_inputs: Inputs) -> ModelProfile:
     """
     calls = _count_calls(model, example_inputs)
     macs = count_macs(model, example_inputs)
-    owners = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
+    owners = _owners(model)
     layers = []
     for name, module in model.named_modules():
         own = list(module.parameters(recurse=False))
         if not own:
             continue
         weight = getattr(module, "weight", None)
+        ties = _ties(name, module, owners)
         layers.append(
             LayerInfo(
                 name=name,
@@ -83,18 +94,62 @@ def profile_model(model: nn.Module, example_inputs: Inputs) -> ModelProfile:
                 macs=macs.get(name, 0),
                 n_calls=calls[name],
                 refusals=refusals_of(
-                    module, calls[name], tied_to="", is_tied=any(owners[id(p)] > 1 for p in own)
+                    module,
+                    calls[name],
+                    tied_to=ties.tied_to,
+                    is_tied=ties.is_tied,
+                    is_tie_source=ties.is_tie_source,
                 ),
+                tied_to=ties.tied_to,
             )
         )
     groups, refused = find_channel_groups(model, example_inputs)
+    blocks, refused_blocks = find_residual_blocks(model, example_inputs)
     return ModelProfile(
         layers=tuple(layers),
         groups=groups,
         refused_groups=refused,
         n_params=sum(p.numel() for p in model.parameters()),
         macs=macs.get("", 0),
+        blocks=blocks,
+        refused_blocks=refused_blocks,
     )
+
+
+def _owners(model: nn.Module) -> dict[int, list[tuple[str, nn.Module, str]]]:
+    """Id of a parameter -> every (layer's name, layer, parameter's name) that owns it."""
+    owners: dict[int, list[tuple[str, nn.Module, str]]] = {}
+    for name, module in model.named_modules():
+        for own, parameter in module.named_parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append((name, module, own))
+    return owners
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Ties:
+    """How a layer's parameters are tied; see `refusals.refusals_of`."""
+
+    tied_to: str = ""
+    is_tied: bool = False
+    is_tie_source: bool = False
+
+
+def _ties(
+    name: str, module: nn.Module, owners: Mapping[int, list[tuple[str, nn.Module, str]]]
+) -> _Ties:
+    """Ties between whole weights of embeddings and linear layers are kept; others are not."""
+    ties = _Ties()
+    for parameter in module.parameters(recurse=False):
+        tied = owners[id(parameter)]
+        if len(tied) < 2:
+            continue
+        if not all(own == "weight" and isinstance(m, _TIEABLE) for _, m, own in tied):
+            ties = dataclasses.replace(ties, is_tied=True)
+        elif tied[0][0] == name:
+            ties = dataclasses.replace(ties, is_tie_source=True)
+        else:
+            ties = dataclasses.replace(ties, tied_to=tied[0][0])
+    return ties
 
 
 def _count_calls(model: nn.Module, example_inputs: Inputs) -> Counter[str]:

@@ -1,49 +1,97 @@
 """Why a layer cannot take a technique: the reasons that `analyze` prints."""
 
+from typing import Final
+
 from torch import nn
 
-from autocompress.analysis.layer_kind import CONVS
+from autocompress.analysis.layer_kind import CONVS, LayerKind, layer_kind
+
+COMPRESSIBLE: Final[tuple[type[nn.Module], ...]] = (
+    nn.Linear,
+    *CONVS,
+    nn.ConvTranspose1d,
+    nn.ConvTranspose2d,
+    nn.ConvTranspose3d,
+    nn.Embedding,
+    nn.LSTM,
+    nn.GRU,
+    nn.RNN,
+)
+_IN_WORDS: Final[dict[LayerKind, str]] = {
+    "transposed_conv": "transposed convolutions",
+    "recurrent": "recurrent layers",
+    "grouped_conv": "grouped and depthwise convolutions",
+    "depthwise": "grouped and depthwise convolutions",
+}
 
 
-def refusals_of(module: nn.Module, n_calls: int, *, tied_to: str, is_tied: bool) -> dict[str, str]:
+def refusals_of(
+    module: nn.Module, n_calls: int, *, tied_to: str, is_tied: bool, is_tie_source: bool = False
+) -> dict[str, str]:
     """Technique -> why this layer cannot take it; absent means it can.
 
     Args:
         module: A layer that owns parameters.
         n_calls: How often one forward pass calls it.
-        tied_to: Earlier layer that owns the same weight; empty if none.
+        tied_to: Earlier layer that owns the same weight; empty if none. What is chosen there
+            holds for both.
         is_tied: Whether any of its parameters is tied in another way.
+        is_tie_source: Whether a later layer is tied to this one's weight.
     """
-    is_tied = is_tied or bool(tied_to)
-    quantize = _why_not_quantize(module, n_calls, is_tied)
-    factorize = quantize or _why_not_factorize(module)
-    refusals = {"weight_bits": quantize, "activation_bits": quantize, "rank_ratio": factorize}
+    weight = _why_not_weight(module, n_calls)
+    if not weight and tied_to:
+        weight = f"its weight is tied to '{tied_to}': choose there"
+    elif not weight and is_tied:
+        weight = "its parameters are tied to another layer's"
+    alone = weight or ("its weight is tied to a later layer's" if is_tie_source else "")
+    refusals = {
+        "weight_bits": weight,
+        "activation_bits": weight or why_no_input_grid(layer_kind(module)),
+        "rank_ratio": alone or _why_not_factorize(module),
+        "sparsity": weight,
+        "shared_with": alone or _why_not_share(module),
+    }
     return {technique: reason for technique, reason in refusals.items() if reason}
 
 
-def _why_not_quantize(module: nn.Module, n_calls: int, is_tied: bool) -> str:
-    supported = (*CONVS, nn.Linear)
-    if not isinstance(module, supported):
-        return f"{type(module).__name__} layers are not quantized or factorized yet"
+def why_no_input_grid(kind: LayerKind) -> str:
+    """Why layers of a kind cannot take an integer input; empty if they can."""
+    if kind == "embedding":
+        return "an embedding takes indices, not numbers"
+    if kind in ("recurrent", "transposed_conv"):
+        return f"{_IN_WORDS[kind]} have no integer kernels here"
+    return ""
+
+
+def _why_not_weight(module: nn.Module, n_calls: int) -> str:
+    """Why the layer cannot compute with another weight than its own."""
+    kind = type(module).__name__
+    if not isinstance(module, COMPRESSIBLE):
+        return f"{kind} layers are not compressed"
     if nn.utils.parametrize.is_parametrized(module):
         return "its weight is parametrized (remove parametrizations first)"
-    if type(module) not in supported:
-        return f"{type(module).__name__} is a subclass of its own, whose forward is unknown"
+    if type(module) not in COMPRESSIBLE:
+        return f"{kind} is a subclass of its own, whose forward is unknown"
     if n_calls == 0:
         return "it is not called on the example input, or its weight is read past its forward"
-    if is_tied:
-        return "its parameters are tied to another layer's"
-    if not isinstance(module._parameters.get("weight"), nn.Parameter):
+    names = module._flat_weights_names if isinstance(module, nn.RNNBase) else ["weight"]
+    if not all(isinstance(module._parameters.get(name), nn.Parameter) for name in names):
         return "its weight is computed from other parameters (remove weight or spectral norm first)"
+    if isinstance(module, nn.Embedding) and module.max_norm is not None:
+        return f"its rows are rescaled as they are read (max_norm={module.max_norm:g})"
     return ""
 
 
 def _why_not_factorize(module: nn.Module) -> str:
-    if isinstance(module, CONVS):
-        if module.groups > 1:
-            return "grouped and depthwise convolutions have no low-rank form here"
-        if module.padding_mode != "zeros":
-            return f"padding_mode={module.padding_mode!r} is not supported by the factors"
-        if isinstance(module, nn.Conv3d) and set(module.kernel_size) != {1}:
-            return "Tucker-2 is implemented for 1-D and 2-D kernels"
+    kind = layer_kind(module)
+    if kind in _IN_WORDS:
+        return f"{_IN_WORDS[kind]} have no low-rank form here"
+    if isinstance(module, CONVS) and module.padding_mode != "zeros":
+        return f"padding_mode={module.padding_mode!r} is not supported by the factors"
     return ""
+
+
+def _why_not_share(module: nn.Module) -> str:
+    if isinstance(module, (nn.Linear, *CONVS)):
+        return ""
+    return "only linear layers and convolutions share weights across layers"

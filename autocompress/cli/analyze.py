@@ -47,6 +47,9 @@ def _as_json(profile: Any, built: Any) -> dict[str, Any]:
             for group in profile.groups
         ],
         "refused_groups": dict(profile.refused_groups),
+        "blocks": list(profile.blocks),
+        "refused_blocks": dict(profile.refused_blocks),
+        "methods": [dataclasses.asdict(method) for method in built.space.methods],
         "knobs": [{"name": knob.name, **dataclasses.asdict(knob)} for knob in built.space.knobs],
         "refused": [
             {"technique": kind, "target": target, "reason": reason}
@@ -70,11 +73,19 @@ def _print(profile: Any, built: Any) -> None:
         targets = refused.setdefault(("pruning_ratio", reason), [])
         if target not in targets:
             targets.append(target)
+    for target, reason in profile.refused_blocks.items():
+        targets = refused.setdefault(("drop_block", reason), [])
+        if target not in targets:
+            targets.append(target)
     if refused:
         console.print("[bold]No knob[/bold]")
     for (kind, reason), targets in refused.items():
         shown = ", ".join(targets[:4]) + (f" and {len(targets) - 4} more" if targets[4:] else "")
         console.print(f"  {kind} of {shown}: {reason}", markup=False, soft_wrap=True)
+
+
+def _level(level: float | str) -> str:
+    return (level or "-") if isinstance(level, str) else f"{level:g}"
 
 
 def _table(title: str, *columns: str) -> Any:
@@ -117,6 +128,6 @@ def _knob_table(knobs: Any) -> Any:
 
     table = _table(f"Knobs: {len(knobs)}", "technique", "target", "levels", "layers")
     for knob in knobs:
-        levels = " ".join(f"{level:g}" for level in knob.levels)
+        levels = " ".join(_level(level) for level in knob.levels)
         table.add_row(knob.kind, escape(knob.label), levels, str(len(knob.targets)))
     return table

@@ -6,12 +6,14 @@ entries of a codebook.
 
 import dataclasses
 import math
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float32]
+
+_CHUNK = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,10 @@ class QuantizedTensor:
     def dequantize(self) -> Floats:
         """The float32 tensor these codes stand for: one multiplication per value, so bit-exact."""
         return self.codes.astype(np.float32) * along(self.scale, self.axis, self.codes.ndim)
+
+    def transposed(self) -> "QuantizedTensor":
+        """The transpose of a matrix."""
+        return dataclasses.replace(self, codes=_transpose(self.codes), axis=1 - self.axis)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +74,10 @@ class GridTensor:
         values = steps.astype(np.float32) * self.scale[:, block]
         return np.ascontiguousarray(np.moveaxis(values.reshape(moved.shape), 0, self.axis))
 
+    def transposed(self) -> "GridTensor":
+        """The transpose of a matrix: its channels, and so its blocks, stay what they are."""
+        return dataclasses.replace(self, codes=_transpose(self.codes), axis=1 - self.axis)
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class CodebookTensor:
@@ -91,6 +101,10 @@ class CodebookTensor:
         """The float32 tensor: a look-up, then one multiplication per value."""
         return self.codebook[self.codes] * along(self.scale, self.axis, self.codes.ndim)
 
+    def transposed(self) -> "CodebookTensor":
+        """The transpose of a matrix."""
+        return dataclasses.replace(self, codes=_transpose(self.codes), axis=1 - self.axis)
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HashedTensor:
@@ -105,6 +119,7 @@ class HashedTensor:
         scale: Shape (C,) float32, not 0.
         axis: Dimension of the tensor that `scale` runs along.
         bits: Nominal bits per weight, 1-8: what `values` in float16 come to.
+        is_transposed: Whether positions are counted in the transpose of this matrix.
     """
 
     shape: tuple[int, ...]
@@ -113,29 +128,47 @@ class HashedTensor:
     scale: Floats
     axis: int
     bits: int
+    is_transposed: bool = False
 
     def dequantize(self) -> Floats:
         """The float32 tensor: a look-up, then one multiplication per value."""
-        index = buckets(math.prod(self.shape), len(self.values), self.seed).reshape(self.shape)
-        return self.values[index] * along(self.scale, self.axis, len(self.shape))
+        flat = np.empty(math.prod(self.shape), np.float32)
+        for start in range(0, flat.size, _CHUNK):  # hashing takes 8 bytes a weight, several times
+            part = flat[start : start + _CHUNK]
+            part[:] = self.values[buckets(part.size, len(self.values), self.seed, start)]
+        shape = self.shape[::-1] if self.is_transposed else self.shape
+        values = _transpose(flat.reshape(shape)) if self.is_transposed else flat.reshape(shape)
+        return values * along(self.scale, self.axis, len(self.shape))
+
+    def transposed(self) -> "HashedTensor":
+        """The transpose of a matrix; its positions are still counted in the original."""
+        return dataclasses.replace(
+            self,
+            shape=self.shape[::-1],
+            axis=1 - self.axis,
+            is_transposed=not self.is_transposed,
+        )
 
 
 StoredWeight: TypeAlias = QuantizedTensor | GridTensor | CodebookTensor | HashedTensor
 
 
-def buckets(n_weights: int, n_buckets: int, seed: int) -> NDArray[np.int64]:
+def buckets(n_weights: int, n_buckets: int, seed: int, start: int = 0) -> NDArray[np.int64]:
     """Bucket of each position, by the finaliser of SplitMix64 (Steele et al. 2014).
 
     Args:
         n_weights: Number of positions, in C order of the tensor.
         n_buckets: K >= 1.
         seed: In [0, 2**32).
+        start: First position.
 
     Returns:
         Shape (n_weights,), in [0, n_buckets).
     """
     with np.errstate(over="ignore"):  # arithmetic modulo 2**64 is the point
-        z = np.arange(1, n_weights + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        z = np.arange(start + 1, start + n_weights + 1, dtype=np.uint64) * np.uint64(
+            0x9E3779B97F4A7C15
+        )
         z += np.uint64(seed) * np.uint64(0xD1B54A32D192ED03)
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -143,8 +176,12 @@ def buckets(n_weights: int, n_buckets: int, seed: int) -> NDArray[np.int64]:
     return (z % np.uint64(n_buckets)).astype(np.int64)
 
 
-def along(scale: Floats, axis: int, n_dims: int) -> Floats:
-    """`scale`, shape (C,), shaped to broadcast along dimension `axis` of `n_dims`."""
+def _transpose(matrix: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(matrix.T)
+
+
+def along(scale: NDArray[Any], axis: int, n_dims: int) -> NDArray[Any]:
+    """`scale`, one number a channel, shaped to broadcast along dimension `axis` of `n_dims`."""
     return scale.reshape([-1 if dim == axis else 1 for dim in range(n_dims)])
 
 

@@ -1,263 +1,177 @@
-"""Quantization with learned steps: integer grids for weights and layer inputs, trained through.
+"""Put the layers of a model on grids, and freeze them into what is stored."""
 
-Dimension key: `C` output channels, `n` weights of one channel.
-"""
+import dataclasses
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
-from torch.nn import functional as F
 
-from autocompress.compress.codes import ActivationRange, QuantizedTensor
-
-ACTIVATION_MAX = 255  # unsigned: signed 8-bit inputs run slower than floats on x86 kernels
-_STEP_FLOOR = 1e-8  # keeps a learned step from reaching 0, where the grid would vanish
-_STEP_CANDIDATES = 80
-
-
-def code_limits(bits: int) -> tuple[int, int]:
-    """Smallest and largest integer of a signed grid.
-
-    At 8 bits the grid is symmetric, so that folding a negative batch-norm scale into it (which
-    flips all signs) stays inside int8.
-
-    >>> code_limits(2), code_limits(8)
-    ((-2, 1), (-127, 127))
-    """
-    return (-127, 127) if bits == 8 else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-
-
-def best_steps(weight: Tensor, bits: int) -> Tensor:
-    """Step per channel with the least squared rounding error, by a search over a grid of steps.
-
-    Args:
-        weight: Shape (C, ...).
-        bits: 2-8.
-
-    Returns:
-        Steps of shape (C,), positive.
-    """
-    low, high = code_limits(bits)
-    rows = weight.detach().flatten(1).float()  # (C, n)
-    widest = rows.abs().amax(dim=1).clamp_min(_STEP_FLOOR) / max(high, 1)
-    best = widest.clone()
-    best_error = torch.full_like(widest, float("inf"))
-    for share in torch.linspace(1.0 / _STEP_CANDIDATES, 1.0, _STEP_CANDIDATES):
-        step = widest * share
-        rounded = (rows / step[:, None]).round().clamp(low, high) * step[:, None]
-        error = (rounded - rows).square().sum(dim=1)
-        is_better = error < best_error
-        best = torch.where(is_better, step, best)
-        best_error = torch.where(is_better, error, best_error)
-    return best.clamp_min(_STEP_FLOOR)
+from autocompress.analysis.layer_kind import layer_kind
+from autocompress.analysis.refusals import why_no_input_grid
+from autocompress.compress.codes import ActivationRange, StoredWeight
+from autocompress.compress.compressed_layers import (
+    channel_axis,
+    is_compressed,
+    mask_of,
+    quantizer_of,
+    restore_layer_,
+    set_mask_,
+    set_quantizer_,
+    weight_parameters,
+)
+from autocompress.compress.input_quantizer import InputQuantizer
+from autocompress.compress.quantizers.table import (
+    find_quantizer,
+    parse_granularity,
+    why_not_quantize,
+)
+from autocompress.plan import FULL_BITS, LayerPlan
 
 
-class _RoundToGrid(torch.autograd.Function):
-    """x -> (clamp(round(x / step + zero)) - zero) * step, with LSQ's gradients (Esser et al. 2020).
+def quantize_(model: nn.Module, name: str, plan: LayerPlan) -> tuple[str, ...]:
+    """Put a layer, or all factors it was split into, on grids, in place.
 
-    The gradient reaches `x` where it is inside the grid, and `step` everywhere.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: FunctionCtx, x: Tensor, step: Tensor, zero: int, low: int, high: int, scale: float
-    ) -> Tensor:
-        ratio = x / step
-        codes = ratio.round().clamp_(low - zero, high - zero)
-        ctx.save_for_backward(ratio, codes, step)
-        ctx.limits = (low - zero, high - zero, scale)  # type: ignore[attr-defined]
-        return codes * step
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        ratio, codes, step = ctx.saved_tensors  # type: ignore[attr-defined]
-        low, high, scale = ctx.limits  # type: ignore[attr-defined]
-        is_inside = (ratio >= low) & (ratio <= high)
-        grad_x = grad * is_inside if ctx.needs_input_grad[0] else None  # type: ignore[attr-defined]
-        per_value = torch.where(is_inside, codes - ratio, codes) * grad
-        grad_step = per_value.sum_to_size(step.shape) * scale
-        return grad_x, grad_step, None, None, None, None
-
-
-class WeightQuantizer(nn.Module):
-    """Learned step per output channel.
-
-    Args:
-        weight: The weight to start from, shape (C, ...).
-        bits: 2-8.
-    """
-
-    step: nn.Parameter
-
-    def __init__(self, weight: Tensor, bits: int) -> None:
-        super().__init__()
-        self.bits = bits
-        self.step = nn.Parameter(best_steps(weight, bits))
-
-    def _steps(self, weight: Tensor) -> Tensor:
-        """Positive steps, shaped to broadcast over `weight`."""
-        return self.step.abs().clamp_min(_STEP_FLOOR).reshape(-1, *[1] * (weight.ndim - 1))
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """Weight on the grid, same shape."""
-        low, high = code_limits(self.bits)
-        grad_scale = (weight[0].numel() * high) ** -0.5
-        rounded: Tensor = _RoundToGrid.apply(weight, self._steps(weight), 0, low, high, grad_scale)
-        return rounded
-
-    def freeze(self, weight: Tensor) -> QuantizedTensor:
-        """Integer codes and scales of the weight as it is now."""
-        low, high = code_limits(self.bits)
-        with torch.no_grad():
-            codes = (weight / self._steps(weight)).round().clamp(low, high)
-            scale = self.step.abs().clamp_min(_STEP_FLOOR)
-        return QuantizedTensor(
-            codes=codes.to(torch.int8).cpu().numpy(),
-            scale=scale.float().cpu().numpy(),
-            axis=0,
-            bits=self.bits,
-        )
-
-
-class InputQuantizer(nn.Module):
-    """Unsigned 8-bit grid of a layer's input: range observed first, step learned afterwards."""
-
-    step: nn.Parameter
-    zero_point: Tensor
-    low: Tensor
-    high: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.is_observing = True
-        self.step = nn.Parameter(torch.tensor(1.0))
-        self.register_buffer("zero_point", torch.tensor(0))
-        self.register_buffer("low", torch.tensor(0.0))
-        self.register_buffer("high", torch.tensor(0.0))
-
-    def reset(self) -> None:
-        """Forget the range and start observing."""
-        self.is_observing = True
-        self.low.zero_()
-        self.high.zero_()
-
-    def settle(self) -> None:
-        """Stop observing and lay the grid over the observed range; 0.0 falls on an integer."""
-        self.is_observing = False
-        low, high = float(self.low), float(self.high)
-        step = max(high - low, 1e-6) / ACTIVATION_MAX
-        with torch.no_grad():
-            self.step.fill_(step)
-            self.zero_point.fill_(min(ACTIVATION_MAX, max(0, round(-low / step))))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Input on the grid, same shape; unchanged while observing."""
-        if self.is_observing:
-            with torch.no_grad():
-                low, high = torch.aminmax(x.detach().float())
-                self.low.copy_(torch.minimum(self.low, low))
-                self.high.copy_(torch.maximum(self.high, high))
-            return x
-        step = self.step.abs().clamp_min(_STEP_FLOOR)
-        grad_scale = (x[0].numel() * ACTIVATION_MAX) ** -0.5
-        zero = int(self.zero_point)
-        rounded: Tensor = _RoundToGrid.apply(x, step, zero, 0, ACTIVATION_MAX, grad_scale)
-        return rounded
-
-    def freeze(self) -> ActivationRange:
-        """The grid as it is now; it must have been settled."""
-        assert not self.is_observing, "settle the grid before freezing it"
-        step = float(self.step.detach().abs().clamp_min(_STEP_FLOOR))
-        return ActivationRange(scale=step, zero_point=int(self.zero_point))
-
-
-class QuantizedLinear(nn.Linear):
-    """A Linear that computes with its weight, and its input if asked, on integer grids."""
-
-    weight_quantizer: WeightQuantizer
-    input_quantizer: nn.Module
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(..., I) -> (..., O)."""
-        return F.linear(self.input_quantizer(input), self.weight_quantizer(self.weight), self.bias)
-
-
-class _QuantizedConv:
-    """A convolution that computes with its weight, and its input if asked, on integer grids."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(N, I, ...) -> (N, O, ...)."""
-        conv: nn.Conv2d = self  # type: ignore[assignment]
-        x, weight = conv.input_quantizer(input), conv.weight_quantizer(conv.weight)  # type: ignore[operator]
-        return conv._conv_forward(x, weight, conv.bias)
-
-
-class QuantizedConv1d(_QuantizedConv, nn.Conv1d):
-    """Conv1d on integer grids."""
-
-
-class QuantizedConv2d(_QuantizedConv, nn.Conv2d):
-    """Conv2d on integer grids."""
-
-
-class QuantizedConv3d(_QuantizedConv, nn.Conv3d):
-    """Conv3d on integer grids."""
-
-
-QUANTIZED: dict[type[nn.Module], type[nn.Module]] = {
-    nn.Linear: QuantizedLinear,
-    nn.Conv1d: QuantizedConv1d,
-    nn.Conv2d: QuantizedConv2d,
-    nn.Conv3d: QuantizedConv3d,
-}
-_PLAIN = {quantized: plain for plain, quantized in QUANTIZED.items()}
-
-
-def quantize_(model: nn.Module, name: str, weight_bits: int, activation_bits: int) -> None:
-    """Put a layer, or all factors it was split into, on integer grids, in place.
-
-    Input grids start out observing: run calibration data through the model, then `settle` them
-    (`train.recalibrate` does).
+    A weight that several layers own gets one quantizer, which all of them compute with; the first
+    that is quantized decides. Masks stay. Input grids start out observing: run calibration data
+    through the model, then `settle` them (`train.recalibrate` does).
 
     Args:
         model: Changed.
-        name: Qualified name of a Conv1d/2d/3d or Linear layer, or of the factors in its place.
-        weight_bits: 2-8.
-        activation_bits: 8, or 32 for a float input.
-    """
-    for layer in list(model.get_submodule(name).modules()):
-        if type(layer) in QUANTIZED:
-            weight = layer.weight
-            assert isinstance(weight, Tensor)
-            layer.weight_quantizer = WeightQuantizer(weight, weight_bits)
-            layer.input_quantizer = InputQuantizer() if activation_bits == 8 else nn.Identity()
-            # The class changes and the parameters stay the same objects, so that optimizer
-            # state, hooks and shared references keep pointing at the right thing.
-            layer.__class__ = QUANTIZED[type(layer)]
-
-
-def freeze_(model: nn.Module) -> tuple[dict[str, QuantizedTensor], dict[str, ActivationRange]]:
-    """Turn quantized layers back into plain ones that hold exactly dequantized weights, in place.
-
-    Args:
-        model: Changed: its quantized layers become plain float layers.
+        name: Qualified name of a layer in `COMPRESSED`, or of the factors in its place.
+        plan: What to do; of interest are `weight_bits`, `quantizer`, `granularity` and
+            `activation_bits`.
 
     Returns:
-        Layer name -> codes of its weight, and layer name -> grid of its input.
+        What was done otherwise than asked, or not at all, and why: one line each.
     """
-    weights: dict[str, QuantizedTensor] = {}
+    if not plan.is_quantized:
+        return ()
+    notes = []
+    for path, layer in list(model.get_submodule(name).named_modules(prefix=name)):
+        for parameter in weight_parameters(layer):
+            notes.append(_quantize_weight_(model, path, layer, parameter, plan))
+        if weight_parameters(layer) and plan.activation_bits < FULL_BITS:
+            notes.append(_quantize_input_(path, layer, plan))
+    return tuple(note for note in notes if note)
+
+
+def _quantize_weight_(
+    model: nn.Module, path: str, layer: nn.Module, parameter: str, plan: LayerPlan
+) -> str:
+    """Quantize one parameter wherever it is used; why otherwise than asked, or ""."""
+    owners = list(_owners(model, layer.get_parameter(parameter)))
+    where = path if parameter == "weight" else f"{path}.{parameter}"
+    stranger = next((o for o, p in owners if p not in weight_parameters(o)), None)
+    if stranger is not None:
+        return (
+            f"weight_bits={plan.weight_bits:g} of '{where}' skipped: "
+            f"a {type(stranger).__name__}, which cannot take it, owns the same weight"
+        )
+    existing = quantizer_of(layer, parameter)
+    if existing is not None:
+        wanted = (plan.weight_bits, parse_granularity(plan.granularity))
+        is_wanted = type(existing) is find_quantizer(plan.quantizer).make
+        if is_wanted and (existing.bits, existing.blocks.granularity) == wanted:
+            return ""
+        return (
+            f"weight_bits={plan.weight_bits:g} of '{where}' skipped: its weight is that of a "
+            f"layer that is quantized to {existing.bits:g} bits already"
+        )
+    mask = mask_of(layer, parameter)
+    applied, note = _applicable(layer, parameter, plan, where, has_mask=mask is not None)
+    quantizer = find_quantizer(applied.quantizer).make(
+        layer.get_parameter(parameter),
+        applied.weight_bits,
+        parse_granularity(applied.granularity),
+        channel_axis(layer),
+        mask,
+    )
+    for owner, name in owners:
+        if mask is not None:
+            set_mask_(owner, mask, name)
+        set_quantizer_(owner, quantizer, name)
+    return note
+
+
+def _applicable(
+    layer: nn.Module, parameter: str, plan: LayerPlan, where: str, *, has_mask: bool
+) -> tuple[LayerPlan, str]:
+    """The plan if the weight can take it, else a uniform one and why."""
+    shape = tuple(layer.get_parameter(parameter).shape)
+    bits, kind = plan.weight_bits, layer_kind(layer)
+    why = why_not_quantize(plan.quantizer, plan.granularity, bits, kind, shape)
+    if not why and has_mask and not find_quantizer(plan.quantizer).takes_masks:
+        why = f"{plan.quantizer} cannot keep single weights at 0"
+    if not why:
+        return plan, ""
+    fallback = dataclasses.replace(plan, quantizer="uniform", granularity="channel")
+    asked = f"quantizer={plan.quantizer}, granularity={plan.granularity}"
+    return fallback, f"{asked} of '{where}' skipped: {why}; it is uniform per channel instead"
+
+
+def _owners(model: nn.Module, weight: Tensor) -> Iterator[tuple[nn.Module, str]]:
+    """Every layer that has this very parameter, and the name it has there."""
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            if parameter is weight:
+                yield module, name
+
+
+def _quantize_input_(path: str, layer: nn.Module, plan: LayerPlan) -> str:
+    """Give a layer an input grid; why not, or ""."""
+    why = why_no_input_grid(layer_kind(layer))
+    if not why and quantizer_of(layer) is None:
+        why = "its weight stays float, and integer kernels need both operands"
+    if why:
+        return f"activation_bits={plan.activation_bits} of '{path}' skipped: {why}"
+    layer.add_module("input_quantizer", InputQuantizer())
+    return ""
+
+
+def freeze_(model: nn.Module) -> tuple[dict[str, StoredWeight], dict[str, ActivationRange]]:
+    """Turn compressed layers back into plain ones that hold what is stored, in place.
+
+    Quantized weights become exactly what their stored form stands for; weights with only a mask
+    are multiplied by it.
+
+    Args:
+        model: Changed: its compressed layers become plain float layers.
+
+    Returns:
+        What each quantized weight is stored as, by layer name, or by parameter name where a
+        parameter is not called `weight`; layers that own the same weight share one entry's value.
+        And layer name -> grid of its input.
+    """
+    weights: dict[str, StoredWeight] = {}
     activations: dict[str, ActivationRange] = {}
-    for name, layer in model.named_modules():
-        if type(layer) not in _PLAIN:
+    stored_by_id: dict[int, StoredWeight] = {}
+    for name, layer in list(model.named_modules()):
+        if not is_compressed(layer):
             continue
-        quantizer, weight, grid = layer.weight_quantizer, layer.weight, layer.input_quantizer
-        assert isinstance(quantizer, WeightQuantizer)
-        assert isinstance(weight, Tensor)
-        weights[name] = quantizer.freeze(weight)
-        with torch.no_grad():
-            weight.copy_(torch.from_numpy(weights[name].dequantize()))
+        for parameter in weight_parameters(layer):
+            stored = _freeze_weight_(layer, parameter, stored_by_id)
+            if stored is not None:
+                weights[name if parameter == "weight" else f"{name}.{parameter}"] = stored
+        grid = layer._modules.get("input_quantizer")
         if isinstance(grid, InputQuantizer):
             activations[name] = grid.freeze()
-        del layer.weight_quantizer, layer.input_quantizer
-        layer.__class__ = _PLAIN[type(layer)]
+        restore_layer_(layer)
     return weights, activations
+
+
+def _freeze_weight_(
+    layer: nn.Module, parameter: str, stored_by_id: dict[int, StoredWeight]
+) -> StoredWeight | None:
+    """Write what is stored into the parameter; a parameter seen before is left as it is."""
+    weight = layer.get_parameter(parameter)
+    if id(weight) in stored_by_id:
+        return stored_by_id[id(weight)]
+    mask, quantizer = mask_of(layer, parameter), quantizer_of(layer, parameter)
+    with torch.no_grad():
+        if quantizer is None:
+            if mask is not None:
+                weight.mul_(mask)
+            return None
+        stored = stored_by_id[id(weight)] = quantizer.freeze(weight, mask)
+        weight.copy_(torch.from_numpy(stored.dequantize()))
+    return stored

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from autocompress.atomic_file import write_atomically
-from autocompress.compress.quantize import InputQuantizer
+from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.errors import InputError, first_line
 from autocompress.plan import CompressionPlan
 

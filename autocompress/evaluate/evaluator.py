@@ -5,37 +5,38 @@ import dataclasses
 import logging
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from autocompress.analysis.macs import count_macs
 from autocompress.analysis.profile import ModelProfile, profile_model
-from autocompress.compress.importance import NEEDS_GRADIENTS, Gradients, find_criterion
-from autocompress.compress.pipeline import Candidate, PruningPolicy, apply_plan
-from autocompress.compress.quantize import InputQuantizer, WeightQuantizer
+from autocompress.compress.importance.table import find_criterion
+from autocompress.compress.input_quantizer import InputQuantizer
+from autocompress.compress.pipeline import Candidate, Construction, PruningPolicy, apply_plan
+from autocompress.compress.quantizers.base import WeightQuantizer
 from autocompress.errors import InputError
 from autocompress.evaluate.candidate_file import load_candidate_, save_candidate
 from autocompress.evaluate.deploy import deploy
-from autocompress.evaluate.proxy import tune_
-from autocompress.evaluate.scoring import predict, score
+from autocompress.evaluate.evidence import EvidenceCollector, removes_weights
+from autocompress.evaluate.latency_scale import LatencyScale
+from autocompress.evaluate.proxy import Tuner
+from autocompress.evaluate.scoring import score
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.packing.packed import write_packed
 from autocompress.plan import CompressionPlan
-from autocompress.runtime.latency import measure_latency
-from autocompress.runtime.latency_cache import Latency, LatencyCache
+from autocompress.runtime.latency_cache import Latency
 from autocompress.runtime.onnx_export import ExportedGraph
-from autocompress.runtime.structure import structure_digest
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.prepare import PreparedTask
-from autocompress.train.loop import Recipe, Teacher
 from autocompress.train.precision import fastest_precision, find_device, to_fast_layout_
+from autocompress.train.recipe import Recipe, check_recipe
+from autocompress.train.teachers import Teacher, make_teacher, outputs_on
 
 _logger = logging.getLogger(__name__)
-_GRADIENT_BATCHES = 8
 OnStage = Callable[[str, float], None]
 
 
@@ -49,7 +50,8 @@ class EvaluationSettings:
         runtime_threads: Threads of the runtime whose latency is measured.
         proxy_epochs: Passes over the training data; None takes the task's.
         learning_rate: Peak learning rate of the fine-tune; None takes the task's.
-        policy: How channels are chosen.
+        policy: How channels and weights are chosen.
+        recipe: Fields of `train.recipe.Recipe` that differ from its defaults.
         has_latency: Whether latency is measured.
         device: Where to train, such as `cpu` or `cuda:0`.
     """
@@ -59,6 +61,7 @@ class EvaluationSettings:
     proxy_epochs: float | None = None
     learning_rate: float | None = None
     policy: PruningPolicy = dataclasses.field(default_factory=PruningPolicy)
+    recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     has_latency: bool = True
     device: str = "cpu"
 
@@ -71,7 +74,8 @@ class Evaluator:
         settings: How to tune and measure.
 
     Raises:
-        InputError: If the device does not exist or the importance criterion is unknown.
+        InputError: If the device does not exist, the importance criterion is unknown, or the recipe
+            asks for something that it or the task cannot give.
     """
 
     def __init__(self, prepared: PreparedTask, settings: EvaluationSettings) -> None:
@@ -83,26 +87,22 @@ class Evaluator:
         self.precision = fastest_precision(self.device)
         self.model = copy.deepcopy(prepared.task.model).eval()
         self.profile: ModelProfile = profile_model(self.model, self.example_inputs)
+        self.recipe = _recipe(prepared, settings)
+        self._evidence = EvidenceCollector(
+            self.model,
+            prepared,
+            settings.policy.criterion,
+            is_rewound=self.recipe.rewind,
+        )
         self._teacher: Teacher | None = None
-        self._gradients: Gradients | None = None
         self._baseline: ExportedGraph | None = None
-        self._baseline_latency: Latency | None = None
+        self._scale: LatencyScale | None = None
+        check_recipe(self.recipe, prepared)
 
     @property
     def example_inputs(self) -> Inputs:
         """Inputs of two training examples."""
         return self.prepared.example_inputs
-
-    @property
-    def recipe(self) -> Recipe:
-        """The brief fine-tune behind a trial."""
-        task, settings = self.prepared.task, self.settings
-        return Recipe(
-            epochs=settings.proxy_epochs or task.proxy_epochs,
-            learning_rate=settings.learning_rate or task.learning_rate,
-            batch_size=task.batch_size,
-            distill=task.distill,
-        )
 
     def evaluate(
         self,
@@ -130,24 +130,12 @@ class Evaluator:
         start = time.perf_counter()
         tell = on_stage or (lambda stage, share: None)
         tell("build", 0.0)
-        candidate = self.build(plan)
-        model = to_fast_layout_(candidate.model, self.device)
-        images_per_s = None
-        if plan != CompressionPlan():
-            images_per_s = tune_(
-                model,
-                self.prepared,
-                self.teacher(),
-                self.recipe,
-                fidelity=fidelity,
-                seed=seed,
-                device=self.device,
-                precision=self.precision,
-                on_step=lambda step, n_steps: tell("tune", step / n_steps),
-            ).images_per_s
+        candidate, images_per_s = self._tuned(plan, fidelity, seed, tell)
+        model = candidate.model
         tell("score", 0.0)
         val = self.prepared.val
-        accuracy, loss = score(self.prepared.task, predict(model, val, self.device), val.targets)
+        outputs = outputs_on(model.eval(), val, self.device, "fp32")
+        accuracy, loss = score(self.prepared.task, outputs, val.targets)
         tell("export", 0.0)
         model = model.to("cpu")
         exported = deploy(model, self.prepared)
@@ -168,7 +156,11 @@ class Evaluator:
             n_params=_count_parameters(model),
             seconds=time.perf_counter() - start,
             train_images_per_s=images_per_s,
-            skipped=(*candidate.skipped, *map(_not_in_graph, exported.unmatched)),
+            skipped=(
+                *candidate.skipped,
+                *map(_not_in_graph, exported.unmatched),
+                *map(_not_integer, exported.not_integer),
+            ),
         )
 
     def build(self, plan: CompressionPlan) -> Candidate:
@@ -183,8 +175,42 @@ class Evaluator:
             self.profile.groups,
             self.example_inputs,
             self.settings.policy,
-            self.gradients() if self.settings.policy.criterion in NEEDS_GRADIENTS else None,
+            self._evidence.for_plan(plan),
         )
+
+    def _tuned(
+        self, plan: CompressionPlan, fidelity: Fidelity, seed: int, tell: OnStage
+    ) -> tuple[Candidate, float | None]:
+        """A candidate as a fidelity promises it, and the images per second of its training."""
+        if plan == CompressionPlan():
+            candidate = self.build(plan)
+            to_fast_layout_(candidate.model, self.device)
+            return candidate, None
+        n_steps = self.recipe.prune_steps if removes_weights(plan) else 0
+        construction = Construction(
+            self.model,
+            plan,
+            self.profile.groups,
+            self.example_inputs,
+            self.settings.policy,
+            self._evidence.for_plan(plan),
+            max(1, n_steps),
+        )
+        tuner = Tuner(
+            prepared=self.prepared,
+            teacher=self.teacher(),
+            recipe=self.recipe,
+            device=self.device,
+            precision=self.precision,
+        )
+        candidate, cost = tuner.make(
+            construction,
+            fidelity=fidelity,
+            seed=seed,
+            n_steps=n_steps,
+            on_share=lambda share: tell("tune", share),
+        )
+        return candidate, cost.images_per_s
 
     def rebuild(self, plan: CompressionPlan, weights: Path) -> nn.Module:
         """Build a plan's candidate and load the tuned weights that `evaluate` kept.
@@ -197,35 +223,16 @@ class Evaluator:
         return model
 
     def teacher(self) -> Teacher:
-        """The base model, with its outputs on the training data if no augmentation changes it."""
+        """What candidates learn from: the task's teacher, or the base model; made once."""
         if self._teacher is None:
-            model = to_fast_layout_(copy.deepcopy(self.model), self.device).requires_grad_(False)
-            needs_outputs = self.prepared.task.augment is None and self.recipe.distill != "none"
-            cached = (
-                predict(model, self.prepared.train, self.device, self.precision)
-                if needs_outputs
-                else None
+            self._teacher = make_teacher(
+                self.prepared,
+                self.model,
+                self.recipe,
+                device=self.device,
+                precision=self.precision,
             )
-            self._teacher = Teacher(model=model, cached=cached)
         return self._teacher
-
-    def gradients(self) -> Gradients:
-        """Mean gradient of the task's loss at the base model, over a few batches of train."""
-        if self._gradients is None:
-            model = copy.deepcopy(self.model).requires_grad_(True)
-            batches = self._gradient_batches()
-            for inputs, targets in batches:
-                loss = self.prepared.task.loss(model(*inputs), targets)
-                (loss / len(batches)).backward()
-            self._gradients = {
-                name: p.grad for name, p in model.named_parameters() if p.grad is not None
-            }
-        return self._gradients
-
-    def _gradient_batches(self) -> list[tuple[Inputs, torch.Tensor]]:
-        order = torch.randperm(len(self.prepared.train), generator=torch.Generator().manual_seed(0))
-        batches = order.split(self.prepared.task.batch_size)[:_GRADIENT_BATCHES]
-        return [self.prepared.train.batch(indices) for indices in batches]
 
     def baseline_graph(self) -> ExportedGraph:
         """The untouched model as the runtime runs it; exported once."""
@@ -234,47 +241,32 @@ class Evaluator:
         return self._baseline
 
     def latency(self, exported: ExportedGraph, *, fresh: bool = False) -> Latency:
-        """Time a candidate's graph against the baseline's, on the scale of one baseline figure.
-
-        A machine is faster at one time than at another, so milliseconds taken at different times
-        do not compare; ratios to a baseline timed in between do. All milliseconds here are such a
-        ratio times one and the same figure of the baseline.
-
-        Args:
-            exported: What to time.
-            fresh: Measure anew; otherwise a structure that this machine has timed is not timed
-                again, so that equal structures have equal figures and searches can be repeated.
-        """
-        if self._baseline_latency is None or fresh:
-            self._baseline_latency = self._measure_latency(self.baseline_graph(), fresh)
-        reference_ms = self._baseline_latency.median_ms
-        if structure_digest(exported.model) == structure_digest(self.baseline_graph().model):
-            ratio, measured = 1.0, self._baseline_latency
-        else:
-            measured = self._measure_latency(exported, fresh)
-            ratio = measured.ratio
-        return dataclasses.replace(
-            measured,
-            median_ms=ratio * reference_ms,
-            spread_ms=measured.spread_ms * reference_ms / measured.baseline_median_ms,
-            baseline_median_ms=reference_ms,
-            ratio=ratio,
-        )
-
-    def _measure_latency(self, exported: ExportedGraph, fresh: bool) -> Latency:
-        example = tuple(np.ascontiguousarray(t[:1].numpy()) for t in self.example_inputs)
-        return measure_latency(
-            exported.model,
-            self.baseline_graph().model,
-            example,
-            threads=self.settings.runtime_threads,
-            cache=LatencyCache(),
-            fresh=fresh,
-        )
+        """Time a candidate's graph; see `LatencyScale.measure`."""
+        if self._scale is None:
+            self._scale = LatencyScale(
+                self.baseline_graph(), self.example_inputs, threads=self.settings.runtime_threads
+            )
+        return self._scale.measure(exported, fresh=fresh)
 
 
 def _not_in_graph(layer: str) -> str:
     return f"weight_bits of {layer!r} not stored: its weight was not found in the exported graph"
+
+
+def _not_integer(layer: str) -> str:
+    return f"activation_bits of {layer!r} not used: its weight is no int8 grid, so it stays float"
+
+
+def _recipe(prepared: PreparedTask, settings: EvaluationSettings) -> Recipe:
+    """The brief fine-tune behind a trial."""
+    task = prepared.task
+    return Recipe(
+        epochs=settings.proxy_epochs or task.proxy_epochs,
+        learning_rate=settings.learning_rate or task.learning_rate,
+        batch_size=task.batch_size,
+        distill=task.distill,
+        **settings.recipe,
+    )
 
 
 def _keep(path: Path, model: nn.Module, plan: CompressionPlan) -> None:

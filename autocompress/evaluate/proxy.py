@@ -1,82 +1,132 @@
-"""The proxy: re-estimate statistics, tune briefly, re-estimate again."""
+"""The proxy: build a candidate step by step, re-estimate statistics, tune briefly."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 
+from autocompress.compress.error_compensation import compensate_
+from autocompress.compress.pipeline import Candidate, Construction
+from autocompress.evaluate.evidence import mean_gradients
 from autocompress.measurement import Fidelity
+from autocompress.tasks.base import Inputs
 from autocompress.tasks.prepare import PreparedTask
-from autocompress.train.loop import Recipe, Teacher, Throughput, finetune_
-from autocompress.train.precision import Precision
+from autocompress.train.loop import Throughput, finetune_
+from autocompress.train.precision import Precision, to_fast_layout_
 from autocompress.train.recalibrate import calibration_batches, recalibrate_
+from autocompress.train.recipe import Recipe
+from autocompress.train.teachers import Teacher
 
 _CALIBRATION_BATCHES = 8
 _LEAST_CALIBRATION_BATCH = 32  # statistics of fewer examples are noise
+OnShare = Callable[[float], None]
 
 
-def tune_(
-    model: nn.Module,
-    prepared: PreparedTask,
-    teacher: Teacher,
-    recipe: Recipe,
-    *,
-    fidelity: Fidelity,
-    seed: int,
-    device: torch.device,
-    precision: Precision,
-    on_step: Callable[[int, int], None] | None = None,
-) -> Throughput:
-    """Bring a freshly built candidate to what a fidelity promises, in place.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tuner:
+    """How every candidate of a run is tuned.
 
-    Batch-norm statistics and input grids are re-estimated on training data first (fidelity 0 stops
-    there); after the fine-tune batch-norm statistics once more, because those gathered while the
-    weights moved lag behind them.
-
-    Args:
-        model: Changed; on `device`, left in eval mode.
+    Attributes:
         prepared: The task.
         teacher: What to distill from.
-        recipe: The brief fine-tune.
-        fidelity: 0 for statistics only, 1 for the fine-tune.
-        seed: Decides batches and augmentation.
+        recipe: The brief fine-tune, and what happens between the steps of building.
         device: Where to train.
         precision: Format of convolutions and matrix products.
-        on_step: Called with (step, n_steps) after each training step.
-
-    Returns:
-        What tuning cost; no images at fidelity 0.
-
-    Raises:
-        TrialError: If the loss stops being a finite number.
     """
-    _recalibrate(model, prepared, recipe, seed, device, grids=True)
-    if fidelity == 0:
-        return Throughput(n_images=0, seconds=0.0)
-    throughput = finetune_(
-        model,
-        prepared,
-        teacher,
-        recipe,
-        seed=seed,
-        device=device,
-        precision=precision,
-        on_step=on_step,
-    )
-    _recalibrate(model, prepared, recipe, seed, device, grids=False)
-    return throughput
 
+    prepared: PreparedTask
+    teacher: Teacher
+    recipe: Recipe
+    device: torch.device
+    precision: Precision
 
-def _recalibrate(
-    model: nn.Module,
-    prepared: PreparedTask,
-    recipe: Recipe,
-    seed: int,
-    device: torch.device,
-    *,
-    grids: bool,
-) -> None:
-    batch_size = max(_LEAST_CALIBRATION_BATCH, recipe.batch_size)
-    batches = calibration_batches(prepared, batch_size, _CALIBRATION_BATCHES, seed)
-    on_device = (tuple(tensor.to(device) for tensor in inputs) for inputs in batches)
-    recalibrate_(model, on_device, grids=grids)
+    def make(
+        self,
+        construction: Construction,
+        *,
+        fidelity: Fidelity,
+        seed: int,
+        n_steps: int,
+        on_share: OnShare = lambda share: None,
+    ) -> tuple[Candidate, Throughput]:
+        """Build a candidate and bring it to what a fidelity promises.
+
+        Batch-norm statistics and input grids are re-estimated on training data when it is built
+        (fidelity 0 stops there); after the fine-tune batch-norm statistics once more, because those
+        gathered while the weights moved lag behind them. With several steps of pruning, or a
+        penalty that prepares it, the epochs are shared out evenly between the phases; the penalty
+        holds until the last step.
+
+        Args:
+            construction: The candidate, not pruned yet.
+            fidelity: 0 for statistics only, 1 for the fine-tune.
+            seed: Decides batches and augmentation.
+            n_steps: Steps of pruning the construction was made for; 0 if there is nothing to prune.
+            on_share: Called with the share of the fine-tune that is done.
+
+        Returns:
+            The candidate, its model on `device` in eval mode, and what tuning cost.
+
+        Raises:
+            TrialError: If the candidate does not run, or the loss stops being a finite number.
+        """
+        has_penalty = self.recipe.penalty != "none" and n_steps > 0
+        n_phases = max(1, n_steps) + has_penalty
+        last = dataclasses.replace(
+            self.recipe, penalty="none", epochs=self.recipe.epochs / n_phases
+        )
+        before = dataclasses.replace(last, penalty=self.recipe.penalty)
+        costs: list[Throughput] = []
+
+        def phase(model: nn.Module, recipe: Recipe) -> None:
+            done = len(costs)
+            if fidelity == 0:
+                return
+            # the last phase has the trial's own seed, as if it were the only one
+            number = n_phases - 1 - done
+            costs.append(
+                finetune_(
+                    model,
+                    self.prepared,
+                    self.teacher,
+                    recipe,
+                    seed=(seed + number) % 2**32,
+                    device=self.device,
+                    precision=self.precision,
+                    on_step=lambda step, n: on_share((done + step / n) / n_phases),
+                )
+            )
+
+        if has_penalty:
+            phase(to_fast_layout_(construction.model, self.device), before)
+        while not construction.is_pruned:
+            construction.model.to("cpu")
+            if construction.wants_gradients:
+                construction.renew_gradients(*mean_gradients(construction.model, self.prepared))
+            construction.prune()
+            if not construction.is_pruned:
+                model = to_fast_layout_(construction.model, self.device)
+                self._recalibrate(model, seed, grids=False)
+                phase(model, before)
+        candidate = construction.finish()
+        model = to_fast_layout_(candidate.model, self.device)
+        self._recalibrate(model, seed, grids=True)
+        if self.recipe.rounding == "compensated":
+            compensate_(model, self._calibration(seed))
+        phase(model, last)
+        if fidelity > 0:
+            self._recalibrate(model, seed, grids=False)
+        total = Throughput(
+            n_images=sum(cost.n_images for cost in costs),
+            seconds=sum(cost.seconds for cost in costs),
+        )
+        return candidate, total
+
+    def _recalibrate(self, model: nn.Module, seed: int, *, grids: bool) -> None:
+        recalibrate_(model, self._calibration(seed), grids=grids)
+
+    def _calibration(self, seed: int) -> Iterator[Inputs]:
+        batch_size = max(_LEAST_CALIBRATION_BATCH, self.recipe.batch_size)
+        batches = calibration_batches(self.prepared, batch_size, _CALIBRATION_BATCHES, seed)
+        return (tuple(tensor.to(self.device) for tensor in inputs) for inputs in batches)

@@ -1,9 +1,9 @@
 """The model card of a bundle: what it is, how good, how to run it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from autocompress.plan import FULL_BITS, CompressionPlan
+from autocompress.plan import FULL_BITS, CompressionPlan, LayerPlan
 
 _CODE = """```python
 import numpy, onnxruntime
@@ -74,13 +74,21 @@ def _plan_lines(plan: CompressionPlan) -> list[str]:
         f"- `{name}`: {ratio:.0%} of the channels removed"
         for name, ratio in plan.pruning_ratios.items()
     ]
-    for name, layer in plan.layers.items():
-        parts = []
-        if layer.rank_ratio < 1.0:
-            parts.append(f"{layer.rank_ratio:.0%} of the rank kept")
-        if layer.weight_bits < FULL_BITS:
-            parts.append(f"{layer.weight_bits}-bit weights")
-        if layer.activation_bits < FULL_BITS:
-            parts.append(f"{layer.activation_bits}-bit inputs")
-        lines.append(f"- `{name}`: {', '.join(parts)}")
+    lines += [f"- `{name}`: the whole block left out" for name in plan.dropped_blocks]
+    for name, layer in plan.effective.layers.items():
+        if not layer.is_untouched:
+            lines.append(f"- `{name}`: {', '.join(_layer_parts(layer))}")
     return lines or ["Nothing: this is the untouched model."]
+
+
+def _layer_parts(layer: LayerPlan) -> Iterator[str]:
+    if layer.shared_with:
+        yield f"the weight of `{layer.shared_with}`"
+    if layer.rank_ratio < 1.0:
+        yield f"{layer.rank_ratio:.0%} of the rank kept ({layer.factorization})"
+    if layer.sparsity > 0.0:
+        yield f"{layer.sparsity:.0%} of the weights zero ({layer.sparsity_pattern})"
+    if layer.is_quantized:
+        yield f"{layer.weight_bits:g}-bit weights ({layer.quantizer}, per {layer.granularity})"
+    if layer.activation_bits < FULL_BITS:
+        yield f"{layer.activation_bits}-bit inputs"

@@ -13,7 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from autocompress.atomic_file import write_atomically
-from autocompress.compress.codes import QuantizedTensor
+from autocompress.compress.codes import StoredWeight
 from autocompress.errors import InputError, first_line
 from autocompress.packing.container import digest, read_container, to_container
 from autocompress.packing.section import (
@@ -30,7 +30,7 @@ from autocompress.packing.skeleton import (
     restore,
     tensors_in,
 )
-from autocompress.packing.tensor_reader import TensorReader, to_proto
+from autocompress.packing.tensor_reader import read_tensors, to_proto
 from autocompress.packing.tensor_writer import TensorWriter
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
@@ -54,7 +54,7 @@ class PackedModel:
 def write_packed(
     path: Path,
     graph: onnx.ModelProto,
-    quantized: Mapping[str, QuantizedTensor],
+    quantized: Mapping[str, StoredWeight],
     metadata: Mapping[str, JSON],
 ) -> int:
     """Write one file that holds everything needed to run a model.
@@ -65,8 +65,8 @@ def write_packed(
     Args:
         path: Where to; replaced if it exists.
         graph: Model with its weights inside; not modified.
-        quantized: Initializer name -> the codes it stands for; an initializer may be the transpose
-            of its two-dimensional codes.
+        quantized: Initializer name -> what it is stored as; an initializer may be the transpose of
+            a stored matrix.
         metadata: Anything JSON can hold.
 
     Returns:
@@ -111,7 +111,8 @@ def size_ledger(path: Path) -> dict[str, int]:
 
     Returns:
         `header`: magic, lengths, checksums. `graph`: compressed graph, tensor table, metadata.
-        `payload`: coded integers. `scales`: step sizes. `floats`: everything that is not quantized.
+        `payload`: coded integers. `scales`: step sizes, zero points, codebooks, hashed values.
+        `floats`: everything that is not quantized.
 
     Raises:
         InputError: As `read_packed`.
@@ -126,13 +127,14 @@ def size_ledger(path: Path) -> dict[str, int]:
         "header": len(blob) - container.n_packed_section - len(container.payload),
         "graph": container.n_packed_section,
         "payload": lengths.symbols,
-        "scales": lengths.scale_stream + lengths.scale_lows + lengths.scale_floats,
+        "scales": lengths.zero_points
+        + (lengths.scale_stream + lengths.scale_lows + lengths.scale_floats),
         "floats": lengths.half_stream + lengths.half_lows + lengths.raw,
     }
 
 
 def _encode(
-    graph: onnx.ModelProto, quantized: Mapping[str, QuantizedTensor], metadata: Mapping[str, JSON]
+    graph: onnx.ModelProto, quantized: Mapping[str, StoredWeight], metadata: Mapping[str, JSON]
 ) -> bytes:
     skeleton, order = make_skeleton(graph)
     initializers = {tensor.name: tensor for tensor in graph.graph.initializer}
@@ -163,7 +165,7 @@ def _decode(blob: bytes, max_decoded_bytes: int = MAX_DECODED_BYTES) -> PackedMo
         raise InputError(
             f"the tensors must unpack to at most {max_decoded_bytes} bytes, but claim {n_bytes}"
         )
-    contents = TensorReader(section.rows, split_payload(container.payload, section)).read_all()
+    contents = read_tensors(section.rows, split_payload(container.payload, section))
     if digest(container.section, *contents) != container.content_digest:
         raise InputError("the decoded tensors are not those that were packed")
     model = _build_graph(section, contents)

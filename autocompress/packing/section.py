@@ -7,13 +7,14 @@ import numpy as np
 from autocompress.errors import InputError
 from autocompress.packing.byte_stream import ByteReader, varint
 from autocompress.packing.coder import decode_symbols, encode_symbols
+from autocompress.packing.pools import Pools
 from autocompress.packing.table import (
+    CODEBOOK,
     HALF,
+    HASHED,
     PROTO,
-    QUANTIZED,
     RAW,
-    SYMBOLS,
-    Pools,
+    SPARSE,
     TensorRow,
     read_row,
 )
@@ -91,15 +92,17 @@ class PayloadLengths:
 
     Attributes:
         symbols: Streams of coded integers.
-        scale_stream: Upper bytes of the float16 scales, coded.
-        scale_lows: Lower bytes of the float16 scales.
-        scale_floats: Float32 scales.
+        zero_points: Streams of coded zero points.
+        scale_stream: Upper bytes of the float16 scales and codebooks, coded.
+        scale_lows: Lower bytes of the same.
+        scale_floats: Float32 scales and codebooks.
         half_stream: Upper bytes of the tensors stored as float16, coded.
         half_lows: Lower bytes of the same.
         raw: Values and messages as they are.
     """
 
     symbols: int
+    zero_points: int
     scale_stream: int
     scale_lows: int
     scale_floats: int
@@ -111,17 +114,25 @@ class PayloadLengths:
 def payload_lengths(section: Section) -> PayloadLengths:
     """What the table says about the payload."""
     rows = section.rows
-    quantized = [row for row in rows if row.codec == QUANTIZED]
-    n_half_scales = sum(r.code_dims[r.axis] for r in quantized if r.has_half_scales)
-    n_scales = sum(r.code_dims[r.axis] for r in quantized)
+    entries = [row for row in rows if row.codec in (CODEBOOK, HASHED)]
+    sparse = [row for row in rows if row.codec == SPARSE]
+
+    def n_scales(is_half: bool) -> int:
+        scales = sum(row.n_stored_scales for row in rows if row.has_half_scales == is_half)
+        return scales + sum(r.n_entries for r in entries if r.has_half_entries == is_half)
+
+    def n_sparse(is_half: bool) -> int:
+        return sum(row.n_entries for row in sparse if row.has_half_entries == is_half)
+
     return PayloadLengths(
-        symbols=sum(row.n_stream for row in rows if row.codec in (SYMBOLS, QUANTIZED)),
+        symbols=sum(row.n_stream for row in rows if row.codec != PROTO),
+        zero_points=sum(row.n_zero_stream for row in rows),
         scale_stream=section.n_scale_stream,
-        scale_lows=n_half_scales,
-        scale_floats=4 * (n_scales - n_half_scales),
+        scale_lows=n_scales(True),
+        scale_floats=4 * n_scales(False),
         half_stream=section.n_half_stream,
-        half_lows=sum(row.n_values for row in rows if row.codec == HALF),
-        raw=sum(row.n_bytes for row in rows if row.codec in (RAW, PROTO)),
+        half_lows=sum(row.n_values for row in rows if row.codec == HALF) + n_sparse(True),
+        raw=sum(row.n_bytes for row in rows if row.codec in (RAW, PROTO)) + 4 * n_sparse(False),
     )
 
 
@@ -130,7 +141,8 @@ def join_pools(pools: Pools) -> tuple[bytes, int, int]:
     scale_stream, scale_lows = _split_halves(pools.scale_halves)
     half_stream, half_lows = _split_halves(pools.halves)
     parts = (
-        *(pools.symbols, scale_stream, scale_lows, pools.scale_floats),
+        *(pools.symbols, pools.zero_points),
+        *(scale_stream, scale_lows, pools.scale_floats),
         *(half_stream, half_lows, pools.raw),
     )
     return b"".join(parts), len(scale_stream), len(half_stream)
@@ -148,13 +160,13 @@ def split_payload(payload: bytes, section: Section) -> Pools:
             f"the payload must have {sum(lengths)} bytes, as the table says, but has {len(payload)}"
         )
     reader = ByteReader(payload, "payload")
-    symbols, scale_stream, scale_lows, scale_floats, half_stream, half_lows, raw = (
-        bytes(reader.take(length)) for length in lengths
-    )
+    parts = (bytes(reader.take(length)) for length in lengths)
+    symbols, zero_points, *scales, half_stream, half_lows, raw = parts
     return Pools(
         symbols=bytearray(symbols),
-        scale_halves=_merge_halves(scale_stream, scale_lows),
-        scale_floats=bytearray(scale_floats),
+        zero_points=bytearray(zero_points),
+        scale_halves=_merge_halves(scales[0], scales[1]),
+        scale_floats=bytearray(scales[2]),
         halves=_merge_halves(half_stream, half_lows),
         raw=bytearray(raw),
     )

@@ -1,83 +1,65 @@
 """From table rows and byte pools to the initializers of a graph, bit for bit."""
 
-from collections.abc import Sequence
-from typing import Any
+import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import TensorProto
 
-from autocompress.compress.codes import QuantizedTensor
+from autocompress.compress.codes import Floats, GridTensor, QuantizedTensor, StoredWeight
 from autocompress.errors import InputError
-from autocompress.packing.byte_stream import ByteReader
 from autocompress.packing.coder import decode_symbols
-from autocompress.packing.table import DTYPES, HALF, PROTO, QUANTIZED, RAW, SAME, Pools, TensorRow
+from autocompress.packing.pools import PoolReader, Pools
+from autocompress.packing.shared_codes import as_weight, shape_of, with_signs
+from autocompress.packing.sparse import read_sparse
+from autocompress.packing.stored_codec import read_stored, take_scales
+from autocompress.packing.table import (
+    DTYPES,
+    HALF,
+    PROTO,
+    RAW,
+    SAME,
+    SCALED,
+    SHARED,
+    SPARSE,
+    SYMBOLS,
+    TensorRow,
+)
 
 
-class TensorReader:
-    """Turns rows and pools back into values.
+def read_tensors(rows: Sequence[TensorRow], pools: Pools) -> list[bytes]:
+    """Decoded bytes of every tensor: values, or a serialised TensorProto (PROTO).
 
     Args:
         rows: The table.
         pools: What `TensorWriter` filled.
+
+    Raises:
+        InputError: If rows and pools do not match.
     """
-
-    def __init__(self, rows: Sequence[TensorRow], pools: Pools) -> None:
-        self._rows = rows
-        self._symbols = ByteReader(pools.symbols, "symbol pool")
-        self._scale_halves = ByteReader(pools.scale_halves, "pool of half scales")
-        self._scale_floats = ByteReader(pools.scale_floats, "pool of scales")
-        self._halves = ByteReader(pools.halves, "pool of half floats")
-        self._raw = ByteReader(pools.raw, "pool of raw values")
-
-    def read_all(self) -> list[bytes]:
-        """Decoded bytes of every tensor: values, or a serialised TensorProto (PROTO).
-
-        Raises:
-            InputError: If rows and pools do not match.
-        """
-        contents: list[bytes] = []
-        for row in self._rows:
-            contents.append(self._same(row, contents) if row.codec == SAME else self._content(row))
-        for pool in (
-            self._symbols,
-            self._scale_halves,
-            self._scale_floats,
-            self._halves,
-            self._raw,
-        ):
-            pool.finish()
-        return contents
-
-    def _same(self, row: TensorRow, contents: Sequence[bytes]) -> bytes:
-        earlier = self._rows[row.n_stream]
-        if (earlier.data_type, earlier.n_bytes) != (row.data_type, row.n_bytes):
-            raise InputError(f"a tensor cannot have the values of tensor {row.n_stream}")
-        return contents[row.n_stream]
-
-    def _content(self, row: TensorRow) -> bytes:
-        if row.codec in (RAW, PROTO):
-            return bytes(self._raw.take(row.n_bytes))
-        if row.codec == HALF:
-            halves = np.frombuffer(self._halves.take(2 * row.n_values), dtype="<f2")
-            return halves.astype("<f4").tobytes()
-        dtype = "i1" if row.codec == QUANTIZED else DTYPES[row.data_type]
-        symbols = decode_symbols(self._symbols.take(row.n_stream), row.n_values, dtype)
-        return self._dequantize(row, symbols) if row.codec == QUANTIZED else symbols.tobytes()
-
-    def _dequantize(self, row: TensorRow, symbols: NDArray[Any]) -> bytes:
-        n_scales = row.code_dims[row.axis]
-        if row.has_half_scales:
-            halves = np.frombuffer(self._scale_halves.take(2 * n_scales), dtype="<f2")
-            scale = halves.astype("<f4")
+    reader = PoolReader(pools)
+    lenders = {row.earlier for row in rows if row.codec == SHARED}
+    lent: dict[int, StoredWeight | bytes] = {}
+    contents: list[bytes] = []
+    codebook: Floats | None = None
+    for i, row in enumerate(rows):
+        weight = None
+        if row.codec == SHARED:
+            weight = _borrow(row, rows, lent, reader)
+        elif row.codec in SCALED:
+            weight = read_stored(row, reader, codebook)
+            codebook = getattr(weight, "codebook", codebook)
+        if row.codec == SAME:
+            content = _same(row, rows, contents)
+        elif weight is None:
+            content = _plain(row, reader)
         else:
-            scale = np.frombuffer(self._scale_floats.take(4 * n_scales), dtype="<f4")
-        tensor = QuantizedTensor(
-            codes=symbols.reshape(row.code_dims), scale=scale, axis=row.axis, bits=row.bits
-        )
-        with np.errstate(over="ignore", invalid="ignore"):  # damaged scales; the digest decides
-            values = tensor.dequantize()
-        return (values.T if row.is_transposed else values).astype("<f4").tobytes()
+            content = _values_of(weight, row)
+        if i in lenders and row.codec != SHARED:
+            lent[i] = content if weight is None else weight
+        contents.append(content)
+    reader.finish()
+    return contents
 
 
 def to_proto(row: TensorRow, name: str, content: bytes) -> TensorProto:
@@ -90,3 +72,75 @@ def to_proto(row: TensorRow, name: str, content: bytes) -> TensorProto:
         tensor.dims.extend(row.dims)
     tensor.name = name
     return tensor
+
+
+def _plain(row: TensorRow, pools: PoolReader) -> bytes:
+    if row.codec in (RAW, PROTO):
+        return bytes(pools.raw.take(row.n_bytes))
+    if row.codec == HALF:
+        return pools.floats(row.n_values, is_half=True).tobytes()
+    if row.codec == SPARSE:
+        return read_sparse(row, pools).tobytes()
+    stream = pools.symbols.take(row.n_stream)
+    return decode_symbols(stream, row.n_values, DTYPES[row.data_type]).tobytes()
+
+
+def _values_of(weight: StoredWeight, row: TensorRow) -> bytes:
+    if row.data_type == TensorProto.INT8:
+        assert isinstance(weight, QuantizedTensor)  # as `_borrow` returns it
+        return weight.codes.tobytes()
+    with np.errstate(over="ignore", invalid="ignore"):  # damaged scales; the digest decides
+        return weight.dequantize().astype("<f4").tobytes()
+
+
+def _same(row: TensorRow, rows: Sequence[TensorRow], contents: Sequence[bytes]) -> bytes:
+    earlier = rows[row.earlier]
+    is_turned = row.is_transposed and earlier.dims != row.dims[::-1]
+    if is_turned or (earlier.data_type, earlier.n_bytes) != (row.data_type, row.n_bytes):
+        raise InputError(f"a tensor cannot have the values of tensor {row.earlier}")
+    if not row.is_transposed:
+        return contents[row.earlier]
+    values = np.frombuffer(contents[row.earlier], DTYPES[row.data_type])
+    return values.reshape(earlier.dims).T.tobytes()
+
+
+def _borrow(
+    row: TensorRow,
+    rows: Sequence[TensorRow],
+    lent: Mapping[int, StoredWeight | bytes],
+    pools: PoolReader,
+) -> StoredWeight:
+    """Codes of an earlier row, transposed, with signs flipped and with scales of their own."""
+    weight = _lender(row, rows[row.earlier], lent.get(row.earlier))
+    if row.is_transposed:
+        weight = weight.transposed()
+    block_size = weight.block_size if isinstance(weight, GridTensor) else 0
+    if (shape_of(weight), weight.axis, block_size) != (row.dims, row.axis, row.block_size):
+        raise InputError(f"a tensor cannot have the codes of tensor {row.earlier}")
+    if row.n_stream:
+        if not isinstance(weight, QuantizedTensor):
+            raise InputError("only integer codes can change their signs")
+        stream = pools.symbols.take(row.n_stream)
+        flips = decode_symbols(stream, row.dims[row.axis], np.int8)
+        if not {*np.unique(flips)} <= {0, 1}:
+            raise InputError("flipped signs must be 0 or 1")
+        weight = with_signs(weight, (1 - 2 * flips).astype(np.int8))
+    if row.data_type == TensorProto.INT8 and not isinstance(weight, QuantizedTensor):
+        raise InputError(f"an int8 tensor cannot have the codes of tensor {row.earlier}")
+    return dataclasses.replace(weight, scale=take_scales(row, pools), bits=row.bits)
+
+
+def _lender(row: TensorRow, earlier: TensorRow, found: StoredWeight | bytes | None) -> StoredWeight:
+    """What an earlier row has to lend: codes of a stored weight, or of an int8 tensor."""
+    n_dims = len(earlier.dims)
+    axis = 1 - row.axis if row.is_transposed else row.axis
+    if isinstance(found, bytes) and earlier.codec == SYMBOLS and 0 <= axis < n_dims:
+        if earlier.data_type == TensorProto.INT8:
+            return as_weight(np.frombuffer(found, np.int8).reshape(earlier.dims), axis)
+    elif (
+        found is not None
+        and not isinstance(found, bytes)
+        and (n_dims == 2 or not row.is_transposed)
+    ):
+        return found
+    raise InputError(f"tensor {row.earlier} has no codes that another could have")

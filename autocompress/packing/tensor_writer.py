@@ -1,8 +1,4 @@
-"""From the initializers of a graph to table rows and byte pools.
-
-Values of one kind lie together in a pool over all tensors, so that what little structure scales and
-biases have (signs, exponents) is coded once and not once per tensor.
-"""
+"""From the initializers of a graph to table rows and byte pools."""
 
 import dataclasses
 from typing import Any
@@ -12,19 +8,24 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto
 
-from autocompress.compress.codes import QuantizedTensor
+from autocompress.compress.codes import Floats, StoredWeight
 from autocompress.errors import InputError
 from autocompress.packing.coder import encode_symbols
+from autocompress.packing.pools import Pools, to_halves
+from autocompress.packing.shared_codes import KnownCodes, Occurrence, as_weight
+from autocompress.packing.sparse import write_sparse
+from autocompress.packing.stored_check import in_layout_of
+from autocompress.packing.stored_codec import put_scales, write_stored
 from autocompress.packing.table import (
     DTYPES,
     HALF,
     INTEGER_KINDS,
+    NO_SCALES,
     PROTO,
-    QUANTIZED,
     RAW,
     SAME,
+    SHARED,
     SYMBOLS,
-    Pools,
     TensorRow,
 )
 
@@ -38,8 +39,10 @@ class TensorWriter:
         self.pools = Pools()
         self.rows: list[TensorRow] = []
         self._known: dict[tuple[int, bytes], int] = {}
+        self._codes = KnownCodes()
+        self._codebook: Floats | None = None
 
-    def add(self, tensor: TensorProto, quantized: QuantizedTensor | None) -> bytes:
+    def add(self, tensor: TensorProto, quantized: StoredWeight | None) -> bytes:
         """Append one tensor, stored by the first codec that fits.
 
         Returns:
@@ -51,50 +54,99 @@ class TensorWriter:
         row = TensorRow(data_type=tensor.data_type, dims=tuple(tensor.dims), codec=RAW)
         values = None if tensor.data_type not in DTYPES else _values(tensor)
         content = _message(tensor) if values is None else values.tobytes()
-        is_transposed = quantized is not None and _is_transposed(quantized, tensor, content)
-        earlier = self._known.setdefault((tensor.data_type, content), len(self.rows))
+        stored = None if quantized is None else in_layout_of(quantized, tensor, content)
         if values is None:
             self.pools.raw += content
             row = dataclasses.replace(row, codec=PROTO, n_stream=len(content))
-        elif earlier < len(self.rows) and content:
-            row = dataclasses.replace(row, codec=SAME, n_stream=earlier)
-        elif quantized is not None:
-            row = self._store_quantized(
-                dataclasses.replace(row, is_transposed=is_transposed), quantized
-            )
         else:
-            row = self._store_plain(row, values)
+            row = self._same(row, values) or (
+                self._store_plain(row, values) if stored is None else self._store(row, stored)
+            )
+            self._known.setdefault((tensor.data_type, content), len(self.rows))
         self.rows.append(row)
         return content
 
+    def _same(self, row: TensorRow, values: NDArray[Any]) -> TensorRow | None:
+        """The row of values that occurred before, as they are or transposed."""
+        if values.size == 0:
+            return None
+        earlier = self._known.get((row.data_type, values.tobytes()))
+        if earlier is not None:
+            return dataclasses.replace(row, codec=SAME, earlier=earlier)
+        if len(row.dims) == 2 and 1 not in row.dims:
+            earlier = self._known.get((row.data_type, values.T.tobytes()))
+            if earlier is not None and self.rows[earlier].dims == row.dims[::-1]:
+                return dataclasses.replace(row, codec=SAME, earlier=earlier, is_transposed=True)
+        return None
+
     def _store_plain(self, row: TensorRow, values: NDArray[Any]) -> TensorRow:
-        if values.dtype.kind in INTEGER_KINDS and values.size > _MIN_SYMBOLS:
-            stream = _try_encode(values)
-            if len(stream) < values.nbytes:
-                self.pools.symbols += stream
-                return dataclasses.replace(row, codec=SYMBOLS, n_stream=len(stream))
-        halves = _as_halves(values) if row.data_type == TensorProto.FLOAT else None
+        if row.data_type == TensorProto.INT8:
+            return self._store_int8(row, values)
+        if values.dtype.kind in INTEGER_KINDS:
+            return self._store_integers(row, values)
+        halves = None
+        if row.data_type == TensorProto.FLOAT and values.size > 0:
+            sparse = write_sparse(values, self.pools)
+            if sparse is not None:
+                return dataclasses.replace(row, **sparse)
+        if row.data_type == TensorProto.FLOAT:
+            halves = to_halves(values)
         if halves is not None:
             self.pools.halves += halves
             return dataclasses.replace(row, codec=HALF)
         self.pools.raw += values.tobytes()
         return row
 
-    def _store_quantized(self, row: TensorRow, quantized: QuantizedTensor) -> TensorRow:
-        stream = encode_symbols(quantized.codes)
-        self.pools.symbols += stream
-        halves = _as_halves(quantized.scale)
-        if halves is None:
-            self.pools.scale_floats += quantized.scale.astype("<f4").tobytes()
-        else:
-            self.pools.scale_halves += halves
+    def _store_integers(self, row: TensorRow, values: NDArray[Any]) -> TensorRow:
+        stream = _try_encode(values) if values.size > _MIN_SYMBOLS else b""
+        if 0 < len(stream) < values.nbytes:
+            self.pools.symbols += stream
+            return dataclasses.replace(row, codec=SYMBOLS, n_stream=len(stream))
+        self.pools.raw += values.tobytes()
+        return row
+
+    def _store_int8(self, row: TensorRow, values: NDArray[np.int8]) -> TensorRow:
+        """Codes of integer layers: channels run along one of the first two dimensions."""
+        if values.size <= _MIN_SYMBOLS:
+            return self._store_integers(row, values)
+        layouts = [as_weight(values, axis) for axis in range(min(2, values.ndim))]
+        for weight in layouts:
+            occurrence = self._codes.find(weight)
+            if occurrence is not None:
+                row = dataclasses.replace(row, axis=weight.axis, bits=8, scales=NO_SCALES)
+                return self._store_shared(row, occurrence)
+        row = self._store_integers(row, values)
+        for weight in layouts if row.codec == SYMBOLS else ():
+            self._codes.add(weight, len(self.rows))
+        return row
+
+    def _store(self, row: TensorRow, weight: StoredWeight) -> TensorRow:
+        occurrence = self._codes.find(weight) if row.n_values > _MIN_SYMBOLS else None
+        if occurrence is None:
+            self._codes.add(weight, len(self.rows))
+            row = dataclasses.replace(row, **write_stored(weight, self.pools, self._codebook))
+            self._codebook = getattr(weight, "codebook", self._codebook)
+            return row
+        shared = self._store_shared(
+            dataclasses.replace(row, axis=weight.axis, bits=weight.bits), occurrence
+        )
+        return dataclasses.replace(
+            shared,
+            scales=put_scales(weight.scale, self.pools),
+            block_size=getattr(weight, "block_size", 0),
+        )
+
+    def _store_shared(self, row: TensorRow, occurrence: Occurrence) -> TensorRow:
+        flips = b""
+        if (occurrence.signs < 0).any():
+            flips = encode_symbols((occurrence.signs < 0).astype(np.int8))
+            self.pools.symbols += flips
         return dataclasses.replace(
             row,
-            codec=QUANTIZED,
-            n_stream=len(stream),
-            axis=quantized.axis,
-            bits=quantized.bits,
-            has_half_scales=halves is not None,
+            codec=SHARED,
+            n_stream=len(flips),
+            earlier=occurrence.row,
+            is_transposed=occurrence.is_transposed,
         )
 
 
@@ -120,34 +172,3 @@ def _values(tensor: TensorProto) -> NDArray[Any]:
             f"Initializer {tensor.name!r} must hold as many values as its shape says, but: {error}."
         ) from error
     return np.ascontiguousarray(array, dtype=DTYPES[tensor.data_type]).reshape(array.shape)
-
-
-def _as_halves(values: NDArray[np.float32]) -> bytes | None:
-    """Float16 bytes if these hold every value bit for bit, else None."""
-    with np.errstate(over="ignore", invalid="ignore"):  # too large or NaN: the comparison decides
-        halves = values.astype("<f2")
-        back = halves.astype("<f4")
-    return halves.tobytes() if back.tobytes() == values.astype("<f4").tobytes() else None
-
-
-def _is_transposed(quantized: QuantizedTensor, tensor: TensorProto, content: bytes) -> bool:
-    """Whether the tensor is the transpose of what `quantized` stands for, not that itself."""
-    codes, axis, name = quantized.codes, quantized.axis, tensor.name
-    if not 0 <= axis < min(codes.ndim, 16) or quantized.scale.shape != (codes.shape[axis],):
-        raise InputError(
-            f"Scales of {name!r} must run along a dimension of its codes {codes.shape}, "
-            f"but have shape {quantized.scale.shape} along axis {axis}."
-        )
-    if not 1 <= quantized.bits <= 8:
-        raise InputError(f"Codes of {name!r} must have 1 to 8 bits, but have {quantized.bits}.")
-    dims, values = tuple(tensor.dims), quantized.dequantize().astype("<f4")
-    if tensor.data_type == TensorProto.FLOAT:
-        if values.shape == dims and values.tobytes() == content:
-            return False
-        if values.ndim == 2 and values.T.shape == dims and values.T.tobytes() == content:
-            return True
-    raise InputError(
-        f"`codes * scale` of {name!r}, shape {codes.shape}, must equal its float32 initializer, "
-        f"shape {dims}, or its transpose bit for bit, but does not.",
-        "Export the graph from the dequantized weights themselves.",
-    )

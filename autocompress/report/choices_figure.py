@@ -14,8 +14,15 @@ from autocompress.space.search_space import Knob
 
 _KINDS: Final = {
     "pruning_ratio": "channels removed",
+    "drop_block": "block",
+    "shared_with": "weight shared",
     "rank_ratio": "rank kept",
+    "factorization": "factors",
+    "sparsity": "zeros",
+    "sparsity_pattern": "pattern of zeros",
     "weight_bits": "weight bits",
+    "quantizer": "quantizer",
+    "granularity": "scale per",
     "activation_bits": "input bits",
 }
 _ROW_PX: Final = 21

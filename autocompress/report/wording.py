@@ -6,9 +6,21 @@ Nothing here is escaped; whoever puts the words into HTML escapes them.
 from collections import defaultdict
 from collections.abc import Iterable
 
-from autocompress.plan import FULL_BITS, CompressionPlan
+from autocompress.plan import BINARY_BITS, FULL_BITS, TERNARY_BITS, CompressionPlan, LayerPlan
 
 MINUS = "\N{MINUS SIGN}"
+_BIT_NAMES = {FULL_BITS: "float", TERNARY_BITS: "ternary", BINARY_BITS: "binary"}
+_LAYER_LINES = {
+    "weight shared": "shared_with",
+    "rank kept": "rank_ratio",
+    "factors": "factorization",
+    "zeros": "sparsity",
+    "pattern of zeros": "sparsity_pattern",
+    "weights": "weight_bits",
+    "quantizer": "quantizer",
+    "scale per": "granularity",
+    "inputs": "activation_bits",
+}
 _MAX_NAMED = 2
 _MAX_NAME_CHARS = 26
 
@@ -98,30 +110,33 @@ def shorten(name: str, n_chars: int) -> str:
     return f"{name[: n_chars - 1 - n_tail]}…{name[len(name) - n_tail :]}"
 
 
-def format_level(kind: str, value: float) -> str:
-    """One level of a knob: bits as they are, ratios in percent.
+def format_level(kind: str, value: float | str) -> str:
+    """One level of a knob: bits as they are, ratios in percent, methods by their names.
 
-    >>> format_level("weight_bits", 4), format_level("pruning_ratio", 0.25)
-    ('4 bit', '25 %')
+    >>> format_level("weight_bits", 4), format_level("weight_bits", 1.58)
+    ('4 bit', 'ternary')
+    >>> format_level("pruning_ratio", 0.25), format_level("quantizer", "kmeans")
+    ('25 %', 'kmeans')
     """
+    if isinstance(value, str):
+        return value or "own"
     if kind.endswith("_bits"):
-        return "float" if value == FULL_BITS else f"{value:.0f} bit"
+        return _BIT_NAMES.get(value, f"{value:.0f} bit")
+    if kind == "drop_block":
+        return "dropped" if value else "kept"
     return f"{100 * value:.3g} %"
 
 
 def plan_lines(plan: CompressionPlan) -> list[str]:
-    """A plan in at most four lines, equal levels counted together, rare ones named.
+    """A plan in a line per technique, equal levels counted together, rare ones named.
 
-    >>> from autocompress.plan import LayerPlan
     >>> plan_lines(CompressionPlan(layers={"fc": LayerPlan(weight_bits=4)}))
     ['weights: 4 bit × 1 (fc)']
     """
-    layers = plan.layers.items()
-    groups = {
+    groups: dict[str, tuple[str, Iterable[tuple[str, float | str]]]] = {
         "channels removed": ("pruning_ratio", plan.pruning_ratios.items()),
-        "rank kept": ("rank_ratio", [(n, p.rank_ratio) for n, p in layers if p.rank_ratio < 1.0]),
-        "weights": ("weight_bits", _below_float((n, p.weight_bits) for n, p in layers)),
-        "inputs": ("activation_bits", _below_float((n, p.activation_bits) for n, p in layers)),
+        "blocks": ("drop_block", [(name, 1) for name in plan.dropped_blocks]),
+        **{title: (kind, _said(plan, kind)) for title, kind in _LAYER_LINES.items()},
     }
     lines = [
         f"{title}: {_count_levels(kind, chosen)}"
@@ -131,17 +146,20 @@ def plan_lines(plan: CompressionPlan) -> list[str]:
     return lines or ["untouched"]
 
 
-def _below_float(bits: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
-    return [(name, value) for name, value in bits if value != FULL_BITS]
+def _said(plan: CompressionPlan, kind: str) -> list[tuple[str, float | str]]:
+    """Layers whose plan differs from the default in one field, with its value."""
+    default = getattr(LayerPlan(), kind)
+    values = [(name, getattr(layer, kind)) for name, layer in plan.effective.layers.items()]
+    return [(name, value) for name, value in values if value != default]
 
 
-def _count_levels(kind: str, chosen: Iterable[tuple[str, float]]) -> str:
+def _count_levels(kind: str, chosen: Iterable[tuple[str, float | str]]) -> str:
     """Text such as `4 bit × 12, 8 bit × 2 (conv1, fc)`, the commonest level first."""
-    by_level: dict[float, list[str]] = defaultdict(list)
+    by_level: dict[float | str, list[str]] = defaultdict(list)
     for name, value in chosen:
         by_level[value].append(name)
     parts = []
-    for value, names in sorted(by_level.items(), key=lambda item: (-len(item[1]), item[0])):
+    for value, names in sorted(by_level.items(), key=lambda item: (-len(item[1]), str(item[0]))):
         part = f"{format_level(kind, value)} × {len(names)}"
         if len(names) <= _MAX_NAMED:
             part += f" ({', '.join(shorten(name, _MAX_NAME_CHARS) for name in names)})"

@@ -1,18 +1,32 @@
 """Fold batch-norm into the layer before it, so that codes stay codes.
 
 `gamma / sigma * (W x + b - mean) + beta` is again a layer: every output channel is scaled by
-`gamma / sigma`. Of a quantized weight only the scale changes; where gamma is negative the codes
-change sign. Dimension key: `O` output channels.
+`gamma / sigma`. Of a stored weight only the scale changes; where gamma is negative, int8 codes
+change sign, since integer kernels want positive scales; other kinds take negative ones.
+
+A weight that is shared by layers with different batch-norms becomes one tensor per batch-norm. They
+differ in scales and signs alone, and a packed file stores their codes once. That is smaller than
+the batch-norms, 4 bytes a channel against 16, and leaves nothing between integer layers. Float
+weights, and those with so many blocks that their scales outweigh it, keep the batch-norms instead.
+
+Dimension key: `O` output channels, `G` blocks of a channel.
 """
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from autocompress.compress.codes import QuantizedTensor
+from autocompress.compress.codes import (
+    Floats,
+    GridTensor,
+    QuantizedTensor,
+    StoredWeight,
+    along,
+)
 from autocompress.runtime.graph import (
     Array,
     attribute,
@@ -26,7 +40,11 @@ from autocompress.runtime.graph import (
 _FOLDABLE = ("Conv", "ConvTranspose", "Gemm")
 _DEFAULT_EPSILON = 1e-5
 
-Doubles = NDArray[np.float64]
+_MAX_COPIED_BLOCKS = 7  # scales of 2 bytes and a bias of 2, against 4 floats of a batch-norm
+
+Doubles: TypeAlias = NDArray[np.float64]
+Signs: TypeAlias = NDArray[np.integer[Any]]
+Fold: TypeAlias = tuple[str | int | float, ...] | None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,50 +62,50 @@ class _Norm:
 
 
 def fold_batchnorm(
-    model: onnx.ModelProto, quantized: Mapping[str, QuantizedTensor]
-) -> dict[str, QuantizedTensor]:
+    model: onnx.ModelProto, quantized: Mapping[str, StoredWeight]
+) -> dict[str, StoredWeight]:
     """Fold every BatchNormalization that directly follows a Conv, ConvTranspose or Gemm, in place.
 
-    A weight that several layers share is folded if the same batch-norm follows all of them. What
-    cannot be folded without leaving the grid of the codes keeps its batch-norm.
+    What cannot be folded without leaving the values that a stored weight can take keeps its
+    batch-norm.
 
     Args:
         model: Changed in place: folded weights, new biases, no folded batch-norms.
-        quantized: Initializer name -> codes; the initializers must hold `codes * scale`.
+        quantized: Initializer name -> what it is stored as, bit for bit, in its own layout.
 
     Returns:
-        `quantized` with new scales and signs where a batch-norm was folded.
+        `quantized` with new scales and signs where a batch-norm was folded, and with the copies of
+        shared weights.
     """
     graph = model.graph
     values, read_by = constants(graph), readers(graph)
     norm_after = _followers(graph, values)
     result, bypassed = dict(quantized), dict[str, str]()
     for weight in sorted(values):
-        layers = read_by.get(weight, [])
-        norms = [norm_after[n.output[0]] for n in layers if n.output[0] in norm_after]
-        if not norms or len(norms) < len(layers) or not _is_one_fold(weight, layers, norms):
-            continue
-        norm = _norm(norms[0], values)
-        layer = layers[0]
-        if weight in result:
-            folded = _fold_codes(result[weight], layer, norm)
-            if folded is None:
-                continue
-            result[weight] = folded
-            values[weight] = folded.dequantize()
-        else:
-            values[weight] = _fold_float(values[weight], layer, norm)
-        bias = f"{weight.removesuffix('.weight')}.bias"
-        old_bias = values[layer.input[2]] if len(layer.input) > 2 else None
-        while bias in values and not _is_only_bias_of(bias, layers, read_by):
-            bias += "_"
-        values[bias] = norm.bias(old_bias)
-        for node, after in zip(layers, norms, strict=True):
-            node.input[:] = [*node.input[:2], bias]
-            bypassed[node.output[0]] = after.output[0]
+        parts = _by_norm(weight, read_by.get(weight, []), norm_after)
+        folds = _folds(quantized.get(weight, values[weight]), parts, norm_after, values)
+        is_replaced = len(folds) == len(parts)
+        for nodes, folded, norm in folds:
+            name = weight if is_replaced else f"{nodes[0].name or weight}.weight"
+            while name in values and not is_replaced:
+                name += "_"
+            is_replaced = False  # the others are copies
+            if isinstance(folded, np.ndarray):
+                values[name] = folded
+            else:
+                result[name], values[name] = folded, folded.dequantize()
+            bias = f"{name.removesuffix('.weight')}.bias"
+            old_bias = values[nodes[0].input[2]] if len(nodes[0].input) > 2 else None
+            while bias in values and not _is_only_bias_of(bias, nodes, read_by):
+                bias += "_"
+            values[bias] = norm.bias(old_bias)
+            for node in nodes:
+                bypassed[node.output[0]] = norm_after[node.output[0]].output[0]
+                node.input[:] = [node.input[0], name, bias]
     _drop_norms(graph, bypassed)
     replace_constants(graph, values)
-    return result
+    read = readers(graph)
+    return {name: stored for name, stored in result.items() if name in read}
 
 
 def output_axis(node: onnx.NodeProto) -> int:
@@ -119,13 +137,48 @@ def _followers(graph: onnx.GraphProto, values: Mapping[str, Array]) -> dict[str,
     return found
 
 
-def _is_one_fold(weight: str, layers: list[onnx.NodeProto], norms: list[onnx.NodeProto]) -> bool:
-    """Whether `weight` is the weight of all `layers`, and one fold serves them all."""
-    epsilons = {attribute(norm, "epsilon", _DEFAULT_EPSILON) for norm in norms}
-    layouts = {(n.op_type, output_axis(n), attribute(n, "group", 1), *n.input[2:]) for n in layers}
-    statistics = {tuple(norm.input[1:]) for norm in norms}
-    is_weight = all(node.input[1] == weight != node.input[0] for node in layers)
-    return is_weight and len(epsilons) == len(layouts) == len(statistics) == 1
+def _by_norm(
+    weight: str, layers: list[onnx.NodeProto], norm_after: Mapping[str, onnx.NodeProto]
+) -> dict[Fold, list[onnx.NodeProto]]:
+    """Nodes that read `weight`, by the fold that serves them; None for those without one."""
+    found: dict[Fold, list[onnx.NodeProto]] = {}
+    for node in layers:
+        norm = norm_after.get(node.output[0])
+        fold: Fold = None
+        if norm is not None and node.input[1] == weight != node.input[0]:
+            epsilon = attribute(norm, "epsilon", _DEFAULT_EPSILON)
+            layout = (node.op_type, output_axis(node), attribute(node, "group", 1))
+            fold = (*layout, *node.input[2:], "|", *norm.input[1:], epsilon)
+        found.setdefault(fold, []).append(node)
+    return found
+
+
+def _folds(
+    weight: StoredWeight | Array,
+    parts: Mapping[Fold, list[onnx.NodeProto]],
+    norm_after: Mapping[str, onnx.NodeProto],
+    values: Mapping[str, Array],
+) -> list[tuple[list[onnx.NodeProto], StoredWeight | Array, _Norm]]:
+    """Layers of each fold that is possible and worthwhile, their folded weight, and the norm."""
+    if len(parts) > 1 and not _is_cheap_to_copy(weight):
+        return []
+    found: list[tuple[list[onnx.NodeProto], StoredWeight | Array, _Norm]] = []
+    for fold, nodes in parts.items():
+        if fold is None:
+            continue
+        norm = _norm(norm_after[nodes[0].output[0]], values)
+        if isinstance(weight, np.ndarray):
+            found.append((nodes, _fold_float(weight, nodes[0], norm), norm))
+        elif (folded := fold_stored(weight, output_axis(nodes[0]), norm.factor)) is not None:
+            found.append((nodes, folded, norm))
+    return found
+
+
+def _is_cheap_to_copy(weight: StoredWeight | Array) -> bool:
+    """Whether another set of scales is smaller than a batch-norm."""
+    if isinstance(weight, GridTensor):
+        return weight.scale.shape[1] <= _MAX_COPIED_BLOCKS
+    return not isinstance(weight, np.ndarray)
 
 
 def _norm(node: onnx.NodeProto, values: Mapping[str, Array]) -> _Norm:
@@ -145,26 +198,52 @@ def _fold_float(weight: Array, layer: onnx.NodeProto, norm: _Norm) -> NDArray[np
     return (weight.astype(np.float64) * factor).astype(np.float32)
 
 
-def _fold_codes(
-    weight: QuantizedTensor, layer: onnx.NodeProto, norm: _Norm
-) -> QuantizedTensor | None:
-    """Fold into scale and sign; None if the scales do not run along the output channels."""
-    if weight.axis != output_axis(layer) or len(weight.scale) != len(norm.factor):
+def fold_stored(weight: StoredWeight, axis: int, factor: Doubles) -> StoredWeight | None:
+    """Multiply every output channel by a factor, in scales and signs alone.
+
+    Args:
+        weight: In the layout of the graph.
+        axis: Dimension of the output channels.
+        factor: Shape (O,); 0 makes a channel all zeros.
+
+    Returns:
+        None if the scales do not run along the output channels, or the values cannot be expressed.
+    """
+    if weight.axis != axis or len(weight.scale) != len(factor):
         return None
-    scale = (weight.scale.astype(np.float64) * np.abs(norm.factor)).astype(np.float32)
-    is_dead = scale == 0.0  # gamma is 0: the channel is its bias
-    sign = np.where(is_dead, 0, np.where(norm.factor < 0.0, -1, 1))
-    shape = [-1 if d == weight.axis else 1 for d in range(weight.codes.ndim)]
-    codes = weight.codes.astype(np.int16) * sign.astype(np.int16).reshape(shape)
+    wide = factor if weight.scale.ndim == 1 else factor[:, None]
+    scale = (weight.scale.astype(np.float64) * wide).astype(np.float32)
+    is_lost = scale == 0.0  # gamma is 0: the channel is its bias
+    scale = np.where(is_lost, weight.scale, scale)
+    if isinstance(weight, QuantizedTensor):
+        sign = np.where(is_lost, 0, np.where(factor < 0.0, -1, 1))
+        return _with_signs(weight, sign, np.abs(scale))
+    if not is_lost.any():
+        return dataclasses.replace(weight, scale=scale)
+    if isinstance(weight, GridTensor) and bool((is_lost.all(axis=1) == is_lost.any(axis=1)).all()):
+        return dataclasses.replace(weight, codes=_emptied(weight, is_lost[:, 0]), scale=scale)
+    return None
+
+
+def _with_signs(weight: QuantizedTensor, sign: Signs, scale: Floats) -> QuantizedTensor | None:
+    codes = weight.codes.astype(np.int16) * along(
+        sign.astype(np.int16), weight.axis, weight.codes.ndim
+    )
     if codes.max(initial=0) > np.iinfo(np.int8).max:
         return None  # -(-128) has no int8
     has_grown = codes.max(initial=0) > 2 ** (weight.bits - 1) - 1  # -(-8) is no 4-bit code
-    return QuantizedTensor(
-        codes=codes.astype(np.int8),
-        scale=np.where(is_dead, weight.scale, scale),
-        axis=weight.axis,
-        bits=weight.bits + int(has_grown),
+    return dataclasses.replace(
+        weight, codes=codes.astype(np.int8), scale=scale, bits=weight.bits + int(has_grown)
     )
+
+
+def _emptied(weight: GridTensor, is_empty: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Codes whose empty channels, shape (O,), hold the zero points of their blocks."""
+    rows = np.moveaxis(weight.codes, weight.axis, 0).copy()  # (O, ...)
+    n_weights = rows[0].size
+    block = np.arange(n_weights) // weight.block_size
+    rows[is_empty] = weight.zero_point[is_empty][:, block].reshape(-1, *rows.shape[1:])
+    return np.ascontiguousarray(np.moveaxis(rows, 0, weight.axis))
 
 
 def _is_only_bias_of(

@@ -1,4 +1,4 @@
-"""Round what quantized layers keep as floats, scales and biases, to what two bytes can hold."""
+"""Round what quantized layers keep as floats to two bytes: scales, codebooks, biases."""
 
 import collections
 import dataclasses
@@ -8,11 +8,14 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from autocompress.compress.codes import QuantizedTensor
+from autocompress.compress.codes import CodebookTensor, HashedTensor, StoredWeight
 from autocompress.runtime.graph import Array, constants, readers, replace_constants
+from autocompress.runtime.recurrent import recurrent_readers
 
 _SMALLEST_NORMAL = 2.0**-14
 _LARGEST = 65504.0
+_BIASED = ("Conv", "ConvTranspose", "Gemm")
+_RECURRENT_BIAS = 3  # index among the inputs of LSTM, GRU and RNN
 
 
 def round_to_half(values: NDArray[np.float32], *, is_scale: bool) -> NDArray[np.float32]:
@@ -30,19 +33,31 @@ def round_to_half(values: NDArray[np.float32], *, is_scale: bool) -> NDArray[np.
     return np.where(keep, values, clipped.astype(np.float16).astype(np.float32))
 
 
+def halve_weight(weight: StoredWeight) -> StoredWeight:
+    """The stored weight with scales, and codebook or hashed values, that float16 holds exactly.
+
+    Entries of a codebook are rounded like biases: beside the others a tiny one counts as 0.
+    """
+    rounded = dataclasses.replace(weight, scale=round_to_half(weight.scale, is_scale=True))
+    if isinstance(rounded, CodebookTensor):
+        codebook = round_to_half(rounded.codebook, is_scale=False)
+        return dataclasses.replace(rounded, codebook=codebook)
+    if isinstance(rounded, HashedTensor):
+        return dataclasses.replace(rounded, values=round_to_half(rounded.values, is_scale=False))
+    return rounded
+
+
 def halve_scales_and_biases(
-    graph: onnx.GraphProto, quantized: Mapping[str, QuantizedTensor]
-) -> dict[str, QuantizedTensor]:
-    """Round scales and biases of quantized layers to float16 values, in place."""
+    graph: onnx.GraphProto, quantized: Mapping[str, StoredWeight]
+) -> dict[str, StoredWeight]:
+    """Round scales, codebooks and biases of quantized layers to float16 values, in place."""
     values, read_by = constants(graph), readers(graph)
-    result = {
-        name: dataclasses.replace(tensor, scale=round_to_half(tensor.scale, is_scale=True))
-        for name, tensor in quantized.items()
-    }
-    values.update({name: tensor.dequantize() for name, tensor in result.items()})
-    places = [place for name in quantized for place in _biases(name, values, read_by)]
-    uses = collections.Counter(node.input[index] for node, index in places)
-    for node, index in places:
+    result = {name: halve_weight(weight) for name, weight in quantized.items()}
+    values.update({name: weight.dequantize() for name, weight in result.items()})
+    found = (place for name in quantized for place in _biases(name, values, read_by))
+    places = {(*node.output, index): (node, index) for node, index in found}
+    uses = collections.Counter(node.input[index] for node, index in places.values())
+    for node, index in places.values():
         bias = node.input[index]
         half = round_to_half(values[bias].astype(np.float32), is_scale=False)
         if uses[bias] < len(read_by[bias]) and not np.array_equal(half, values[bias]):
@@ -60,5 +75,8 @@ def _biases(
         after = read_by.get(node.output[0], [])
         if node.op_type == "MatMul" and len(after) == 1 and after[0].op_type == "Add":
             yield from ((after[0], i) for i, name in enumerate(after[0].input) if name in values)
-        elif node.op_type != "MatMul" and len(node.input) > 2 and node.input[2] in values:
+        elif node.op_type in _BIASED and len(node.input) > 2 and node.input[2] in values:
             yield node, 2
+    for node in recurrent_readers(weight, read_by):
+        if len(node.input) > _RECURRENT_BIAS and node.input[_RECURRENT_BIAS] in values:
+            yield node, _RECURRENT_BIAS

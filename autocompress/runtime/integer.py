@@ -18,6 +18,7 @@ from autocompress.runtime.graph import (
     Array,
     constants,
     drop_unread,
+    readers,
     rename_read,
     replace_constants,
     replace_nodes,
@@ -48,26 +49,36 @@ def to_integer(
 
     Args:
         exported: From `export_onnx`; not changed.
-        activations: Layer name -> grid of the layer's input. Layers without codes in
-            `exported.quantized` and kinds without an integer kernel stay float. Where one value
-            feeds several layers, the grid that spans all of theirs is used.
+        activations: Layer name -> grid of the layer's input. Layers whose weight is not exactly
+            int8 codes times a scale per channel and kinds without an integer kernel stay float.
+            Where one value feeds several layers, the grid that spans all of theirs is used.
         calibration: One array per graph input, examples in dimension 0, at least one.
 
     Returns:
-        A graph whose integer layers hold their codes as int8 initializers under the weights' old
-        names; `quantized` keeps the weights that are still float.
+        A graph whose integer layers hold their codes as int8 initializers, under the weights' old
+        names unless float nodes read these as well; `quantized` keeps the weights that are still
+        float, and `not_integer` names the layers that had to stay so.
     """
+    if not activations:
+        return exported
     model = onnx.ModelProto.FromString(exported.model.SerializeToString())
     regions = find_regions(model.graph, exported, activations)
+    outputs = {node.name: node.output[0] for node in model.graph.node}
+    not_integer = tuple(
+        layer
+        for layer in sorted(activations)
+        if not exported.layer_nodes.get(layer)
+        or any(outputs[node] not in regions.layers for node in exported.layer_nodes[layer])
+    )
     if not regions.layers:
-        return exported
+        return dataclasses.replace(exported, not_integer=not_integer)
     grids = choose_grids(model, regions, calibration)
     _insert_pairs(model.graph, regions, grids)
-    _insert_codes(model.graph, exported, regions, grids)
+    _insert_codes(model.graph, regions, grids)
     drop_unread(model.graph)
     kept = {i.name for i in model.graph.initializer if i.data_type == onnx.TensorProto.FLOAT}
     quantized = {name: t for name, t in exported.quantized.items() if name in kept}
-    return dataclasses.replace(exported, model=model, quantized=quantized)
+    return dataclasses.replace(exported, model=model, quantized=quantized, not_integer=not_integer)
 
 
 def _insert_pairs(
@@ -127,17 +138,20 @@ def _insert_pairs(
 
 
 def _insert_codes(
-    graph: onnx.GraphProto,
-    exported: ExportedGraph,
-    regions: IntegerRegions,
-    grids: Mapping[str, ActivationRange],
+    graph: onnx.GraphProto, regions: IntegerRegions, grids: Mapping[str, ActivationRange]
 ) -> None:
     """Replace float weights by int8 codes, and the biases of Gemm by int32.
 
     Of a convolution the runtime quantizes the bias itself, the same way; as float it is one tensor
-    instead of two, and packs into two bytes a value.
+    instead of two, and packs into two bytes a value. A weight that float nodes read as well (a tied
+    embedding) stays; its codes are a second tensor, which a packed file stores once.
     """
     values = constants(graph)
+    read_as_float = {
+        name
+        for name, nodes in readers(graph).items()
+        if not all(_is_integer_layer(node, regions) for node in nodes)
+    }
     nodes: list[onnx.NodeProto] = []
     dequantized: dict[str, str] = {}
 
@@ -148,25 +162,30 @@ def _insert_codes(
         return f"{name}_dq"
 
     for node in graph.node:
-        name = node.output[0].removesuffix("_raw")
-        if name in regions.layers and node.op_type in INTEGER_LAYERS:
+        if _is_integer_layer(node, regions):
             weight = node.input[1]
-            codes = exported.quantized[weight]
+            codes = regions.weights[weight]
             if weight not in dequantized:
-                values[weight] = codes.codes
-                dequantized[weight] = add_dequantize(weight, codes.scale, codes.axis)
+                name = f"{weight}_int8" if weight in read_as_float else weight
+                values[name] = codes.codes
+                dequantized[weight] = add_dequantize(name, codes.scale, codes.axis)
                 if node.op_type == "Gemm":  # the one kernel that wants to be told
-                    values[f"{weight}_zero"] = np.zeros(len(codes.scale), np.int8)
-                    nodes[-1].input.append(f"{weight}_zero")
+                    values[f"{name}_zero"] = np.zeros(len(codes.scale), np.int8)
+                    nodes[-1].input.append(f"{name}_zero")
+            node.input[1] = dequantized[weight]
             if node.op_type == "Gemm" and len(node.input) > 2:
+                name = node.output[0].removesuffix("_raw")
                 root = regions.root_of[node.input[0].removesuffix("_dq")]
                 scale = (codes.scale * np.float32(grids[root].scale)).astype(np.float32)
                 bias = np.rint(values[node.input[2]].astype(np.float64) / scale)
                 limits = np.iinfo(np.int32)
-                node.input[2] = f"{name}_bias"
                 values[f"{name}_bias"] = np.clip(bias, limits.min, limits.max).astype(np.int32)
                 node.input[2] = add_dequantize(f"{name}_bias", scale, 0)
-        rename_read(node, dequantized)
         nodes.append(node)
     replace_nodes(graph, nodes)
     replace_constants(graph, values)
+
+
+def _is_integer_layer(node: onnx.NodeProto, regions: IntegerRegions) -> bool:
+    is_chosen = node.output[0].removesuffix("_raw") in regions.layers
+    return is_chosen and node.op_type in INTEGER_LAYERS

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from autocompress.compress.codes import ActivationRange
+from autocompress.compress.codes import ActivationRange, QuantizedTensor
 from autocompress.runtime.batchnorm_fold import output_axis
 from autocompress.runtime.graph import Array, attribute, constants, makers, readers
+from autocompress.runtime.integer_codes import to_integer_codes
 from autocompress.runtime.onnx_export import ExportedGraph
 
 INTEGER_LAYERS = ("Conv", "Gemm", "MatMul")  # ConvTranspose has no integer kernel on CPUs
@@ -29,11 +30,13 @@ class IntegerRegions:
 
     Attributes:
         layers: Node of an integer layer -> given grid of its input.
+        weights: Initializer that integer layers read as their weight -> its codes.
         nodes: All integer nodes: layers, arithmetic, data movement, clamps.
         root_of: Quantized value -> the value whose integers it holds; a root is its own.
     """
 
     layers: Mapping[str, ActivationRange]
+    weights: Mapping[str, QuantizedTensor]
     nodes: frozenset[str]
     root_of: Mapping[str, str]
 
@@ -51,7 +54,7 @@ def find_regions(
         activations: Layer name -> grid of its input; other layers stay float.
     """
     values, made_by, read_by = constants(graph), makers(graph), readers(graph)
-    layers = _integer_layers(graph, exported, activations)
+    layers, weights = _integer_layers(graph, exported, activations)
     nodes = _reachable(graph, values, layers)
     paired: list[str] = []
     for node in graph.node:
@@ -77,26 +80,28 @@ def find_regions(
 
     root_of = {name: root(name) for name in dict.fromkeys(paired)}
     root_of.update({name: name for name in tuple(root_of.values())})
-    return IntegerRegions(layers=layers, nodes=frozenset(nodes), root_of=root_of)
+    return IntegerRegions(layers=layers, weights=weights, nodes=frozenset(nodes), root_of=root_of)
 
 
 def _integer_layers(
     graph: onnx.GraphProto, exported: ExportedGraph, activations: Mapping[str, ActivationRange]
-) -> dict[str, ActivationRange]:
+) -> tuple[dict[str, ActivationRange], dict[str, QuantizedTensor]]:
     by_name = {node.name: node for node in graph.node if node.name}
     layers: dict[str, ActivationRange] = {}
+    weights: dict[str, QuantizedTensor] = {}
     for layer, given in activations.items():
         for name in exported.layer_nodes.get(layer, ()):
             node = by_name[name]
-            codes = exported.quantized.get(node.input[1])
+            weight = node.input[1]
             is_plain = not attribute(node, "transA", 0) and all(
                 attribute(node, key, 1.0) == 1.0 for key in ("alpha", "beta")
             )
-            if node.op_type not in INTEGER_LAYERS or codes is None or not is_plain:
+            if node.op_type not in INTEGER_LAYERS or weight not in exported.quantized:
                 continue
-            if codes.axis == output_axis(node):
-                layers[node.output[0]] = given
-    return layers
+            codes = weights.get(weight) or to_integer_codes(exported.quantized[weight])
+            if is_plain and codes is not None and codes.axis == output_axis(node):
+                layers[node.output[0]], weights[weight] = given, codes
+    return layers, weights
 
 
 def _reachable(

@@ -11,16 +11,20 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from autocompress.compress.codes import QuantizedTensor
+from autocompress.compress.codes import StoredWeight
 from autocompress.errors import TrialError, first_line
 from autocompress.runtime.batchnorm_fold import fold_batchnorm
-from autocompress.runtime.graph import clean, drop_unread, readers, rename_values, shorten_names
+from autocompress.runtime.graph import clean, drop_unread, rename_values, shorten_names
 from autocompress.runtime.half_precision import halve_scales_and_biases
+from autocompress.runtime.layer_nodes import name_after_layers, name_after_modules
+from autocompress.runtime.recurrent import unstack_recurrent
 from autocompress.runtime.weight_match import (
-    in_graph_layout,
-    layer_weights,
+    content_of,
+    fold_transposes,
     match_weights,
     matmul_to_gemm,
+    stored_in_graph,
+    weight_contents,
 )
 
 _OPSET = 17  # the first with LayerNormalization; the legacy exporter's default
@@ -34,50 +38,60 @@ class ExportedGraph:
     Attributes:
         model: The graph; inputs `input` or `input_0`, `input_1`, …, outputs likewise; the batch
             dimension of all of them is free.
-        quantized: Initializer name -> codes and scales: the initializer is `codes * scale`, bit for
-            bit, in the graph's layout (a weight may be transposed against its layer's).
-        layer_nodes: Layer name -> names of the nodes that compute it; a shared layer has several.
-        unmatched: Layers whose weight was not found in the graph and ships as it was exported.
+        quantized: Initializer name -> what it is stored as: `dequantize()` is the initializer, bit
+            for bit, in the graph's layout (a weight may be transposed against its layer's).
+        layer_nodes: Layer name -> names of the nodes that compute it; a layer that runs several
+            times has several.
+        unmatched: Keys of weights that were not found in the graph and ship as they were exported.
+        not_integer: Layers that asked for integer kernels and compute in float.
     """
 
     model: onnx.ModelProto
-    quantized: Mapping[str, QuantizedTensor]
+    quantized: Mapping[str, StoredWeight]
     layer_nodes: Mapping[str, tuple[str, ...]]
     unmatched: tuple[str, ...] = ()
+    not_integer: tuple[str, ...] = ()
 
 
 def export_onnx(
-    module: nn.Module, example_inputs: tuple[Tensor, ...], weights: Mapping[str, QuantizedTensor]
+    module: nn.Module, example_inputs: tuple[Tensor, ...], weights: Mapping[str, StoredWeight]
 ) -> ExportedGraph:
     """Export a module in eval mode; batch-norms are folded into the layers before them.
 
     Codes stay the same integers: folding changes scales, and the sign where a batch-norm's gamma is
-    negative. Scales and biases of quantized layers are rounded to float16 values, so that they can
-    be stored in two bytes; everything else is float32 as PyTorch has it.
+    negative. Scales, codebooks and biases of quantized layers are rounded to float16 values, so
+    that they can be stored in two bytes; everything else is float32 as PyTorch has it.
 
     Args:
         module: Float module, on the CPU; not changed. Quantized layers hold dequantized weights.
         example_inputs: Inputs with the batch in dimension 0; more than one example is not needed.
-        weights: Layer name -> codes and scales of its `.weight`, exactly.
+        weights: Key -> what a weight is stored as, exactly; the key is the layer's name for a
+            parameter called `weight`, else the parameter's (`lstm.weight_ih_l0`).
 
     Raises:
         TrialError: With reason `export` if neither exporter of PyTorch can express the module.
     """
     inputs = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in example_inputs)
     model = _trace(module, inputs)
+    name_after_modules(model.graph)
     clean(model)
+    fold_transposes(model.graph)
     matmul_to_gemm(model)
-    matched = match_weights(model.graph, layer_weights(module, weights))
-    quantized = in_graph_layout(model.graph, matched, weights)
-    quantized = halve_scales_and_biases(model.graph, fold_batchnorm(model, quantized))
+    contents = weight_contents(module, weights)
+    unstack_recurrent(model.graph, {content_of(contents[key][1]) for key in weights})
+    matched = match_weights(model.graph, contents)
+    layer_nodes = name_after_layers(model.graph, matched, module)
+    quantized = fold_batchnorm(model, stored_in_graph(model.graph, matched, weights))
+    quantized = halve_scales_and_biases(model.graph, quantized)
     drop_unread(model.graph)
-    layer_nodes = _name_nodes(model.graph, matched)
+    shorten_names(model.graph, {n.output[0]: n.name for n in model.graph.node if n.name})
     _name_interface(model.graph)
+    found = {key for keys in matched.values() for key in keys}
     return ExportedGraph(
         model=model,
         quantized=quantized,
         layer_nodes=layer_nodes,
-        unmatched=tuple(sorted(name for name in weights if name not in matched)),
+        unmatched=tuple(sorted(set(weights) - found)),
     )
 
 
@@ -142,25 +156,13 @@ def _quiet_export() -> Iterator[None]:
             warnings.filterwarnings("ignore", category=FutureWarning)
             warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)  # type: ignore[attr-defined]
             warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\.(onnx|jit)")
+            # recurrent layers keep their weights in a list beside the parameters
+            warnings.filterwarnings("ignore", r"The tensor attributes? self\..*_flat_weights")
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fastpath)
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
-
-
-def _name_nodes(graph: onnx.GraphProto, matched: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Name nodes after their layers and all else shortly; layer name -> names of its nodes."""
-    read_by = readers(graph)
-    names: dict[str, str] = {}
-    layer_nodes: dict[str, tuple[str, ...]] = {}
-    for layer, weight in matched.items():
-        for count, node in enumerate(read_by.get(weight, [])):
-            own = (layer or "module") + (f"#{count}" if count else "")
-            name = names.setdefault(node.output[0], own)
-            layer_nodes[layer] = (*layer_nodes.get(layer, ()), name)
-    shorten_names(graph, names)
-    return layer_nodes
 
 
 def _name_interface(graph: onnx.GraphProto) -> None:

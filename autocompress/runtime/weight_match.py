@@ -1,30 +1,68 @@
-"""Find the weights of a module's layers in the graph it was exported to."""
+"""Find the weights of a module's layers in the graph it was exported to.
 
-import dataclasses
-from collections.abc import Mapping
+A weight has a key: the name of its layer where the parameter is called `weight`, else the qualified
+name of the parameter (`lstm.weight_ih_l0`).
+"""
+
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import onnx
 from torch import nn
 
-from autocompress.compress.codes import QuantizedTensor
+from autocompress.compress.codes import StoredWeight
 from autocompress.runtime.graph import (
     Array,
     constants,
     readers,
     rename_values,
     replace_constants,
+    replace_nodes,
 )
 
+Content = tuple[tuple[int, ...], bytes]
 
-def layer_weights(module: nn.Module, weights: Mapping[str, QuantizedTensor]) -> dict[str, Array]:
-    """Layer name -> the weight to look for in the graph."""
-    found: dict[str, Array] = {}
+
+def parameter_of(key: str, module: nn.Module) -> str:
+    """Qualified name of the parameter that a key stands for."""
+    is_layer = any(name == key for name, _ in module.named_modules(remove_duplicate=False))
+    return key if not is_layer else f"{key}.weight" if key else "weight"
+
+
+def weight_contents(
+    module: nn.Module, weights: Mapping[str, StoredWeight]
+) -> dict[str, tuple[str, Array]]:
+    """Key -> (name of its parameter, values to look for): stored weights first, then the others.
+
+    Args:
+        module: What was exported.
+        weights: Key -> what its parameter is stored as.
+    """
+    found: dict[str, tuple[str, Array]] = {
+        key: (parameter_of(key, module), weight.dequantize()) for key, weight in weights.items()
+    }
     for name, parameter in module.named_parameters(remove_duplicate=False):
         layer, _, kind = name.rpartition(".")
-        if kind == "weight" and parameter.ndim > 1:
-            found[layer] = parameter.detach().cpu().numpy()
-    return {**found, **{layer: tensor.dequantize() for layer, tensor in weights.items()}}
+        if kind == "weight" and parameter.ndim > 1 and layer not in found:
+            found[layer] = (name, parameter.detach().cpu().numpy())
+    return found
+
+
+def fold_transposes(graph: onnx.GraphProto) -> None:
+    """Transpose constant matrices once and for all, in place (the dynamo exporter does not)."""
+    values = constants(graph)
+    kept: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.op_type == "Transpose" and getattr(values.get(node.input[0]), "ndim", 0) == 2:
+            permutation = next((list(a.ints) for a in node.attribute if a.name == "perm"), [1, 0])
+            source = values[node.input[0]]
+            values[node.output[0]] = source.T if permutation == [1, 0] else source
+        else:
+            kept.append(node)
+    outputs = {value.name for value in graph.output}
+    if len(kept) < len(graph.node) and not outputs & {*values}:
+        replace_nodes(graph, kept)
+        replace_constants(graph, values)
 
 
 def matmul_to_gemm(model: onnx.ModelProto) -> None:
@@ -49,42 +87,69 @@ def matmul_to_gemm(model: onnx.ModelProto) -> None:
     replace_constants(graph, values)
 
 
-def match_weights(graph: onnx.GraphProto, weights: Mapping[str, Array]) -> dict[str, str]:
-    """Find each layer's weight by name, else by content; it is then named after the layer."""
-    values = constants(graph)
-    by_content = {_content(value): name for name, value in values.items() if value.ndim > 1}
-    matched: dict[str, str] = {}
+def match_weights(
+    graph: onnx.GraphProto, contents: Mapping[str, tuple[str, Array]]
+) -> dict[str, tuple[str, ...]]:
+    """Initializer -> keys of the weights whose values it holds, as they are or transposed.
+
+    An initializer is found by its values. It is then named after the parameter: after that of the
+    module that reads it first, where several parameters are equal (node names must be those that
+    `layer_nodes.name_after_modules` gives).
+
+    Args:
+        graph: Changed in place: names only.
+        contents: From `weight_contents`.
+    """
+    by_content: dict[Content, list[str]] = {}
+    for key, (_, value) in contents.items():
+        by_content.setdefault(content_of(value), []).append(key)
+    values, read_by = constants(graph), readers(graph)
+    matched: dict[str, tuple[str, ...]] = {}
     names: dict[str, str] = {}
-    for layer, weight in weights.items():
-        own = f"{layer}.weight" if layer else "weight"
-        if own in values and np.array_equal(values[own], weight):
-            matched[layer] = own
+    for name, value in values.items():
+        keys = next((by_content[c] for c in _layouts(value) if c in by_content), [])
+        if not keys:
             continue
-        found = by_content.get(_content(weight)) or by_content.get(_content(weight.T))
-        if found is not None and (weight.ndim == 2 or values[found].shape == weight.shape):
-            if found not in names and own not in values:
-                names[found] = own
-            matched[layer] = names.get(found, found)
+        parameters = [contents[key][0] for key in keys]
+        scopes = [f"{node.name}." for node in read_by.get(name, [])]
+        wanted = sorted(parameters, key=lambda p: p.rpartition(".")[0] + "." not in scopes)
+        taken = {*values, *names.values()}
+        own = next((p for p in wanted if p == name or p not in taken), name)
+        names[name] = own
+        matched[own] = tuple(keys)
     rename_values(graph, names)
     return matched
 
 
-def _content(value: Array) -> tuple[tuple[int, ...], bytes]:
+def stored_in_graph(
+    graph: onnx.GraphProto,
+    matched: Mapping[str, tuple[str, ...]],
+    weights: Mapping[str, StoredWeight],
+) -> dict[str, StoredWeight]:
+    """Initializer -> what it is stored as, in its own layout.
+
+    Args:
+        graph: Not changed.
+        matched: From `match_weights`.
+        weights: Key -> what its parameter is stored as, in PyTorch's layout.
+    """
+    values = constants(graph)
+    found: dict[str, StoredWeight] = {}
+    for name, keys in matched.items():
+        key = next((key for key in keys if key in weights), None)
+        if key is not None:
+            is_plain = np.array_equal(values[name], weights[key].dequantize())
+            found[name] = weights[key] if is_plain else weights[key].transposed()
+    return found
+
+
+def content_of(value: Array) -> Content:
+    """What two equal tensors have in common."""
     return value.shape, np.add(value, 0, dtype=value.dtype).tobytes()  # + 0 turns -0.0 into 0.0
 
 
-def in_graph_layout(
-    graph: onnx.GraphProto, matched: Mapping[str, str], weights: Mapping[str, QuantizedTensor]
-) -> dict[str, QuantizedTensor]:
-    """Initializer name -> codes, transposed where the exporter transposed the weight."""
-    values = constants(graph)
-    found: dict[str, QuantizedTensor] = {}
-    for layer, tensor in weights.items():
-        if layer not in matched:
-            continue
-        if not np.array_equal(values[matched[layer]], tensor.dequantize()):
-            tensor = dataclasses.replace(
-                tensor, codes=np.ascontiguousarray(tensor.codes.T), axis=1 - tensor.axis
-            )
-        found[matched[layer]] = tensor
-    return found
+def _layouts(value: Array) -> Iterator[Content]:
+    if value.ndim > 1 and value.dtype == np.float32:
+        yield content_of(value)
+    if value.ndim == 2 and value.dtype == np.float32:
+        yield content_of(value.T)

@@ -2,9 +2,9 @@
 
 import hashlib
 import itertools
-import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, IntDistribution
@@ -92,9 +92,6 @@ def propose_levels(
     """
     distributions = distributions_of(space)
     tried = {_key(space, levels) for levels in (*(t.params for t in finished), *failed)}
-    n_plans = math.prod(len(knob.levels) for knob in space.knobs)
-    if len(tried) >= n_plans:
-        return None
     memory = optuna.create_study(directions=list(directions))
     memory.add_trials([_in_generation(trial, i) for i, trial in enumerate(finished)])
     for draw in range(_MAX_DRAWS):
@@ -121,12 +118,16 @@ def _in_generation(trial: FrozenTrial, index: int) -> FrozenTrial:
     )
 
 
-def _first_untried(space: SearchSpace, tried: set[tuple[object, ...]]) -> dict[str, int]:
+def _first_untried(space: SearchSpace, tried: Set[str]) -> dict[str, int] | None:
     """The first plan nobody has tried: chance rarely finds the last ones of a small space."""
     ranges = [range(len(knob.levels)) for knob in space.knobs]
-    levels = next(levels for levels in itertools.product(*ranges) if levels not in tried)
-    return {knob.name: level for knob, level in zip(space.knobs, levels, strict=True)}
+    for choice in itertools.product(*ranges):
+        levels = {knob.name: level for knob, level in zip(space.knobs, choice, strict=True)}
+        if _key(space, levels) not in tried:
+            return levels
+    return None
 
 
-def _key(space: SearchSpace, levels: Mapping[str, object]) -> tuple[object, ...]:
-    return tuple(levels.get(knob.name) for knob in space.knobs)
+def _key(space: SearchSpace, levels: Mapping[str, Any]) -> str:
+    """Equal for plans that make the same candidate: idle knobs do not count."""
+    return space.decode(levels).effective.digest

@@ -9,6 +9,7 @@ from autocompress.space.search_space import Knob, KnobKind, SearchSpace
 
 _UNIFORM_BITS = (8, 4, 3, 2)
 _UNIFORM_PRUNING = 0.3
+_UNIFORM_SPARSITY = 0.5
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,17 +52,20 @@ def _controls() -> Iterator[tuple[str, Fidelity, Choose]]:
     for bits in _UNIFORM_BITS:
         yield f"uniform {bits} bit", 1, _uniform_bits(bits)
     yield "uniform pruning", 1, {"pruning_ratio": _nearest(_UNIFORM_PRUNING)}
+    yield "uniform sparsity", 1, {"sparsity": _nearest(_UNIFORM_SPARSITY)}
 
 
 def _uniform_bits(bits: int) -> Choose:
     def lowest_not_below(knob: Knob) -> int:
-        return max(i for i, level in enumerate(knob.levels) if level >= bits)
+        return max(i for i, level in enumerate(knob.levels) if float(level) >= bits)
 
     return {"weight_bits": lowest_not_below, "activation_bits": lambda knob: len(knob.levels) - 1}
 
 
 def _nearest(ratio: float) -> Callable[[Knob], int]:
-    return lambda knob: min(range(1, len(knob.levels)), key=lambda i: abs(knob.levels[i] - ratio))
+    return lambda knob: min(
+        range(1, len(knob.levels)), key=lambda i: abs(float(knob.levels[i]) - ratio)
+    )
 
 
 def _levels(space: SearchSpace, choose: Choose) -> dict[str, int]:

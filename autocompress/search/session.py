@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from autocompress.analysis.fingerprint import model_fingerprint
+from autocompress.analysis.fingerprint import model_fingerprint, state_fingerprint
 from autocompress.compress.pipeline import PruningPolicy
 from autocompress.errors import StudyMismatchError
 from autocompress.evaluate.evaluator import EvaluationSettings, Evaluator
@@ -76,15 +76,19 @@ def open_session(
     Args:
         task: What the user brings.
         space: Search-space file, name of a shipped one, or rules.
-        settings: How to tune and measure; its pruning policy is replaced by the space's.
+        settings: How to tune and measure; its policy and recipe are replaced by the space's.
 
     Raises:
         InputError: If the task, the space or a setting cannot be used.
     """
     rules = space if isinstance(space, SpaceRules) else load_rules(space)
-    policy = PruningPolicy(criterion=rules.pruning.criterion, round_to=rules.pruning.round_to)
+    settings = dataclasses.replace(
+        settings,
+        policy=PruningPolicy(**rules.pruning.model_dump()),
+        recipe=rules.recipe.model_dump(exclude_none=True),
+    )
     prepared = prepare_task(task)
-    evaluator = Evaluator(prepared, dataclasses.replace(settings, policy=policy))
+    evaluator = Evaluator(prepared, settings)
     return Session(
         prepared=prepared,
         evaluator=evaluator,
@@ -124,10 +128,24 @@ def splits_of(prepared: PreparedTask) -> dict[str, TensorData]:
 
 
 def data_fingerprints(prepared: PreparedTask) -> dict[str, str]:
-    """Split -> sha256 of its examples; `example_inputs` is of two after their transform."""
-    prints = {split: data.fingerprint() for split, data in splits_of(prepared).items()}
-    example = TensorData(prepared.example_inputs, torch.zeros(2))
-    return {**prints, "example_inputs": example.fingerprint()}
+    """What the task brings besides its model -> sha256 of it.
+
+    The splits, `example_inputs` (two of train after their transform), and where there are some the
+    unlabelled inputs, other teachers' weights and the weights of early in training.
+    """
+    data = {
+        **splits_of(prepared),
+        "example_inputs": TensorData(prepared.example_inputs, torch.zeros(2)),
+    }
+    if prepared.unlabelled is not None:
+        n_examples = len(prepared.unlabelled[0])
+        data["unlabelled"] = TensorData(prepared.unlabelled, torch.zeros(n_examples))
+    prints = {name: tensors.fingerprint() for name, tensors in data.items()}
+    for i, teacher in enumerate(prepared.teachers):
+        prints[f"teacher_{i}"] = model_fingerprint(teacher)
+    if prepared.task.initial_state is not None:
+        prints["initial_state"] = state_fingerprint(prepared.task.initial_state)
+    return prints
 
 
 def absolute_spec(spec: str) -> str:

@@ -159,6 +159,7 @@ class Study:
         return {
             "format": FORMAT,
             "knobs": [dataclasses.asdict(knob) for knob in self.space.knobs],
+            "methods": [dataclasses.asdict(method) for method in self.space.methods],
             "objectives": [objective.name for objective in self.objectives],
             "info": self._info,
             "identity": self._identity,
@@ -294,7 +295,5 @@ def _locked(folder: Path) -> RunLockedError:
         who = f"process {holder['pid']} on {holder['host']}"
     except (OSError, ValueError, KeyError):
         who = "another process"
-    return RunLockedError(
-        f"The run {folder} is driven by {who} at the moment.",
-        "Wait until it ends, or start another run with --run NAME.",
-    )
+    message = f"The run {folder} is driven by {who} at the moment."
+    return RunLockedError(message, "Wait until it ends, or start another run with --run NAME.")

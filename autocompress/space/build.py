@@ -1,20 +1,29 @@
 """Rules x profile -> search space: every knob the model can really take, and why others are not."""
 
 import dataclasses
-import difflib
-import fnmatch
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from autocompress.analysis.channel_groups import UNTRACED
 from autocompress.analysis.profile import LayerInfo, ModelProfile
-from autocompress.compress.low_rank import shrinks
-from autocompress.compress.prune import kept_channels
+from autocompress.compress.share_weights import sharing_partners
 from autocompress.errors import InputError
-from autocompress.space.rules import Match, Rule, SpaceRules
-from autocompress.space.search_space import UNTOUCHED, Knob, KnobKind, SearchSpace
+from autocompress.space import levels as possible
+from autocompress.space.matching import as_list, matching_names
+from autocompress.space.methods import check_methods
+from autocompress.space.rules import Rule, SpaceRules
+from autocompress.space.search_space import (
+    AMOUNT_OF,
+    UNTOUCHED,
+    Knob,
+    KnobKind,
+    Level,
+    Method,
+    SearchSpace,
+)
 
-_KINDS: tuple[KnobKind, ...] = ("pruning_ratio", "rank_ratio", "weight_bits", "activation_bits")
+EARLIER = "earlier"  # `shared_with`: the first layer before of the same shape
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +32,7 @@ class BuiltSpace:
 
     Attributes:
         space: The knobs.
-        refused: (technique, layer or group) that a rule asked for -> why there is no knob.
+        refused: (technique, layer, group or block) that a rule asked for -> why there is no knob.
     """
 
     space: SearchSpace
@@ -35,7 +44,7 @@ class _Wish:
     """What the last matching rule says about one technique on one target."""
 
     rule: int
-    levels: tuple[float, ...]
+    value: Any
     is_shared: bool
     is_by_name: bool
 
@@ -49,40 +58,188 @@ def build_space(profile: ModelProfile, rules: SpaceRules) -> BuiltSpace:
 
     Raises:
         InputError: If a rule matches nothing, names one layer that cannot take what it asks for,
-            or no knob is left.
+            names a method that does not exist, or no knob is left.
     """
-    matched = [_matching(profile, rule, i) for i, rule in enumerate(rules.rules)]
-    knobs: list[Knob] = []
-    refused: dict[tuple[KnobKind, str], str] = {}
+    check_methods(rules)
+    builder = _Builder(profile, rules)
     untraced = profile.refused_groups.get(UNTRACED)
     if untraced and any(rule.pruning_ratio for rule in rules.rules):
-        refused["pruning_ratio", UNTRACED] = untraced
-    for kind in _KINDS:
-        shared: dict[tuple[int, tuple[float, ...]], list[str]] = {}
-        for target in _targets(profile, kind):
-            wish = _last_wish(rules.rules, matched, kind, target)
-            if wish is None or not wish.levels:
-                continue
-            levels, reason = _possible_levels(profile, rules, kind, target, wish.levels)
-            if reason:
-                _refuse_if_named(wish, kind, target, reason)
-                refused[kind, target] = reason
-            elif wish.is_shared:
-                shared.setdefault((wish.rule, levels), []).append(target)
-            else:
-                knobs.append(Knob(kind=kind, targets=(target,), levels=levels, label=target))
-        knobs += _shared_knobs(kind, shared)
-    if not knobs:
-        reasons = "; ".join(sorted(set(refused.values()))) or "no rule asks for anything"
+        builder.refused["pruning_ratio", UNTRACED] = untraced
+    for kind in UNTOUCHED:
+        builder.add_knobs(kind)
+    if not builder.knobs:
+        reasons = "; ".join(sorted(set(builder.refused.values()))) or "no rule asks for anything"
         raise InputError(
             f"The search space has no knob for this model: {reasons}.",
             "`autocompress analyze` lists what each layer can take.",
         )
-    return BuiltSpace(space=SearchSpace(knobs=tuple(knobs)), refused=refused)
+    space = SearchSpace(knobs=tuple(builder.knobs), methods=tuple(builder.methods))
+    return BuiltSpace(space=space, refused=builder.refused)
+
+
+class _Builder:
+    """Collects knobs, fixed methods and refusals, one technique after the other."""
+
+    def __init__(self, profile: ModelProfile, rules: SpaceRules) -> None:
+        self.profile = profile
+        self.rules = rules
+        self.matched = [matching_names(profile, rule, i) for i, rule in enumerate(rules.rules)]
+        self.layers = {layer.name: layer for layer in profile.layers}
+        self.groups = {group.name: group for group in profile.groups}
+        self.partners = sharing_partners(profile.layers)
+        self.knobs: list[Knob] = []
+        self.methods: list[Method] = []
+        self.refused: dict[tuple[KnobKind, str], str] = {}
+        self.levels: dict[tuple[KnobKind, str], tuple[Level, ...]] = {}
+        _check_group_names(profile, rules.rules)
+
+    def add_knobs(self, kind: KnobKind) -> None:
+        """Add the knobs, or fixed methods, of one technique."""
+        shared: dict[tuple[int, tuple[Level, ...]], list[str]] = {}
+        for target in self._targets(kind):
+            wish = self._wish(kind, target)
+            if wish is None or not wish.value or self._is_idle(kind, target, wish.value):
+                continue
+            wanted, reason = self._possible(kind, target, wish.value)
+            if not wanted:
+                self._refuse(wish, kind, target, reason)
+                continue
+            if kind in AMOUNT_OF and isinstance(wish.value, str):
+                self._fix(kind, target, wish.value)
+                continue
+            levels = (UNTOUCHED[kind], *wanted)
+            self.levels[kind, target] = levels
+            if wish.is_shared:
+                shared.setdefault((wish.rule, levels), []).append(target)
+            else:
+                self.knobs.append(Knob(kind=kind, targets=(target,), levels=levels, label=target))
+        self.knobs += _shared_knobs(kind, shared)
+
+    def _is_idle(self, kind: KnobKind, target: str, value: object) -> bool:
+        """Whether this fixes the method of an amount that is not there: its refusal says why."""
+        amount = AMOUNT_OF.get(kind)
+        return isinstance(value, str) and bool(amount) and (amount, target) not in self.levels
+
+    def _fix(self, kind: KnobKind, target: str, value: str) -> None:
+        if value != UNTOUCHED[kind]:
+            self.methods.append(Method(kind=kind, target=target, value=value))
+
+    def _refuse(self, wish: _Wish, kind: KnobKind, target: str, reason: str) -> None:
+        if wish.is_by_name:
+            raise InputError(
+                f"Rule {wish.rule + 1} asks for {kind} of {target!r}, but {reason}.",
+                "Remove it from the rule, or match by a pattern to take what can be had.",
+            )
+        self.refused[kind, target] = reason
+
+    def _targets(self, kind: KnobKind) -> Iterable[str]:
+        profile = self.profile
+        if kind == "drop_block":
+            return (*profile.blocks, *profile.refused_blocks)
+        if kind == "pruning_ratio":
+            names = set(self.groups) | set(profile.refused_groups)
+            return [layer.name for layer in profile.layers if layer.name in names]
+        return [layer.name for layer in profile.layers if _has_weights(layer)]
+
+    def _wish(self, kind: KnobKind, target: str) -> _Wish | None:
+        wish = None
+        for i, rule in enumerate(self.rules.rules):
+            value = getattr(rule, kind)
+            if value is not None and target in self.matched[i]:
+                wish = _Wish(
+                    rule=i,
+                    value=value,
+                    is_shared=kind in rule.shared,
+                    is_by_name=target in as_list(rule.match.name),
+                )
+        return wish
+
+    def _possible(self, kind: KnobKind, target: str, wanted: Any) -> possible.Possible:
+        """Levels that make a difference, without the untouched one; if none, the reason."""
+        if kind == "drop_block":
+            reason = self.profile.refused_blocks.get(target, "")
+            return ((), reason) if reason else ((1,), "")
+        if kind == "pruning_ratio":
+            if target in self.profile.refused_groups:
+                return (), self.profile.refused_groups[target]
+            return possible.widths(self.groups[target], wanted, self.rules.pruning.round_to)
+        layer, methods = self.layers[target], self._methods(target)
+        amount = AMOUNT_OF.get(kind, kind)
+        if amount in layer.refusals:
+            return (), layer.refusals[amount]
+        if kind == "shared_with":
+            return self._partner(target, wanted)
+        if kind == "rank_ratio":
+            return possible.rank_ratios(layer, wanted, methods)
+        if kind == "sparsity":
+            return possible.sparsities(layer, wanted, methods)
+        if kind == "weight_bits":
+            return possible.weight_bits(layer, wanted, methods)
+        if kind == "activation_bits":
+            return tuple(bits for bits in set(wanted) if bits < 32), "it asks for no bits below 32"
+        if (amount, target) not in self.levels:
+            return (), f"no {amount} is asked for there that it can take"
+        names = [name for name in as_list(wanted) if name != UNTOUCHED[kind] or wanted == name]
+        return possible.method_names(kind, layer, names, self._every(kind, target))
+
+    def _methods(self, target: str) -> possible.Methods:
+        def name(kind: KnobKind) -> str:
+            wish = self._wish(kind, target)
+            is_fixed = wish is not None and isinstance(wish.value, str)
+            return str(wish.value if wish and is_fixed else UNTOUCHED[kind])
+
+        return possible.Methods(**{kind: name(kind) for kind in AMOUNT_OF})
+
+    def _every(self, kind: KnobKind, target: str) -> list[tuple[float, possible.Methods]]:
+        """Bits and methods that the knobs made so far can give a layer together."""
+        methods = self._methods(target)
+        quantizers = self.levels.get(("quantizer", target), (methods.quantizer,))
+        all_bits = self.levels.get(("weight_bits", target), (UNTOUCHED["weight_bits"],))
+        return [
+            (float(bits), dataclasses.replace(methods, quantizer=str(quantizer)))
+            for bits in (all_bits[1:] if kind in ("quantizer", "granularity") else all_bits[:1])
+            for quantizer in quantizers
+        ]
+
+    def _partner(self, target: str, wanted: str) -> possible.Possible:
+        if wanted == EARLIER:
+            partner = self.partners.get(target, "")
+            return ((partner,), "") if partner else ((), "no layer before it has the same shape")
+        source, layer = self.layers.get(wanted), self.layers[target]
+        if source is None or (source.kind, source.weight_shape) != (layer.kind, layer.weight_shape):
+            what = f"{wanted!r} is no layer" if source is None else f"{wanted!r} is another shape"
+            return (), f"{what} (it needs a {layer.kind} of shape {layer.weight_shape})"
+        own = self._wish("shared_with", wanted)
+        if wanted == target or (own is not None and own.value):
+            return (), f"{wanted!r} is itself asked to take another layer's weight"
+        return (wanted,), ""
+
+
+def _has_weights(layer: LayerInfo) -> bool:
+    return layer.kind == "recurrent" or (bool(layer.weight_shape) and layer.kind != "norm")
+
+
+def _check_group_names(profile: ModelProfile, rules: Iterable[Rule]) -> None:
+    """A rule that names a group's other layers would be ignored silently."""
+    names = {group.name for group in profile.groups}
+    group_of = {
+        member.layer: group.name
+        for group in profile.groups
+        for member in group.members
+        if member.side == "out" and member.layer not in names
+    }
+    for i, rule in enumerate(rules):
+        for name in as_list(rule.match.name) if rule.pruning_ratio else ():
+            if name in group_of:
+                raise InputError(
+                    f"Rule {i + 1} asks for pruning_ratio of {name!r}, but its channels are cut "
+                    f"together with those of {group_of[name]!r}.",
+                    f"Name {group_of[name]!r} instead: a group is named by its first layer.",
+                )
 
 
 def _shared_knobs(
-    kind: KnobKind, shared: Mapping[tuple[int, tuple[float, ...]], list[str]]
+    kind: KnobKind, shared: Mapping[tuple[int, tuple[Level, ...]], list[str]]
 ) -> Iterator[Knob]:
     per_rule = Counter(rule for rule, _ in shared)
     seen: Counter[int] = Counter()
@@ -91,111 +248,3 @@ def _shared_knobs(
         part = f".{seen[rule]}" if per_rule[rule] > 1 else ""  # other targets, other levels
         label = "all" if len(shared) == 1 else f"rule{rule + 1}{part}"
         yield Knob(kind=kind, targets=tuple(targets), levels=levels, label=label)
-
-
-def _targets(profile: ModelProfile, kind: KnobKind) -> Iterable[str]:
-    if kind == "pruning_ratio":
-        names = {g.name for g in profile.groups} | set(profile.refused_groups)
-        return [layer.name for layer in profile.layers if layer.name in names]
-    return [layer.name for layer in profile.layers if layer.weight_shape and layer.kind != "norm"]
-
-
-def _last_wish(
-    rules: Iterable[Rule], matched: list[set[str]], kind: KnobKind, target: str
-) -> _Wish | None:
-    wish = None
-    for i, rule in enumerate(rules):
-        levels = getattr(rule, kind)
-        if levels is not None and target in matched[i]:
-            wish = _Wish(
-                rule=i,
-                levels=tuple(levels),
-                is_shared=kind in rule.shared,
-                is_by_name=target in _patterns(rule.match.name),
-            )
-    return wish
-
-
-def _refuse_if_named(wish: _Wish, kind: KnobKind, target: str, reason: str) -> None:
-    if wish.is_by_name:
-        raise InputError(
-            f"Rule {wish.rule + 1} asks for {kind} of {target!r}, but {reason}.",
-            "Remove it from the rule, or match by a pattern to take what can be had.",
-        )
-
-
-def _possible_levels(
-    profile: ModelProfile,
-    rules: SpaceRules,
-    kind: KnobKind,
-    target: str,
-    wanted: tuple[float, ...],
-) -> tuple[tuple[float, ...], str]:
-    """Levels that make a difference, untouched first; or no levels and the reason."""
-    untouched = UNTOUCHED[kind]
-    ordered = sorted(set(wanted) - {untouched}, reverse=kind != "pruning_ratio")
-    if kind == "pruning_ratio":
-        if target in profile.refused_groups:
-            return (), profile.refused_groups[target]
-        n_channels = next(g.n_channels for g in profile.groups if g.name == target)
-        kept = _distinct_widths(n_channels, ordered, rules.pruning.round_to)
-        reason = (
-            f"its {n_channels} channels stay when rounded to multiples of {rules.pruning.round_to}"
-        )
-    else:
-        layer = next(layer for layer in profile.layers if layer.name == target)
-        if kind in layer.refusals:
-            return (), layer.refusals[kind]
-        kept = [v for v in ordered if kind != "rank_ratio" or shrinks(layer.weight_shape, v)]
-        reason = f"no rank asked for would make its weight {layer.weight_shape} smaller"
-    return ((untouched, *kept), "") if kept else ((), reason)
-
-
-def _distinct_widths(n_channels: int, ratios: list[float], round_to: int) -> list[float]:
-    """The ratios, in order, that leave a width no smaller ratio leaves already."""
-    by_width: dict[int, float] = {}
-    for ratio in ratios:
-        by_width.setdefault(kept_channels(n_channels, ratio, round_to), ratio)
-    by_width.pop(n_channels, None)
-    return list(by_width.values())
-
-
-def _matching(profile: ModelProfile, rule: Rule, index: int) -> set[str]:
-    names = {layer.name for layer in _with_position(profile, rule.match)}
-    patterns = _patterns(rule.match.name)
-    found = {
-        layer.name
-        for layer in profile.layers
-        if layer.name in names
-        and (not patterns or any(fnmatch.fnmatchcase(layer.name, p) for p in patterns))
-        and (rule.match.kind is None or layer.kind in _patterns(rule.match.kind))
-        and layer.n_params >= rule.match.min_params
-    }
-    if not found and not rule.optional:
-        raise _matches_nothing(profile, rule.match, index)
-    return found
-
-
-def _with_position(profile: ModelProfile, match: Match) -> Iterable[LayerInfo]:
-    if match.position is None:
-        return profile.layers
-    weighted = [layer for layer in profile.layers if "weight_bits" not in layer.refusals]
-    ends = {"first": weighted[:1], "last": weighted[-1:]}
-    return [layer for end in match.position for layer in ends[end]]
-
-
-def _matches_nothing(profile: ModelProfile, match: Match, index: int) -> InputError:
-    names = [layer.name for layer in profile.layers]
-    kinds = sorted({layer.kind for layer in profile.layers})
-    wanted = [*_patterns(match.name), *_patterns(match.kind)]
-    close = [c for w in wanted for c in difflib.get_close_matches(w, [*names, *kinds], n=3)]
-    closest = ", ".join(dict.fromkeys(close)) or ", ".join(names[:3]) + ", ..."
-    asked = match.model_dump(exclude_defaults=True)
-    return InputError(
-        f"Rule {index + 1} of the search space matches no layer: {asked}.",
-        f"Closest: {closest}. Kinds here: {', '.join(kinds)}. Or set `optional: true`.",
-    )
-
-
-def _patterns(value: str | list[str] | None) -> list[str]:
-    return [value] if isinstance(value, str) else value or []

@@ -4,17 +4,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from autocompress.errors import InputError, first_line, unknown_name
-from autocompress.plan import ACTIVATION_BITS, WEIGHT_BITS
+from autocompress.plan import ACTIVATION_BITS, BINARY_BITS, TERNARY_BITS, WEIGHT_BITS
+from autocompress.space.search_space import KnobKind
 
 PRESETS = Path(__file__).parent / "presets"
 _MAX_BYTES = 256 * 1024
+_BITS_BY_NAME = {"binary": BINARY_BITS, "ternary": TERNARY_BITS}
 
+WeightBits = Annotated[
+    float, BeforeValidator(lambda value: _BITS_BY_NAME.get(value, value)), Field(ge=1, le=32)
+]
 Bits = Annotated[int, Field(ge=2, le=32)]
 RankRatio = Annotated[float, Field(gt=0.0, le=1.0)]
-PruningRatio = Annotated[float, Field(ge=0.0, lt=1.0)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Methods = str | list[str]
 
 
 class Match(BaseModel):
@@ -22,7 +28,7 @@ class Match(BaseModel):
 
     Attributes:
         name: Glob on the qualified layer name, or several; `*` matches dots as well.
-        kind: Layer kind, or several, as `autocompress analyze` prints them.
+        kind: Layer kind, or several, as `autocompress analyze` prints them; `block` for blocks.
         position: `first` or `last` among the layers that can be quantized.
         min_params: Least number of parameters of the layer.
     """
@@ -39,13 +45,22 @@ class Rule(BaseModel):
     """Levels for the layers it matches; for each technique the last matching rule decides.
 
     The untouched level (ratio 0, rank 1.0, 32 bits) is always added; an empty list means that the
-    search leaves the technique alone there.
+    search leaves the technique alone there. A method given as a name is used wherever its amount
+    is not untouched; given as a list it is a knob of its own, next to the default method.
 
     Attributes:
         match: Which layers.
         pruning_ratio: Shares of channels REMOVED; decided by a channel group's first layer.
+        drop_block: Whether residual blocks may be left out as a whole.
+        shared_with: Layer whose weight the matched layers may use as well; `earlier` means the
+            first one of the same shape, an empty name none.
         rank_ratio: Shares of the full rank KEPT.
-        weight_bits: Bits of stored weights, 2-8.
+        factorization: Method, or methods, of `compress.low_rank`.
+        sparsity: Shares of zero weights.
+        sparsity_pattern: Method, or methods, of `compress.sparsity_patterns`.
+        weight_bits: Bits of stored weights: 2-8, `ternary` (1.58), `binary` (1).
+        quantizer: Method, or methods, of `compress.quantizers`.
+        granularity: What shares a scale: `channel`, `tensor`, `group:N`.
         activation_bits: Bits of the layers' inputs, 8.
         shared: Techniques for which all matched layers share one knob.
         optional: Whether matching nothing is fine.
@@ -54,21 +69,46 @@ class Rule(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     match: Match = Match()
-    pruning_ratio: list[PruningRatio] | None = None
+    pruning_ratio: list[Share] | None = None
+    drop_block: bool | None = None
+    shared_with: str | None = None
     rank_ratio: list[RankRatio] | None = None
-    weight_bits: list[Bits] | None = None
+    factorization: Methods | None = None
+    sparsity: list[Share] | None = None
+    sparsity_pattern: Methods | None = None
+    weight_bits: list[WeightBits] | None = None
+    quantizer: Methods | None = None
+    granularity: Methods | None = None
     activation_bits: list[Bits] | None = None
-    shared: list[Literal["pruning_ratio", "rank_ratio", "weight_bits", "activation_bits"]] = []
+    shared: list[KnobKind] = []
     optional: bool = False
 
 
 class PruningSettings(BaseModel):
-    """How channels are chosen; see `compress.pipeline.PruningPolicy`."""
+    """How channels and weights are chosen; see `compress.pipeline.PruningPolicy`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     criterion: str = "l2"
     round_to: int = Field(default=8, ge=1)
+    scope: Literal["local", "global"] = "local"
+    sparsity_scope: Literal["local", "global"] = "local"
+
+
+class RecipeSettings(BaseModel):
+    """How candidates are tuned; see `train.recipe.Recipe`, which checks the values."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    temperature: float | None = None
+    task_share: float | None = None
+    features: str | None = None
+    feature_weight: float | None = None
+    penalty: str | None = None
+    penalty_strength: float | None = None
+    prune_steps: int | None = None
+    rewind: bool | None = None
+    rounding: str | None = None
 
 
 class SpaceRules(BaseModel):
@@ -76,7 +116,8 @@ class SpaceRules(BaseModel):
 
     Attributes:
         version: Format of the file, 1.
-        pruning: How channels are chosen.
+        pruning: How channels and weights are chosen.
+        recipe: How candidates are tuned, where it differs from the default.
         rules: In order; later rules override earlier ones.
     """
 
@@ -84,6 +125,7 @@ class SpaceRules(BaseModel):
 
     version: Literal[1] = 1
     pruning: PruningSettings = PruningSettings()
+    recipe: RecipeSettings = RecipeSettings()
     rules: list[Rule] = Field(min_length=1)
 
 
@@ -144,7 +186,7 @@ def _check_bits(rule: Rule, where: str) -> None:
         for bits in getattr(rule, field) or ():
             if bits not in allowed:
                 raise InputError(
-                    f"`{field}` must be among {sorted(allowed)}, but got {bits} in {where}."
+                    f"`{field}` must be among {sorted(allowed)}, but got {bits:g} in {where}."
                 )
 
 

@@ -1,20 +1,46 @@
-"""Knobs, and the space they span: levels in, plan out, and back."""
+"""Knobs and the search space they span: level indices in, plan out, and back."""
 
 import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Final, Literal, TypeAlias
 
 from autocompress.errors import InputError
 from autocompress.plan import FULL_BITS, CompressionPlan, LayerPlan
 
-KnobKind = Literal["pruning_ratio", "rank_ratio", "weight_bits", "activation_bits"]
-UNTOUCHED: dict[KnobKind, float] = {
+Level: TypeAlias = float | str
+KnobKind = Literal[
+    "pruning_ratio",
+    "drop_block",
+    "shared_with",
+    "rank_ratio",
+    "factorization",
+    "sparsity",
+    "sparsity_pattern",
+    "weight_bits",
+    "quantizer",
+    "granularity",
+    "activation_bits",
+]
+UNTOUCHED: Final[Mapping[KnobKind, Level]] = {
     "pruning_ratio": 0.0,
+    "drop_block": 0,
+    "shared_with": "",
     "rank_ratio": 1.0,
-    "weight_bits": 32,
-    "activation_bits": 32,
+    "factorization": "svd",
+    "sparsity": 0.0,
+    "sparsity_pattern": "unstructured",
+    "weight_bits": FULL_BITS,
+    "quantizer": "uniform",
+    "granularity": "channel",
+    "activation_bits": FULL_BITS,
+}
+AMOUNT_OF: Final[Mapping[KnobKind, KnobKind]] = {
+    "factorization": "rank_ratio",
+    "sparsity_pattern": "sparsity",
+    "quantizer": "weight_bits",
+    "granularity": "weight_bits",
 }
 
 
@@ -24,14 +50,15 @@ class Knob:
 
     Attributes:
         kind: Which field of the plan it sets.
-        targets: Channel groups (pruning) or layers it sets it for; several share one level.
-        levels: What it can be set to, in order of growing compression; `levels[0]` is untouched.
+        targets: Channel groups (pruning), blocks or layers it sets it for; several share one level.
+        levels: What it can be set to; `levels[0]` is untouched. Numbers stand in order of growing
+            compression, names of methods as the rule lists them.
         label: Name of the target in tables: the target itself, or the rule's name if shared.
     """
 
     kind: KnobKind
     targets: tuple[str, ...]
-    levels: tuple[float, ...]
+    levels: tuple[Level, ...]
     label: str
 
     @property
@@ -41,14 +68,31 @@ class Knob:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """A choice that is not searched: how an amount is brought about wherever it is not untouched.
+
+    Attributes:
+        kind: Which field of the plan it sets.
+        target: Layer.
+        value: Name of the method.
+    """
+
+    kind: KnobKind
+    target: str
+    value: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SearchSpace:
     """The knobs of one search.
 
     Attributes:
         knobs: In a fixed order, names unique.
+        methods: What is fixed.
     """
 
     knobs: tuple[Knob, ...]
+    methods: tuple[Method, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that every knob can be told from the others.
@@ -63,9 +107,9 @@ class SearchSpace:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over all knobs in hex: two spaces are the same if this is."""
-        text = json.dumps([dataclasses.astuple(knob) for knob in self.knobs])
-        return hashlib.sha256(text.encode()).hexdigest()
+        """sha256 over all knobs and methods in hex: two spaces are the same if this is."""
+        parts = [*map(dataclasses.astuple, self.knobs), *map(dataclasses.astuple, self.methods)]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def decode(self, levels: Mapping[str, int]) -> CompressionPlan:
         """Turn one level index per knob into a plan.
@@ -74,17 +118,26 @@ class SearchSpace:
             InputError: If a knob is missing or a level is out of range.
         """
         ratios: dict[str, float] = {}
-        layers: dict[str, dict[str, float]] = {}
+        dropped: list[str] = []
+        layers: dict[str, dict[str, Any]] = {}
         for knob in self.knobs:
             value = knob.levels[self._index(knob, levels)]
             for target in knob.targets:
                 if knob.kind == "pruning_ratio":
-                    ratios[target] = value
+                    ratios[target] = float(value)
+                elif knob.kind == "drop_block":
+                    dropped += [target] * int(value)
                 else:
                     layers.setdefault(target, {})[knob.kind] = value
+        for method in self.methods:
+            amount = AMOUNT_OF[method.kind]
+            fields = layers.get(method.target, {})
+            if fields.get(amount, UNTOUCHED[amount]) != UNTOUCHED[amount]:
+                fields[method.kind] = method.value
         return CompressionPlan(
             pruning_ratios=ratios,
-            layers={name: _layer_plan(fields) for name, fields in layers.items()},
+            dropped_blocks=tuple(dropped),
+            layers={name: LayerPlan(**fields) for name, fields in layers.items()},
         )
 
     def encode(self, plan: CompressionPlan) -> dict[str, int]:
@@ -105,7 +158,7 @@ class SearchSpace:
         if len(values) != 1:
             raise InputError(
                 f"Knob {knob.name!r} sets one level for {len(knob.targets)} targets, "
-                f"but the plan asks for {sorted(values)}."
+                f"but the plan asks for {sorted(values, key=lambda v: (isinstance(v, str), v))}."
             )
         value = values.pop()
         if value not in knob.levels:
@@ -127,15 +180,10 @@ class SearchSpace:
         return index
 
 
-def _requested(plan: CompressionPlan, kind: KnobKind, target: str) -> float:
+def _requested(plan: CompressionPlan, kind: KnobKind, target: str) -> Level:
     if kind == "pruning_ratio":
         return plan.pruning_ratios.get(target, 0.0)
-    return float(getattr(plan.layers.get(target, LayerPlan()), kind))
-
-
-def _layer_plan(fields: Mapping[str, float]) -> LayerPlan:
-    return LayerPlan(
-        rank_ratio=fields.get("rank_ratio", 1.0),
-        weight_bits=int(fields.get("weight_bits", FULL_BITS)),
-        activation_bits=int(fields.get("activation_bits", FULL_BITS)),
-    )
+    if kind == "drop_block":
+        return int(target in plan.dropped_blocks)
+    value: Level = getattr(plan.layers.get(target, LayerPlan()), kind)
+    return value

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -95,7 +95,15 @@ class Task:
             classes in dimension 1, `mse` for other outputs, `none` to switch it off.
         batch_size: Training batch.
         learning_rate: Peak learning rate of the fine-tune (SGD with Nesterov momentum).
-        proxy_epochs: Passes over `train` of the brief fine-tune behind each trial.
+        proxy_epochs: Passes over `train`, and `unlabelled` if given, of the brief fine-tune behind
+            each trial.
+        teacher: What to distill from: a larger model, or several, which are averaged; called as
+            `model` is and with outputs of the same shape. None means `model` itself.
+        unlabelled: More inputs to train on, without labels: only the distillation loss sees them.
+            Tensors of shape (N, ...) like those of `train`, whose augmentation and transform they
+            pass through; a single tensor is taken as one input.
+        initial_state: State of `model` early in its training, for the lottery ticket (Frankle &
+            Carbin 2019): every parameter of `model` by name, buffers at will.
     """
 
     model: nn.Module
@@ -111,3 +119,6 @@ class Task:
     batch_size: int = 128
     learning_rate: float = 0.01
     proxy_epochs: float = 1.0
+    teacher: nn.Module | tuple[nn.Module, ...] | None = None
+    unlabelled: Tensor | Inputs | None = None
+    initial_state: Mapping[str, Tensor] | None = None

@@ -10,6 +10,13 @@ from torch import Tensor, nn
 
 from autocompress.errors import InputError, first_line, unknown_name
 from autocompress.tasks.base import Distill, Inputs, Task, TensorData
+from autocompress.tasks.explicit_attention import make_attention_explicit
+from autocompress.tasks.recipe_inputs import (
+    check_initial_state,
+    check_teachers,
+    check_teachers_fit,
+    check_unlabelled,
+)
 
 _VAL_SHARE = 0.1
 _SPLIT_SEED = 20180607
@@ -25,6 +32,8 @@ class PreparedTask:
         val: Validation split.
         test: Test split; None if the user gave none.
         is_val_carved: Whether `val` was taken from the user's training data.
+        teachers: What to distill from, averaged; empty means the model itself.
+        unlabelled: Further training inputs, each of shape (N, ...); None if the user gave none.
     """
 
     task: Task
@@ -32,6 +41,8 @@ class PreparedTask:
     val: TensorData
     test: TensorData | None
     is_val_carved: bool
+    teachers: tuple[nn.Module, ...] = ()
+    unlabelled: Inputs | None = None
 
     @property
     def example_inputs(self) -> Inputs:
@@ -110,6 +121,11 @@ def prepare_task(task: object) -> PreparedTask:
         raise InputError(
             f"`Task.model` must be a torch.nn.Module, but got {type(task.model).__name__}."
         )
+    task = dataclasses.replace(
+        task,
+        model=make_attention_explicit(task.model),
+        initial_state=check_initial_state(task.initial_state, task.model),
+    )
     for field in ("batch_size", "learning_rate", "proxy_epochs"):
         value = getattr(task, field)
         if not isinstance(value, int | float) or not value > 0:
@@ -123,8 +139,17 @@ def prepare_task(task: object) -> PreparedTask:
     else:
         val = as_tensor_data(task.val, "val")
     test = None if task.test is None else as_tensor_data(task.test, "test")
-    prepared = PreparedTask(task=task, train=train, val=val, test=test, is_val_carved=is_val_carved)
-    _check_runs(prepared)
+    prepared = PreparedTask(
+        task=task,
+        train=train,
+        val=val,
+        test=test,
+        is_val_carved=is_val_carved,
+        teachers=check_teachers(task.teacher),
+        unlabelled=check_unlabelled(task.unlabelled, train, task.distill),
+    )
+    outputs = _check_runs(prepared)
+    check_teachers_fit(prepared.teachers, prepared.example_inputs, outputs)
     return prepared
 
 
@@ -141,7 +166,8 @@ def carve(data: TensorData, share: float) -> tuple[TensorData, TensorData]:
     return data.subset(order[n_carved:].sort().values), data.subset(order[:n_carved].sort().values)
 
 
-def _check_runs(prepared: PreparedTask) -> None:
+def _check_runs(prepared: PreparedTask) -> Tensor:
+    """Check model, loss and metric on the first examples; returns the model's outputs."""
     task = prepared.task
     was_training = task.model.training
     task.model.eval()
@@ -177,6 +203,7 @@ def _check_runs(prepared: PreparedTask) -> None:
         raise InputError("`Task.loss` must return one number as a tensor.", "Take its mean.")
     if not 0.0 <= metric <= 1.0:
         raise InputError(f"`Task.metric` must lie in [0, 1], but returned {metric}.")
+    return outputs
 
 
 def _first_batch(train: TensorData) -> tuple[Inputs, Tensor]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import nn
 
-from autocompress.compress.quantize import InputQuantizer
+from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.prepare import PreparedTask
 

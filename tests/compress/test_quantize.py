@@ -3,192 +3,30 @@ import copy
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
-from autocompress.compress.quantize import (
-    QUANTIZED,
-    InputQuantizer,
-    WeightQuantizer,
-    best_steps,
-    code_limits,
-    freeze_,
-    quantize_,
-)
+from autocompress.compress.codes import CodebookTensor, GridTensor, HashedTensor, QuantizedTensor
+from autocompress.compress.compressed_layers import COMPRESSED, quantizer_of, set_mask_
+from autocompress.compress.input_quantizer import InputQuantizer
+from autocompress.compress.quantize import freeze_, quantize_
+from autocompress.compress.quantizers.table import QUANTIZERS
+from autocompress.compress.quantizers.uniform import UniformQuantizer
+from autocompress.plan import LayerPlan
 
-BITS = (2, 3, 4, 5, 6, 7, 8)
+GRANULARITY = {"hashed": "tensor"}
 
 
-def _error(weight, steps, bits):
-    low, high = code_limits(bits)
-    codes = (weight / steps[:, None]).round().clamp(low, high)
-    return (codes * steps[:, None] - weight).square().sum(1)
+def _plan(bits=4, **choices):
+    return LayerPlan(weight_bits=bits, **choices)
 
 
-@pytest.mark.parametrize("bits", BITS)
-def test_code_limits_fit_the_bits(bits):
-    low, high = code_limits(bits)
-    assert -(2 ** (bits - 1)) <= low < 0 < high == 2 ** (bits - 1) - 1
-    assert high - low + 1 >= 2**bits - 1
+def _settle(model):
+    for module in model.modules():
+        if isinstance(module, InputQuantizer):
+            module.settle()
 
 
-@given(st.sampled_from(BITS), st.integers(0, 1000), st.floats(1e-3, 1e3))
-@settings(deadline=None, max_examples=40)
-def test_best_steps_are_never_worse_than_scaling_by_the_largest_weight(bits, seed, spread):
-    generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(5, 20, generator=generator) * spread
-    widest = weight.abs().amax(1) / code_limits(bits)[1]
-    steps = best_steps(weight, bits)
-    assert (steps > 0).all()
-    assert (_error(weight, steps, bits) <= _error(weight, widest, bits) * (1 + 1e-6)).all()
-
-
-@pytest.mark.parametrize("bits", BITS)
-def test_best_steps_find_a_grid_exactly(bits):
-    low, high = code_limits(bits)
-    scale = torch.tensor([0.5, 0.01, 3.0])
-    codes = torch.randint(low, high + 1, (3, 64))
-    codes[:, 0] = high
-    codes[:, 1] = -high
-    weight = codes.clamp(-high, high) * scale[:, None]
-    torch.testing.assert_close(best_steps(weight, bits), scale)
-
-
-def test_best_steps_survive_a_channel_of_zeros():
-    steps = best_steps(torch.zeros(2, 3), 4)
-    assert (steps > 0).all()
-    assert WeightQuantizer(torch.zeros(2, 3), 4)(torch.zeros(2, 3)).tolist() == [[0.0] * 3] * 2
-
-
-@pytest.mark.parametrize("bits", BITS)
-def test_weight_quantizer_gives_codes_times_scale(bits):
-    weight = torch.randn(4, 3, 3, 3)
-    quantizer = WeightQuantizer(weight, bits)
-    frozen = quantizer.freeze(weight)
-    low, high = code_limits(bits)
-    assert frozen.codes.dtype == np.int8
-    assert frozen.codes.min() >= low
-    assert frozen.codes.max() <= high
-    assert (frozen.scale > 0).all()
-    assert np.array_equal(frozen.dequantize(), quantizer(weight).detach().numpy())
-
-
-def test_weight_quantizer_ignores_the_sign_of_its_step():
-    weight = torch.randn(4, 6)
-    quantizer = WeightQuantizer(weight, 4)
-    expected = quantizer(weight).detach()
-    with torch.no_grad():
-        quantizer.step.neg_()
-    assert torch.equal(quantizer(weight), expected)
-    assert (quantizer.freeze(weight).scale > 0).all()
-
-
-def _closed_form_lsq(weight, step, bits, grad):
-    """Gradients as in Esser et al. 2020, equations 2 and 3, one value at a time."""
-    low, high = code_limits(bits)
-    grad_weight, grad_step = torch.zeros_like(weight), torch.zeros_like(step)
-    for c, i in np.ndindex(*weight.shape):
-        ratio = float(weight[c, i] / step[c])
-        if ratio < low:
-            slope = low
-        elif ratio > high:
-            slope = high
-        else:
-            slope = round(ratio) - ratio
-            grad_weight[c, i] = grad[c, i]
-        grad_step[c] += slope * grad[c, i]
-    return grad_weight, grad_step / (weight.shape[1] * high) ** 0.5
-
-
-@pytest.mark.parametrize("bits", [2, 4, 8])
-def test_weight_gradients_are_those_of_lsq(bits):
-    weight = (torch.randn(3, 10) * 2).requires_grad_()
-    quantizer = WeightQuantizer(weight, bits)
-    with torch.no_grad():
-        quantizer.step.mul_(0.6)  # so that some weights fall off the grid
-    grad = torch.randn(3, 10)
-    quantizer(weight).backward(grad)
-    expected = _closed_form_lsq(weight.detach(), quantizer.step.detach(), bits, grad)
-    torch.testing.assert_close(weight.grad, expected[0])
-    torch.testing.assert_close(quantizer.step.grad, expected[1])
-
-
-def test_step_gradient_is_that_of_a_smooth_surrogate():
-    """Each rounding is replaced by its offset, held fixed: then finite differences apply."""
-    weight, bits = torch.randn(1, 12, dtype=torch.float64), 3
-    target = torch.randn(1, 12, dtype=torch.float64)
-    quantizer = WeightQuantizer(weight, bits).double()
-    step = quantizer.step.detach().clone()
-    low, high = code_limits(bits)
-    ratio = weight / step
-    is_inside = (ratio >= low) & (ratio <= high)
-    offset = ratio.round() - ratio
-
-    def surrogate(s):
-        values = torch.where(is_inside, weight + offset * s, ratio.clamp(low, high) * s)
-        return (values - target).square().sum()
-
-    (quantizer(weight) - target).square().sum().backward()
-    nudge = 1e-6
-    slope = (surrogate(step + nudge) - surrogate(step - nudge)) / (2 * nudge)
-    scale = (weight.shape[1] * high) ** -0.5
-    torch.testing.assert_close(quantizer.step.grad[0], slope * scale, rtol=1e-5, atol=1e-7)
-
-
-def test_input_quantizer_passes_through_and_watches_while_observing():
-    grid = InputQuantizer()
-    x = torch.tensor([[-1.0, 3.0]])
-    assert grid(x) is x
-    grid(torch.tensor([[0.5, 1.0]]))
-    assert (float(grid.low), float(grid.high)) == (-1.0, 3.0)
-
-
-@pytest.mark.parametrize(
-    ("low", "high"), [(0.0, 4.0), (-1.0, 3.0), (-2.0, 0.0), (0.5, 2.0), (-3.0, -1.0), (0.0, 0.0)]
-)
-def test_input_grid_covers_what_was_observed_and_holds_zero(low, high):
-    grid = InputQuantizer()
-    grid(torch.tensor([[low, high]]))
-    grid.settle()
-    frozen = grid.freeze()
-    assert 0 <= frozen.zero_point <= 255
-    least, most = (-frozen.zero_point * frozen.scale, (255 - frozen.zero_point) * frozen.scale)
-    assert least <= min(low, 0.0) + frozen.scale
-    assert most >= max(high, 0.0) - frozen.scale
-    x = torch.linspace(low, high, 50)[None]
-    values = grid(x)
-    assert ((values - x).abs() <= frozen.scale * 1.01).all()
-    assert grid(torch.zeros(1, 1)).item() == 0.0
-    codes = (values / frozen.scale).round() + frozen.zero_point
-    assert codes.min() >= 0
-    assert codes.max() <= 255
-
-
-def test_input_grid_clips_what_it_never_saw():
-    grid = InputQuantizer()
-    grid(torch.tensor([[0.0, 2.55]]))
-    grid.settle()
-    assert grid(torch.tensor([[100.0, -100.0]])).tolist()[0] == pytest.approx([2.55, 0.0])
-
-
-def test_input_grid_must_be_settled_before_it_is_frozen():
-    grid = InputQuantizer()
-    with pytest.raises(AssertionError, match="settle the grid"):
-        grid.freeze()
-
-
-def test_input_gradients_stop_off_the_grid_and_reach_the_step():
-    grid = InputQuantizer()
-    grid(torch.tensor([[0.0, 1.0]]))
-    grid.settle()
-    x = torch.tensor([[0.5, 2.0, -1.0]], requires_grad=True)
-    grid(x).sum().backward()
-    assert x.grad.tolist() == [[1.0, 0.0, 0.0]]
-    assert grid.step.grad is not None
-
-
-@pytest.mark.parametrize("weight_bits", BITS)
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
 @pytest.mark.parametrize(
     ("layer", "shape"),
     [
@@ -197,53 +35,220 @@ def test_input_gradients_stop_off_the_grid_and_reach_the_step():
         (nn.Conv2d(6, 4, 3, padding=1, padding_mode="reflect"), (2, 6, 5, 5)),
         (nn.Conv2d(6, 6, 3, groups=6, bias=False), (2, 6, 5, 5)),
         (nn.Conv3d(2, 4, 2), (2, 2, 4, 4, 4)),
+        (nn.ConvTranspose2d(6, 4, 2, stride=2), (2, 6, 5, 5)),
     ],
-    ids=["linear", "conv1d", "conv2d", "depthwise", "conv3d"],
+    ids=["linear", "conv1d", "conv2d", "depthwise", "conv3d", "transposed"],
 )
-def test_frozen_layer_computes_what_the_quantized_one_did(layer, shape, weight_bits):
+def test_frozen_layer_computes_what_the_quantized_one_did(layer, shape, quantizer):
+    if quantizer == "nni_qat":
+        pytest.importorskip("nni", reason="needs the extra: pip install 'autocompress[nni]'")
     model = nn.Sequential(copy.deepcopy(layer))
     x = torch.randn(shape)
-    quantize_(model, "0", weight_bits, 32)
+    granularity = GRANULARITY.get(quantizer, "channel")
+    assert quantize_(model, "0", _plan(quantizer=quantizer, granularity=granularity)) == ()
     quantized = model(x).detach()
     weights, activations = freeze_(model)
     assert type(model[0]) is type(layer)
     assert activations == {}
-    assert weights["0"].bits == weight_bits
     assert np.array_equal(model[0].weight.detach().numpy(), weights["0"].dequantize())
     assert set(model.state_dict()) == set(nn.Sequential(layer).state_dict())
     assert torch.equal(model(x), quantized)
 
 
+@pytest.mark.parametrize(
+    ("quantizer", "granularity", "kind"),
+    [
+        ("uniform", "tensor", QuantizedTensor),
+        ("uniform", "group:8", GridTensor),
+        ("kmeans", "channel", CodebookTensor),
+        ("hashed", "tensor", HashedTensor),
+    ],
+)
+def test_plan_decides_how_a_weight_is_stored(quantizer, granularity, kind):
+    model = nn.Sequential(nn.Linear(20, 4))
+    assert quantize_(model, "0", _plan(3, quantizer=quantizer, granularity=granularity)) == ()
+    weights, _ = freeze_(model)
+    assert type(weights["0"]) is kind
+    assert weights["0"].bits == 3
+
+
 def test_quantize_keeps_parameters_the_same_objects():
     model = nn.Sequential(nn.Linear(6, 4))
     weight, bias = model[0].weight, model[0].bias
-    quantize_(model, "0", 4, 8)
+    quantize_(model, "0", _plan(activation_bits=8))
     assert model[0].weight is weight
     assert model[0].bias is bias
 
 
+def test_quantize_does_nothing_for_float_weights():
+    model = nn.Sequential(nn.Linear(6, 4))
+    assert quantize_(model, "0", LayerPlan(quantizer="kmeans", activation_bits=8)) == ()
+    assert type(model[0]) is nn.Linear
+
+
 def test_quantize_takes_all_factors_of_a_layer():
     model = nn.Sequential(nn.Sequential(nn.Linear(6, 2), nn.Linear(2, 4)))
-    quantize_(model, "0", 4, 8)
-    assert [type(m) for m in model[0]] == [QUANTIZED[nn.Linear]] * 2
+    assert quantize_(model, "0", _plan(activation_bits=8)) == ()
+    assert [type(m) for m in model[0]] == [COMPRESSED[nn.Linear]] * 2
     model(torch.randn(3, 6))
-    for module in model.modules():
-        if isinstance(module, InputQuantizer):
-            module.settle()
+    _settle(model)
     weights, activations = freeze_(model)
     assert set(weights) == set(activations) == {"0.0", "0.1"}
 
 
-def test_finer_grids_are_closer():
-    weight = torch.randn(8, 100)
-    errors = [(WeightQuantizer(weight, b)(weight) - weight).norm().item() for b in BITS]
-    assert errors == sorted(errors, reverse=True)
+def test_factor_that_cannot_take_a_quantizer_is_uniform_and_says_so():
+    model = nn.Sequential(nn.Sequential(nn.Linear(20, 4), nn.Linear(4, 6)))
+    (note,) = quantize_(model, "0", _plan(granularity="group:16"))
+    assert note == (
+        "quantizer=uniform, granularity=group:16 of '0.1' skipped: "
+        "group:16 needs channels of more weights than 4; it is uniform per channel instead"
+    )
+    weights, _ = freeze_(model)
+    assert type(weights["0.0"]) is GridTensor
+    assert type(weights["0.1"]) is QuantizedTensor
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_weights_are_stored_by_parameter_name(kind):
+    model = nn.ModuleDict({"rnn": kind(6, 4, 2)})
+    x = torch.randn(3, 2, 6)
+    assert quantize_(model, "rnn", _plan(quantizer="kmeans")) == ()
+    expected = model["rnn"](x)[0].detach()
+    weights, _ = freeze_(model)
+    assert set(weights) == {f"rnn.weight_{part}_l{i}" for part in ("ih", "hh") for i in (0, 1)}
+    assert type(model["rnn"]) is kind
+    assert torch.equal(model["rnn"](x)[0], expected)
+
+
+def test_recurrent_weights_that_cannot_be_hashed_are_uniform():
+    model = nn.ModuleDict({"rnn": nn.GRU(6, 4)})
+    notes = quantize_(model, "rnn", _plan(quantizer="hashed", granularity="tensor"))
+    assert [note.split("'")[1] for note in notes] == ["rnn.weight_ih_l0", "rnn.weight_hh_l0"]
+    assert isinstance(quantizer_of(model["rnn"], "weight_ih_l0"), UniformQuantizer)
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (nn.Embedding(9, 8), "an embedding takes indices"),
+        (nn.LSTM(4, 4), "recurrent layers have no integer kernels"),
+        (nn.ConvTranspose1d(4, 4, 2), "transposed convolutions have no integer kernels"),
+    ],
+)
+def test_input_grids_are_skipped_where_there_are_no_integer_kernels(layer, why):
+    model = nn.Sequential(layer)
+    (note,) = quantize_(model, "0", _plan(8, activation_bits=8))
+    assert note.startswith("activation_bits=8 of '0' skipped: ")
+    assert why in note
+    weights, activations = freeze_(model)
+    assert weights
+    assert activations == {}
+
+
+def _tied():
+    model = nn.ModuleDict({"embed": nn.Embedding(11, 8), "head": nn.Linear(8, 11, bias=False)})
+    model["head"].weight = model["embed"].weight
+    return model
+
+
+def test_tied_layers_share_one_quantizer_one_mask_and_one_stored_weight():
+    model = _tied()
+    set_mask_(model["embed"], torch.rand(11, 8) > 0.5)
+    assert quantize_(model, "embed", _plan(3)) == ()
+    assert quantizer_of(model["head"]) is quantizer_of(model["embed"])
+    indices = torch.arange(11)
+    rows = model["embed"](indices)
+    assert torch.equal(model["head"](torch.eye(8)).T, rows)
+    copied = copy.deepcopy(model)
+    assert quantizer_of(copied["head"]) is quantizer_of(copied["embed"])
+    weights, _ = freeze_(model)
+    assert weights["head"] is weights["embed"]
+    assert model["head"].weight is model["embed"].weight
+    assert torch.equal(model["embed"](indices), rows)
+
+
+def test_tied_layers_are_stored_once_even_where_rounding_twice_would_change_them():
+    """A codebook that has moved since rounds its own values elsewhere."""
+    model = _tied()
+    quantize_(model, "embed", _plan(3, quantizer="hashed", granularity="tensor"))
+    expected = model["embed"](torch.arange(11)).detach()
+    freeze_(model)
+    assert torch.equal(model["head"].weight.detach(), expected)
+
+
+def test_second_owner_of_a_weight_keeps_the_first_one_s_choice_and_says_so():
+    model = _tied()
+    quantize_(model, "embed", _plan(3))
+    assert quantize_(model, "head", _plan(3)) == ()
+    (note,) = quantize_(model, "head", _plan(8))
+    assert "weight_bits=8 of 'head' skipped" in note
+    assert "quantized to 3 bits already" in note
+
+
+def test_second_owner_of_a_weight_can_have_an_input_grid_of_its_own():
+    model = nn.ModuleDict({"a": nn.Linear(8, 8), "b": nn.Linear(8, 8)})
+    model["b"].weight = model["a"].weight
+    quantize_(model, "a", _plan(8))
+    assert quantize_(model, "b", _plan(8, activation_bits=8)) == ()
+    model["b"](torch.randn(2, 8))
+    _settle(model)
+    weights, activations = freeze_(model)
+    assert set(weights) == {"a", "b"}
+    assert set(activations) == {"b"}
+
+
+def test_weight_that_a_stranger_owns_as_well_stays_float():
+    class Stranger(nn.Module):
+        def __init__(self, weight):
+            super().__init__()
+            self.weight = weight
+
+    layer = nn.Linear(8, 8)
+    model = nn.ModuleDict({"layer": layer, "stranger": Stranger(layer.weight)})
+    notes = quantize_(model, "layer", _plan(4, activation_bits=8))
+    assert "a Stranger, which cannot take it, owns the same weight" in notes[0]
+    assert "its weight stays float" in notes[1]
+    assert type(layer) is nn.Linear
+
+
+@pytest.mark.parametrize("quantizer", [name for name, s in QUANTIZERS.items() if s.takes_masks])
+def test_masks_stay_through_quantizing_and_freezing(quantizer):
+    if quantizer == "nni_qat":
+        pytest.importorskip("nni", reason="needs the extra: pip install 'autocompress[nni]'")
+    model, mask = nn.Sequential(nn.Linear(20, 6)), torch.rand(6, 20) > 0.7
+    set_mask_(model[0], mask)
+    assert quantize_(model, "0", _plan(3, quantizer=quantizer)) == ()
+    weights, _ = freeze_(model)
+    assert (model[0].weight[~mask] == 0).all()
+    assert (weights["0"].dequantize()[~mask.numpy()] == 0).all()
+    assert (model[0].weight[mask] != 0).any()
+
+
+def test_masked_weights_are_not_hashed():
+    model, mask = nn.Sequential(nn.Linear(20, 6)), torch.rand(6, 20) > 0.5
+    set_mask_(model[0], mask)
+    (note,) = quantize_(model, "0", _plan(3, quantizer="hashed", granularity="tensor"))
+    assert "hashed cannot keep single weights at 0" in note
+    assert isinstance(quantizer_of(model[0]), UniformQuantizer)
+
+
+def test_freeze_multiplies_float_weights_by_their_masks():
+    model, mask = nn.Sequential(nn.Linear(20, 6), nn.LSTM(6, 4)), torch.rand(6, 20) > 0.5
+    weight = model[0].weight.detach().clone()
+    set_mask_(model[0], mask)
+    set_mask_(model[1], torch.zeros(16, 6, dtype=torch.bool), "weight_ih_l0")
+    weights, activations = freeze_(model)
+    assert (weights, activations) == ({}, {})
+    assert (type(model[0]), type(model[1])) == (nn.Linear, nn.LSTM)
+    assert torch.equal(model[0].weight.detach(), weight * mask)
+    assert (model[1].weight_ih_l0 == 0).all()
+    assert (model[1].weight_hh_l0 != 0).any()
 
 
 def test_quantized_layer_learns():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 4))
-    quantize_(model, "0", 2, 32)
+    quantize_(model, "0", _plan(2))
     x, target = torch.randn(32, 6), torch.randn(32, 4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     losses = []
@@ -254,3 +259,25 @@ def test_quantized_layer_learns():
         optimizer.step()
         losses.append(loss.item())
     assert min(losses[-5:]) < losses[0]
+
+
+@pytest.fixture
+def _no_fused_encoder():
+    """In eval mode torch's fused kernel would read weights past the layers that hold them."""
+    is_fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    yield
+    torch.backends.mha.set_fastpath_enabled(is_fused)
+
+
+@pytest.mark.usefixtures("_no_fused_encoder")
+def test_every_net_of_the_zoo_runs_quantized_and_frozen(zoo_net):
+    model = copy.deepcopy(zoo_net.model)
+    names = [name for name, module in model.named_modules() if type(module) in COMPRESSED]
+    for name in names:
+        quantize_(model, name, _plan(3, quantizer="kmeans"))
+    with torch.no_grad():
+        expected = model(*zoo_net.inputs)
+        weights, _ = freeze_(model)
+        torch.testing.assert_close(model(*zoo_net.inputs), expected)
+    assert weights

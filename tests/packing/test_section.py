@@ -3,6 +3,7 @@ import pytest
 from onnx import TensorProto
 
 from autocompress.errors import InputError
+from autocompress.packing.pools import Pools
 from autocompress.packing.section import (
     Section,
     join_pools,
@@ -10,7 +11,7 @@ from autocompress.packing.section import (
     read_section,
     split_payload,
 )
-from autocompress.packing.table import HALF, QUANTIZED, RAW, Pools, TensorRow
+from autocompress.packing.table import EACH_HALF, HALF, QUANTIZED, RAW, TensorRow
 
 HALVES = np.linspace(-1, 1, 40).astype("<f2").tobytes()
 POOLS = Pools(
@@ -29,7 +30,7 @@ def make_section(n_scale_stream: int, n_half_stream: int) -> Section:
         n_stream=5,
         axis=1,
         bits=4,
-        has_half_scales=True,
+        scales=EACH_HALF,
     )
     return Section(
         skeleton=b"graph",

@@ -6,8 +6,17 @@ from onnx import TensorProto, helper, numpy_helper
 
 from autocompress.compress.codes import QuantizedTensor
 from autocompress.errors import InputError
-from autocompress.packing.table import HALF, PROTO, QUANTIZED, RAW, SAME, SYMBOLS
-from autocompress.packing.tensor_reader import TensorReader, to_proto
+from autocompress.packing.table import (
+    EACH_FLOAT,
+    EACH_HALF,
+    HALF,
+    PROTO,
+    QUANTIZED,
+    RAW,
+    SAME,
+    SYMBOLS,
+)
+from autocompress.packing.tensor_reader import read_tensors, to_proto
 from autocompress.packing.tensor_writer import TensorWriter
 
 RNG = np.random.default_rng(0)
@@ -38,14 +47,14 @@ def test_add_takes_the_first_codec_that_fits(array: np.ndarray[Any, Any], codec:
     content = writer.add(numpy_helper.from_array(array, "x"), None)
     assert writer.rows[0].codec == codec
     assert content == array.tobytes()
-    assert TensorReader(writer.rows, writer.pools).read_all() == [content]
+    assert read_tensors(writer.rows, writer.pools) == [content]
 
 
 def test_add_keeps_a_nan_with_its_payload() -> None:
     array = np.array([0x7FC00001, 0xFFC12345], dtype=np.uint32).view(np.float32)
     writer = TensorWriter()
     writer.add(numpy_helper.from_array(array, "x"), None)
-    assert TensorReader(writer.rows, writer.pools).read_all() == [array.tobytes()]
+    assert read_tensors(writer.rows, writer.pools) == [array.tobytes()]
 
 
 def test_add_stores_equal_values_once_whatever_their_shape() -> None:
@@ -54,7 +63,7 @@ def test_add_stores_equal_values_once_whatever_their_shape() -> None:
         writer.add(numpy_helper.from_array(np.arange(6.0).reshape(shape), "x"), None)
     writer.add(numpy_helper.from_array(np.arange(6.0).view(np.int64), "x"), None)
     assert [row.codec for row in writer.rows] == [RAW, SAME, RAW]
-    contents = TensorReader(writer.rows, writer.pools).read_all()
+    contents = read_tensors(writer.rows, writer.pools)
     assert contents[0] == contents[1] == contents[2]
 
 
@@ -68,9 +77,9 @@ def test_add_stores_codes_instead_of_values(is_transposed: bool, scale: list[flo
     writer = TensorWriter()
     content = writer.add(numpy_helper.from_array(np.ascontiguousarray(values), "x"), quantized)
     (row,) = writer.rows
-    assert (row.codec, row.is_transposed, row.bits) == (QUANTIZED, is_transposed, 3)
-    assert row.has_half_scales == (scale[0] == 0.5 and scale[1] == 0.25)
-    assert TensorReader(writer.rows, writer.pools).read_all() == [content]
+    assert (row.codec, row.axis, row.bits) == (QUANTIZED, int(is_transposed), 3)
+    assert row.scales == (EACH_HALF if scale[0] == 0.5 else EACH_FLOAT)
+    assert read_tensors(writer.rows, writer.pools) == [content]
     assert len(writer.pools.raw) == len(writer.pools.halves) == 0
 
 
@@ -84,6 +93,7 @@ def test_add_tells_a_square_matrix_from_its_transpose() -> None:
     writer = TensorWriter()
     for values in (square.dequantize(), np.ascontiguousarray(square.dequantize().T)):
         writer.add(numpy_helper.from_array(values, "x"), square)
+    assert [row.codec for row in writer.rows] == [QUANTIZED, SAME]
     assert [row.is_transposed for row in writer.rows] == [False, True]
 
 
@@ -94,7 +104,7 @@ def test_add_keeps_a_type_numpy_does_not_know_as_a_message(data_type: int) -> No
     writer = TensorWriter()
     writer.add(tensor, None)
     assert writer.rows[0].codec == PROTO
-    (content,) = TensorReader(writer.rows, writer.pools).read_all()
+    (content,) = read_tensors(writer.rows, writer.pools)
     assert to_proto(writer.rows[0], "odd", content) == tensor
 
 
@@ -116,4 +126,4 @@ def test_read_all_refuses_values_of_another_length() -> None:
     writer.add(numpy_helper.from_array(np.arange(6.0), "x"), None)
     writer.pools.raw += b"\0"
     with pytest.raises(InputError, match="raw values must end at offset 48, but 1 bytes follow"):
-        TensorReader(writer.rows, writer.pools).read_all()
+        read_tensors(writer.rows, writer.pools)

@@ -8,7 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autocompress.compress.codes import ActivationRange, QuantizedTensor
+from autocompress.compress.codes import (
+    ActivationRange,
+    CodebookTensor,
+    GridTensor,
+    HashedTensor,
+    QuantizedTensor,
+    StoredWeight,
+)
 
 Zoo = dict[str, Callable[[], tuple[nn.Module, Tensor]]]
 
@@ -182,6 +189,83 @@ def _quantize(module: nn.Module, bits: int = 8) -> dict[str, QuantizedTensor]:
     return found
 
 
+WITH_CODES = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.ConvTranspose2d, nn.Embedding, nn.RNNBase)
+
+
+def _stored(kind: str, weight: np.ndarray, axis: int) -> StoredWeight:
+    """A weight of that kind; hashed values are new numbers, the others lie near `weight`."""
+    rows = np.moveaxis(weight, axis, 0)
+    flat = rows.reshape(len(rows), -1)
+    scale = (np.abs(flat).max(axis=1) / 7).astype(np.float32)
+    if kind == "quantized":
+        codes = np.rint(flat / scale[:, None]).astype(np.int8)
+        return QuantizedTensor(codes=_back(codes, rows, axis), scale=scale, axis=axis, bits=4)
+    if kind == "grid":
+        size = 5
+        low = np.stack([np.minimum(part.min(axis=1), 0) for part in _cut(flat, size)], axis=1)
+        high = np.stack([np.maximum(part.max(axis=1), 0) for part in _cut(flat, size)], axis=1)
+        step = ((high - low) / 15).astype(np.float32)
+        zero = np.rint(-low / step)
+        block = np.arange(flat.shape[1]) // size
+        codes = np.clip(np.rint(flat / step[:, block]) + zero[:, block], 0, 15).astype(np.uint8)
+        return GridTensor(
+            codes=_back(codes, rows, axis),
+            scale=step,
+            zero_point=zero.astype(np.uint8),
+            block_size=size,
+            axis=axis,
+            bits=4,
+        )
+    if kind == "codebook":
+        codebook = np.linspace(-2.6, 2.7, 12, dtype=np.float32) ** 3
+        near = np.abs(flat[:, :, None] / scale[:, None, None] * 2.7 - codebook)
+        return CodebookTensor(
+            codes=_back(near.argmin(axis=2).astype(np.uint8), rows, axis),
+            codebook=codebook,
+            scale=scale / np.float32(2.7),
+            axis=axis,
+            bits=4,
+        )
+    generator = np.random.default_rng(int(np.abs(flat).sum() * 1000))
+    return HashedTensor(
+        shape=weight.shape,
+        values=generator.normal(size=weight.size // 3 + 1).astype(np.float32),
+        seed=weight.size,
+        scale=scale,
+        axis=axis,
+        bits=8,
+    )
+
+
+def _cut(flat: np.ndarray, size: int) -> list[np.ndarray]:
+    return [flat[:, i : i + size] for i in range(0, flat.shape[1], size)]
+
+
+def _back(codes: np.ndarray, rows: np.ndarray, axis: int) -> np.ndarray:
+    return np.ascontiguousarray(np.moveaxis(codes.reshape(rows.shape), 0, axis))
+
+
+def _store(module: nn.Module, kind: str) -> dict[str, StoredWeight]:
+    """Store every weight of every layer that way, in place; a tied one once, under two keys."""
+    found: dict[str, StoredWeight] = {}
+    done: dict[int, StoredWeight] = {}
+    for layer, part in module.named_modules():
+        if not isinstance(part, WITH_CODES):
+            continue
+        for name, parameter in part.named_parameters(recurse=False):
+            if parameter.ndim < 2:
+                continue
+            axis = 1 if isinstance(part, nn.ConvTranspose2d) else 0
+            if id(parameter) not in done:
+                done[id(parameter)] = _stored(kind, parameter.detach().numpy(), axis)
+                with torch.no_grad():
+                    parameter.copy_(torch.from_numpy(done[id(parameter)].dequantize()))
+            found[layer if name == "weight" else f"{layer}.{name}".lstrip(".")] = done[
+                id(parameter)
+            ]
+    return found
+
+
 def _observe(module: nn.Module, x: Tensor, layers: list[str]) -> dict[str, ActivationRange]:
     """Grid of each layer's input from its extremes on `x`."""
     extremes: dict[str, tuple[float, float]] = {}
@@ -222,6 +306,16 @@ def build() -> Callable[[str], tuple[nn.Module, Tensor]]:
 @pytest.fixture
 def quantize() -> Callable[..., dict[str, QuantizedTensor]]:
     return _quantize
+
+
+@pytest.fixture(params=["quantized", "grid", "codebook", "hashed"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def store() -> Callable[[nn.Module, str], dict[str, StoredWeight]]:
+    return _store
 
 
 @pytest.fixture

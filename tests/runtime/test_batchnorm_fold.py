@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from autocompress.compress.codes import CodebookTensor, GridTensor
+from autocompress.runtime.batchnorm_fold import fold_stored
 from autocompress.runtime.onnx_export import export_onnx
 from autocompress.runtime.onnxruntime import make_session, predict
 
@@ -105,3 +107,40 @@ def test_fold_batchnorm_folds_a_shared_layer_once_when_it_shares_its_norm():
 
     exported = export_and_compare(Twice().eval(), {}, atol=1e-5)
     assert [n.op_type for n in exported.model.graph.node] == ["Conv", "Relu", "Conv"]
+
+
+def test_fold_stored_scales_every_channel_of_every_kind(kind, store):
+    weight = store(nn.Conv2d(3, 4, 3), kind)[""]
+    factor = np.array([2.0, -0.5, 1.0, -4.0])
+    folded = fold_stored(weight, 0, factor)
+    want = weight.dequantize() * factor.astype(np.float32)[:, None, None, None]
+    np.testing.assert_array_equal(folded.dequantize(), want)
+    assert fold_stored(weight, 1, factor) is None
+    if kind == "quantized":
+        assert (folded.scale > 0).all()
+    else:
+        np.testing.assert_array_equal(np.sign(folded.scale.reshape(4, -1)[:, 0]), np.sign(factor))
+
+
+def test_fold_stored_empties_a_channel_of_a_grid(store):
+    weight = store(nn.Conv2d(3, 4, 3), "grid")[""]
+    folded = fold_stored(weight, 0, np.array([1.0, 0.0, 1.0, 1.0]))
+    assert isinstance(folded, GridTensor)
+    assert not folded.dequantize()[1].any()
+    np.testing.assert_array_equal(folded.dequantize()[2], weight.dequantize()[2])
+    assert folded.scale.all()
+
+
+@pytest.mark.parametrize("empty_kind", ["codebook", "hashed"])
+def test_fold_stored_has_no_zeros_for_an_empty_channel_of_other_kinds(empty_kind, store):
+    weight = store(nn.Conv2d(3, 4, 3), empty_kind)[""]
+    assert fold_stored(weight, 0, np.array([1.0, 0.0, 1.0, 1.0])) is None
+
+
+def test_fold_batchnorm_keeps_a_codebook_and_turns_scales(store):
+    module = conv_norm([1.5, -0.5, 2.0])
+    weights = {"0": store(module[0], "codebook")[""]}
+    found = export_and_compare(module, weights).quantized["0.weight"]
+    assert isinstance(found, CodebookTensor)
+    np.testing.assert_array_equal(found.codes, weights["0"].codes)
+    np.testing.assert_array_equal(np.sign(found.scale), [1, -1, 1])

@@ -2,7 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocompress.runtime.half_precision import round_to_half
+from autocompress.compress.codes import CodebookTensor, HashedTensor
+from autocompress.runtime.half_precision import halve_weight, round_to_half
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
@@ -25,3 +26,27 @@ def test_round_to_half_makes_biases_two_bytes_wide(value):
         assert abs(rounded - np.float32(value)) <= max(abs(value) * 2.0**-11, 2.0**-25)
     else:
         assert rounded == np.float32(value)
+
+
+def test_halve_weight_rounds_codebooks_and_hashed_values():
+    third = np.float32(1 / 3)
+    book = CodebookTensor(
+        codes=np.zeros((2, 2), np.uint8),
+        codebook=np.array([-third, 1e-9, third], np.float32),
+        scale=np.array([third, 1.0], np.float32),
+        axis=0,
+        bits=2,
+    )
+    half = np.float32(np.float16(third))
+    rounded = halve_weight(book)
+    np.testing.assert_array_equal(rounded.codebook, [-half, 0, half])
+    np.testing.assert_array_equal(rounded.scale, [half, 1])
+    hashed = HashedTensor(
+        shape=(2, 2),
+        values=np.array([third, 70000], np.float32),
+        seed=0,
+        scale=book.scale,
+        axis=0,
+        bits=8,
+    )
+    np.testing.assert_array_equal(halve_weight(hashed).values, [half, 70000])

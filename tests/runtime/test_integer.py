@@ -9,8 +9,9 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from autocompress.compress.codes import ActivationRange
+from autocompress.compress.codes import ActivationRange, CodebookTensor, GridTensor
 from autocompress.errors import TrialError
+from autocompress.packing.packed import size_ledger, write_packed
 from autocompress.runtime.integer import to_integer
 from autocompress.runtime.onnx_export import export_onnx
 from autocompress.runtime.onnxruntime import (
@@ -142,6 +143,124 @@ def test_to_integer_does_not_change_its_argument(integer_net, build, quantize, o
     before = exported.model.SerializeToString(deterministic=True)
     to_integer(exported, observe(module, x, list(weights)), (x.numpy(),))
     assert exported.model.SerializeToString(deterministic=True) == before
+
+
+def powers_of_two(weight, axis):
+    """Nearest of ±1, ±1/2, ±1/4, ±1/8 and 0 times the largest of each channel."""
+    others = tuple(d for d in range(weight.ndim) if d != axis)
+    scale = np.abs(weight).max(axis=others, keepdims=True)
+    codebook = np.array([-1, -0.5, -0.25, -0.125, 0, 0.125, 0.25, 0.5, 1], np.float32)
+    codes = np.abs(weight[..., None] / scale[..., None] - codebook).argmin(-1).astype(np.uint8)
+    return CodebookTensor(
+        codes=codes, codebook=codebook, scale=scale.reshape(-1), axis=axis, bits=4
+    )
+
+
+def asymmetric(weight, axis):
+    """A grid of 7 bits for each channel, from its smallest to its largest weight."""
+    others = tuple(d for d in range(weight.ndim) if d != axis)
+    low = np.minimum(weight.min(axis=others, keepdims=True), 0)
+    step = (np.maximum(weight.max(axis=others, keepdims=True), 0) - low) / np.float32(127)
+    zero = np.rint(-low / step)
+    codes = np.clip(np.rint(weight / step) + zero, 0, 127).astype(np.uint8)
+    return GridTensor(
+        codes=codes,
+        scale=step.reshape(-1, 1).astype(np.float32),
+        zero_point=zero.reshape(-1, 1).astype(np.uint8),
+        block_size=weight[0].size,
+        axis=axis,
+        bits=7,
+    )
+
+
+@pytest.mark.parametrize("make", [powers_of_two, asymmetric])
+@pytest.mark.parametrize("name", ["plain", "residual", "mlp", "linear_3d"])
+def test_to_integer_runs_other_weights_that_are_codes_times_scales(make, name, build, observe):
+    module, x = build(name)
+    weights = {}
+    for layer, part in module.named_modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            weights[layer] = make(part.weight.detach().numpy(), 0)
+            part.weight.data.copy_(torch.from_numpy(weights[layer].dequantize()))
+    exported = export_onnx(module, (x[:2],), weights)
+    integer = to_integer(exported, observe(module, x, list(weights)), (x.numpy(),))
+    assert integer.not_integer == ()
+    assert integer.quantized == {}
+    assert executed_integer_nodes(integer.model) == sum(N_LAYER_KERNELS[name].values())
+    want, got = run(exported.model, x), run(integer.model, x)
+    assert np.abs(got - want).max() <= 0.03 * np.abs(want).max()
+
+
+def test_to_integer_names_the_layers_that_had_to_stay_float(build, store, observe):
+    module, x = build("plain")
+    hashed = store(module, "hashed")
+    codes = store(module, "quantized")
+    module[0].weight.data.copy_(torch.from_numpy(hashed["0"].dequantize()))
+    weights = {"0": hashed["0"], "5": codes["5"]}
+    exported = export_onnx(module, (x,), weights)
+    integer = to_integer(exported, observe(module, x, ["0", "5"]), (x.numpy(),))
+    assert integer.not_integer == ("0",)
+    assert set(integer.quantized) == {"0.weight"}
+    assert executed_ops(integer.model)["QGemm"] == 1
+    alone = to_integer(exported, observe(module, x, ["0"]), (x.numpy(),))
+    assert alone.not_integer == ("0",)
+    assert alone.model is exported.model
+
+
+def test_to_integer_names_transposed_convolutions(integer_net):
+    assert integer_net("transposed")[-1].not_integer == ("0", "3")
+    assert integer_net("plain")[-1].not_integer == ()
+
+
+def test_to_integer_keeps_a_tied_embedding_float_and_its_codes_once(store, observe, tmp_path):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.head = nn.Embedding(50, 16), nn.Linear(16, 50, bias=False)
+            self.head.weight = self.embed.weight
+
+        def forward(self, tokens):
+            return self.head(torch.tanh(self.embed(tokens)))
+
+    torch.manual_seed(0)
+    module, tokens = Tied().eval(), torch.randint(0, 50, (7, 5))
+    exported = export_onnx(module, (tokens,), store(module, "quantized"))
+    integer = to_integer(exported, observe(module, tokens, ["head"]), (tokens.numpy(),))
+    assert integer.not_integer == ()
+    assert executed_ops(integer.model)["MatMulIntegerToFloat"] == 1
+    assert set(integer.quantized) == {"embed.weight"}
+    want, got = run(exported.model, tokens), run(integer.model, tokens)
+    assert np.abs(got - want).max() <= 0.03 * np.abs(want).max()
+    path = tmp_path / "model.acz"
+    write_packed(path, integer.model, integer.quantized, {})
+    assert size_ledger(path)["payload"] < 50 * 16 * 4 / 8 + 30
+
+
+def test_to_integer_gives_layers_with_one_weight_their_own_input_grids(quantize):
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 6), nn.Linear(6, 6)
+            self.second.weight = self.first.weight
+
+        def forward(self, x):
+            return self.second(torch.tanh(self.first(x)))
+
+    torch.manual_seed(0)
+    module, x = Two().eval(), torch.randn(7, 6)
+    weights = {"first": quantize(module)["first"]}
+    module.first.weight.data.copy_(torch.from_numpy(weights["first"].dequantize()))
+    exported = export_onnx(module, (x,), weights)
+    assert exported.layer_nodes == {"first": ("first",), "second": ("second",)}
+    grids = {
+        "first": ActivationRange(scale=8 / 255, zero_point=128),
+        "second": ActivationRange(scale=2 / 255, zero_point=127),
+    }
+    integer = to_integer(exported, grids, (x.numpy(),))
+    quantizers = [n for n in integer.model.graph.node if n.op_type == "QuantizeLinear"]
+    scales = {float(tensors(integer.model)[n.input[1]]) for n in quantizers}
+    assert scales >= {float(np.float32(8 / 255)), float(np.float32(2 / 255))}
+    assert executed_ops(integer.model)["QGemm"] == 2
 
 
 def test_to_integer_pads_with_the_code_of_zero(quantize):

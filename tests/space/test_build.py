@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from autocompress.compress.low_rank import shrinks
+from autocompress.compress.low_rank.table import shrinks
 from autocompress.compress.prune import kept_channels
 from autocompress.errors import InputError
 from autocompress.space.build import build_space
@@ -17,7 +17,7 @@ def _knobs(built):
     return {knob.name: knob for knob in built.space.knobs}
 
 
-@pytest.mark.parametrize("preset", ["default", "mobile", "quantize_only"])
+@pytest.mark.parametrize("preset", ["default", "mobile", "quantize_only", "sparsity", "quantizers"])
 def test_shipped_spaces_fit_the_whole_zoo(zoo_net, preset):
     built = build_space(zoo_net.profile, load_rules(preset))
     names = [knob.name for knob in built.space.knobs]
@@ -52,7 +52,11 @@ def test_every_target_has_a_knob_or_a_reason(zoo_net):
     for kind in ("weight_bits", "rank_ratio"):
         had = {t for knob in built.space.knobs if knob.kind == kind for t in knob.targets}
         refused = {target for k, target in built.refused if k == kind}
-        asked = {la.name for la in zoo_net.profile.layers if la.weight_shape and la.kind != "norm"}
+        asked = {
+            la.name
+            for la in zoo_net.profile.layers
+            if la.kind == "recurrent" or (la.weight_shape and la.kind != "norm")
+        }
         assert had | refused == asked
         assert not had & refused
     had = {t for knob in built.space.knobs if knob.kind == "pruning_ratio" for t in knob.targets}
@@ -75,7 +79,7 @@ def test_levels_that_change_nothing_are_left_out(zoo):
             assert len(set(widths)) == len(widths)
         else:
             shape = next(la.weight_shape for la in net.profile.layers if la.name == knob.label)
-            assert all(shrinks(shape, ratio) for ratio in knob.levels[1:])
+            assert all(shrinks("svd", shape, ratio) for ratio in knob.levels[1:])
 
 
 def test_group_that_rounding_leaves_as_it_is_says_so(zoo):
@@ -230,3 +234,108 @@ def test_model_that_cannot_be_traced_says_so(zoo):
     )
     with pytest.raises(InputError, match="no knob for this model: channels cannot be traced: x"):
         build_space(profile, parse_rules("rules: [{pruning_ratio: [0.5]}]", "test"))
+
+
+def test_method_as_a_name_is_fixed_and_as_a_list_is_a_knob(zoo):
+    built = _build(
+        zoo("plain"),
+        "rules: [{weight_bits: [4], quantizer: kmeans}, "
+        "{match: {name: head}, quantizer: [fixed_point]}]",
+    )
+    knobs = _knobs(built)
+    assert knobs["quantizer:head"].levels == ("uniform", "fixed_point")
+    assert {(m.target, m.value) for m in built.space.methods} == {
+        ("conv1", "kmeans"),
+        ("conv2", "kmeans"),
+        ("hidden", "kmeans"),
+    }
+    levels = {name: len(knob.levels) - 1 for name, knob in knobs.items()}
+    plan = built.space.decode(levels)
+    assert {name: layer.quantizer for name, layer in plan.layers.items()} == {
+        "conv1": "kmeans",
+        "conv2": "kmeans",
+        "hidden": "kmeans",
+        "head": "fixed_point",
+    }
+    assert built.space.decode({**levels, "weight_bits:conv1": 0}).layers.keys() == {
+        "conv2",
+        "hidden",
+        "head",
+    }
+
+
+def test_method_that_some_bits_rule_out_gets_no_knob(zoo):
+    built = _build(zoo("plain"), "rules: [{weight_bits: [4, ternary], quantizer: [fixed_point]}]")
+    assert all(knob.kind == "weight_bits" for knob in built.space.knobs)
+    assert "1.58" in built.refused["quantizer", "conv1"]
+
+
+def test_bits_that_a_fixed_quantizer_has_not_are_refused_with_those_it_has(zoo):
+    with pytest.raises(InputError) as caught:
+        _build(zoo("plain"), "rules: [{weight_bits: [8, ternary], quantizer: fixed_point}]")
+    assert caught.value.message.startswith("`weight_bits` 1.58 of 'conv1' cannot be had: ")
+    assert caught.value.hint == "Leave out 1.58 there; 8 can be had."
+
+
+@pytest.mark.parametrize(
+    ("rule", "unknown"),
+    [
+        ("weight_bits: [4], quantizer: kmean", "quantizer 'kmean'"),
+        ("rank_ratio: [0.5], factorization: [svdd]", "factorization 'svdd'"),
+        ("sparsity: [0.5], sparsity_pattern: 'n:x'", "'n:x'"),
+        ("weight_bits: [4], granularity: row", "'row'"),
+    ],
+)
+def test_unknown_method_is_refused_and_lists_those_there_are(zoo, rule, unknown):
+    with pytest.raises(InputError) as caught:
+        _build(zoo("plain"), f"rules: [{{{rule}}}]")
+    assert unknown in caught.value.message
+    assert caught.value.hint
+
+
+def test_rule_that_names_another_layer_of_a_group_is_refused(zoo):
+    profile = zoo("residual").profile
+    group = next(g for g in profile.groups if sum(m.side == "out" for m in g.members) > 1)
+    others = [m.layer for m in group.members if m.side == "out" and m.layer != group.name]
+    with pytest.raises(InputError) as caught:
+        _build(zoo("residual"), f"rules: [{{match: {{name: {others[0]}}}, pruning_ratio: [0.5]}}]")
+    assert f"cut together with those of {group.name!r}" in caught.value.message
+
+
+def test_blocks_are_matched_by_name_and_kind(zoo):
+    profile = zoo("residual").profile
+    built = _build(zoo("residual"), "rules: [{match: {kind: block}, drop_block: true}]")
+    assert [knob.name for knob in built.space.knobs] == [f"drop_block:{b}" for b in profile.blocks]
+    assert all(knob.levels == (0, 1) for knob in built.space.knobs)
+    plan = built.space.decode({knob.name: 1 for knob in built.space.knobs})
+    assert plan.dropped_blocks == tuple(sorted(profile.blocks))
+
+
+def test_shared_with_earlier_takes_the_first_layer_of_the_same_shape(zoo):
+    built = _build(zoo("attention"), "rules: [{shared_with: earlier}]")
+    levels = {knob.label: knob.levels for knob in built.space.knobs}
+    assert levels["k"] == ("", "q")
+    assert levels["v"] == ("", "q")
+    assert "q" not in levels
+    assert built.refused["shared_with", "q"] == "no layer before it has the same shape"
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("nothing", "'nothing' is no layer (it needs a linear of shape (16, 16))"),
+        ("fc1", "'fc1' is another shape (it needs a linear of shape (16, 16))"),
+        ("v", "'v' is itself asked to take another layer's weight"),
+    ],
+)
+def test_shared_with_a_layer_that_does_not_fit_is_refused(zoo, source, reason):
+    text = f"rules: [{{match: {{name: v}}, shared_with: {source}}}]"
+    with pytest.raises(InputError) as caught:
+        _build(zoo("attention"), text)
+    assert reason in caught.value.message
+
+
+def test_rank_ratios_that_keep_the_same_rank_are_one_level(zoo):
+    built = _build(zoo("mlp"), "rules: [{match: {name: fc2}, rank_ratio: [0.3, 0.31, 0.2]}]")
+    (knob,) = built.space.knobs
+    assert knob.levels == (1.0, 0.31, 0.2)

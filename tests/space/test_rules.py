@@ -5,20 +5,33 @@ import pytest
 from autocompress.errors import InputError
 from autocompress.space.rules import PRESETS, load_rules, parse_rules
 
+SHIPPED = [
+    "compensated_rounding",
+    "default",
+    "depth",
+    "distillation",
+    "lottery_ticket",
+    "low_rank",
+    "mobile",
+    "prune_only",
+    "quantize_only",
+    "quantizers",
+    "recurrent",
+    "sparse_training",
+    "sparsity",
+    "transformer",
+    "weight_sharing",
+]
 
-@pytest.mark.parametrize("name", ["default", "mobile", "prune_only", "quantize_only"])
+
+@pytest.mark.parametrize("name", SHIPPED)
 def test_shipped_search_space_is_valid_and_explains_itself(name):
     assert load_rules(name).rules
     assert (PRESETS / f"{name}.yaml").read_text(encoding="utf-8").startswith("#")
 
 
 def test_shipped_search_spaces_are_these():
-    assert {path.stem for path in PRESETS.glob("*.yaml")} == {
-        "default",
-        "mobile",
-        "prune_only",
-        "quantize_only",
-    }
+    assert sorted(path.stem for path in PRESETS.glob("*.yaml")) == SHIPPED
 
 
 def test_load_rules_reads_a_file(tmp_path):
@@ -40,7 +53,9 @@ def test_load_rules_names_the_closest_shipped_space():
     with pytest.raises(InputError) as caught:
         load_rules("defualt")
     assert caught.value.message == "Unknown search space 'defualt'."
-    assert caught.value.hint.startswith("Did you mean 'default'? Choose from: default, mobile")
+    assert caught.value.hint.startswith(
+        "Did you mean 'default'? Choose from: compensated_rounding, default"
+    )
 
 
 def test_load_rules_refuses_a_missing_file(tmp_path):
@@ -110,8 +125,7 @@ def test_parse_rules_refuses_yaml_it_does_not_trust(text, message):
         ("rules: [{pruning_ratio: [.nan]}]", "rules.0.pruning_ratio.0", "nan"),
         ("rules: [{rank_ratio: [0]}]", "rules.0.rank_ratio.0", "0"),
         ("rules: [{rank_ratio: [.inf]}]", "rules.0.rank_ratio.0", "inf"),
-        ("rules: [{weight_bits: [1]}]", "rules.0.weight_bits.0", "1"),
-        ("rules: [{weight_bits: [4.5]}]", "rules.0.weight_bits.0", "4.5"),
+        ("rules: [{weight_bits: [0]}]", "rules.0.weight_bits.0", "0"),
         ("rules: [{weight_bits: [four]}]", "rules.0.weight_bits.0", "four"),
         ("rules: [{match: {position: [middle]}}]", "rules.0.match.position.0", "middle"),
         ("rules: [{match: {min_params: -1}}]", "rules.0.match.min_params", "-1"),
@@ -132,7 +146,13 @@ def test_parse_rules_names_the_place_and_what_came(text, place, got):
     [
         (
             "rules: [{}, {weight_bits: [8, 16]}]",
-            "`weight_bits` must be among [2, 3, 4, 5, 6, 7, 8, 32], but got 16 in f: rules.1.",
+            "`weight_bits` must be among [1, 1.58, 2, 3, 4, 5, 6, 7, 8, 32], but got 16 "
+            "in f: rules.1.",
+        ),
+        (
+            "rules: [{weight_bits: [4.5]}]",
+            "`weight_bits` must be among [1, 1.58, 2, 3, 4, 5, 6, 7, 8, 32], but got 4.5 "
+            "in f: rules.0.",
         ),
         (
             "rules: [{activation_bits: [4]}]",
@@ -157,3 +177,25 @@ def test_rules_cannot_be_changed():
     rules = parse_rules("rules: [{}]", "f")
     with pytest.raises(ValueError, match="frozen"):
         rules.rules[0].optional = True
+
+
+def test_bits_can_be_named():
+    rules = parse_rules("rules: [{weight_bits: [8, ternary, binary]}]", "test")
+    assert rules.rules[0].weight_bits == [8, 1.58, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rules: [{sparsity: [1.0]}]", "`rules.0.sparsity.0`"),
+        ("rules: [{weight_bits: [trinary]}]", "`rules.0.weight_bits.0`"),
+        ("rules: [{weight_bits: [1.5]}]", "`weight_bits` must be among"),
+        ("pruning: {scope: everywhere}\nrules: [{}]", "`pruning.scope`"),
+        ("recipe: {prune_steps: many}\nrules: [{}]", "`recipe.prune_steps`"),
+        ("recipe: {epochs: 3}\nrules: [{}]", "`recipe.epochs`"),
+    ],
+)
+def test_parse_rules_refuses_and_names_the_place(text, message):
+    with pytest.raises(InputError) as caught:
+        parse_rules(text, "test")
+    assert message in caught.value.message

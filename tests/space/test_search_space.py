@@ -78,7 +78,7 @@ def test_decode_refuses_a_level_out_of_range(level):
         (CompressionPlan(layers={"a": LayerPlan(rank_ratio=0.5)}), "have no knob in this space"),
         (
             CompressionPlan(layers={"a": LayerPlan(weight_bits=8)}),
-            "'weight_bits:all' sets one level for 2 targets, but the plan asks for [8.0, 32.0]",
+            "'weight_bits:all' sets one level for 2 targets, but the plan asks for [8, 32]",
         ),
     ],
 )

@@ -34,10 +34,17 @@ def test_soft_labels_take_half_precision():
 
 def test_distillation_loss_is_looked_up_by_name():
     student, teacher = torch.randn(3, 2), torch.randn(3, 2)
-    assert distillation_loss("kl") is soft_label_loss
+    assert torch.equal(distillation_loss("kl")(student, teacher), soft_label_loss(student, teacher))
     assert distillation_loss("none") is None
     mse = distillation_loss("mse")
     assert mse(student, teacher).item() == pytest.approx(((student - teacher) ** 2).mean().item())
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0, 7.5])
+def test_distillation_loss_softens_by_its_temperature(temperature):
+    student, teacher = torch.randn(3, 2), torch.randn(3, 2)
+    loss = distillation_loss("kl", temperature)(student, teacher)
+    assert torch.equal(loss, soft_label_loss(student, teacher, temperature))
 
 
 def test_distillation_loss_names_the_choices():

@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress.compress.quantize import InputQuantizer, quantize_
+from autocompress.compress.input_quantizer import InputQuantizer
+from autocompress.compress.quantize import quantize_
+from autocompress.plan import LayerPlan
 from autocompress.tasks.base import Task, TensorData
 from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.recalibrate import calibration_batches, recalibrate_
@@ -55,7 +57,7 @@ def test_recalibrate_skips_single_examples_where_batch_norm_needs_more(zoo):
 
 def test_input_grids_are_laid_over_the_range_of_all_batches():
     model = nn.Sequential(nn.Linear(12, 4))
-    quantize_(model, "0", 8, 8)
+    quantize_(model, "0", LayerPlan(weight_bits=8, activation_bits=8))
     batches = _batches()
     recalibrate_(model, batches)
     values = torch.cat([x for (x,) in batches])
@@ -69,7 +71,7 @@ def test_input_grids_are_laid_over_the_range_of_all_batches():
 
 def test_input_grids_stay_when_told():
     model = nn.Sequential(nn.Linear(12, 4))
-    quantize_(model, "0", 8, 8)
+    quantize_(model, "0", LayerPlan(weight_bits=8, activation_bits=8))
     recalibrate_(model, _batches())
     step = model[0].input_quantizer.step.item()
     recalibrate_(model, [(torch.full((2, 12), 100.0),)], grids=False)
@@ -78,7 +80,7 @@ def test_input_grids_stay_when_told():
 
 def test_input_grids_are_observed_anew_each_time():
     model = nn.Sequential(nn.Linear(12, 4))
-    quantize_(model, "0", 8, 8)
+    quantize_(model, "0", LayerPlan(weight_bits=8, activation_bits=8))
     recalibrate_(model, [(torch.full((2, 12), 100.0),)])
     recalibrate_(model, [(torch.full((2, 12), 1.0),)])
     assert model[0].input_quantizer.step.item() == pytest.approx(1.0 / 255)

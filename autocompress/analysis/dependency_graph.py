@@ -1,0 +1,88 @@
+"""Channel groups as torch-pruning's dependency graph sees them (Fang et al. 2023), unproved."""
+
+import copy
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch_pruning as tp
+from torch import nn
+
+from autocompress.analysis.channel_group import ChannelGroup, GroupMember
+from autocompress.analysis.slots import Convolution
+from autocompress.tasks.base import Inputs
+
+_CUTTABLE = (
+    Convolution,
+    nn.Linear,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.PReLU,
+)
+
+
+def trace_groups(model: nn.Module, example_inputs: Inputs) -> list[tuple[ChannelGroup, str]]:
+    """Trace a model and read its groups off the graph.
+
+    Args:
+        model: Not modified.
+        example_inputs: Inputs the model runs on.
+
+    Returns:
+        Each group, and why it is known to be wrong; empty if it has to be tried.
+
+    Raises:
+        Exception: Of many types, where the model cannot be traced.
+    """
+    traced = copy.deepcopy(model).eval()
+    for parameter in traced.parameters():  # frozen parameters leave no trace
+        parameter.requires_grad_(parameter.is_floating_point())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns about every free parameter; we refuse them
+        graph = tp.DependencyGraph().build_dependency(traced, example_inputs)
+        names = {module: name for name, module in traced.named_modules()}
+        owners = Counter(id(p) for m in traced.modules() for p in m.parameters(recurse=False))
+        tied = {names[m] for m in names if any(owners[id(p)] > 1 for p in m.parameters(False))}
+        return [_convert(group, names, tied) for group in graph.get_all_groups()]
+
+
+def _convert(group: Any, names: dict[nn.Module, str], tied: set[str]) -> tuple[ChannelGroup, str]:
+    members: list[GroupMember] = []
+    reasons: list[str] = []
+    for item in group.items:
+        target = item.dep.target.module
+        if isinstance(target, nn.Parameter):
+            reasons.append("it runs through a parameter outside of any layer")
+        if target not in names:
+            continue
+        handler = item.dep.handler.__name__
+        member = GroupMember(
+            layer=names[target],
+            side="in" if "in_channels" in handler else "out",
+            local=np.array(item.idxs, dtype=np.int64),
+            root=np.array(item.root_idxs, dtype=np.int64),
+        )
+        members.append(member)
+        reasons += _why_not_cuttable(target, member.layer, member.layer in tied)
+    root = names[group[0].dep.target.module]
+    producers = [m.layer for m in members if m.side == "out"]
+    order = {name: i for i, name in enumerate(names.values())}
+    first = min(producers or [root], key=order.__getitem__)
+    n_channels = len(group[0].idxs)
+    if n_channels < 2:
+        reasons.append("it has a single channel")
+    return ChannelGroup(name=first, n_channels=n_channels, members=tuple(members)), (
+        "; ".join(dict.fromkeys(reasons))
+    )
+
+
+def _why_not_cuttable(module: nn.Module, name: str, is_tied: bool) -> Iterable[str]:
+    if not isinstance(module, _CUTTABLE):
+        yield f"{type(module).__name__} '{name}' cannot be cut exactly"
+    elif isinstance(module, Convolution) and 1 < module.groups < module.in_channels:
+        yield f"'{name}' is a grouped convolution"
+    if is_tied:
+        yield f"the parameters of '{name}' are tied to another layer's"

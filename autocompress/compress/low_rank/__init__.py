@@ -1,0 +1,1 @@
+"""Low rank: one file per way to split a weight, `table` lists them, `surgery` replaces layers."""

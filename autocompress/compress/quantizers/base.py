@@ -1,0 +1,96 @@
+"""What every weight quantizer is: a trainable map of a weight onto the values it may take."""
+
+import abc
+import dataclasses
+from collections.abc import Callable
+from typing import Final
+
+from torch import Tensor, nn
+
+from autocompress.analysis.layer_kind import LayerKind
+from autocompress.compress.codes import StoredWeight
+from autocompress.compress.quantizers.blocks import Blocks, Granularity, GranularityKind
+
+STEP_FLOOR: Final = 1e-8  # keeps a learned scale from reaching 0, where the grid would vanish
+
+
+class WeightQuantizer(nn.Module, abc.ABC):
+    """A trainable map of a weight onto few values.
+
+    It is made for one weight, of one shape. What it learns (steps, codebooks) are its parameters;
+    they have one dimension, so that weight decay leaves them alone.
+
+    Args:
+        weight: The weight to start from; not modified.
+        bits: What a weight is stored in.
+        granularity: What shares a scale.
+        axis: Output-channel dimension of `weight`.
+    """
+
+    holds_zero = True  # whether 0.0 is always among the values, which masks need
+
+    def __init__(self, weight: Tensor, bits: float, granularity: Granularity, axis: int) -> None:
+        super().__init__()
+        self.bits = bits
+        self.axis = axis
+        self.blocks = Blocks(shape=tuple(weight.shape), axis=axis, granularity=granularity)
+
+    def forward(self, weight: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Move a weight onto the grid, straight-through for its gradient.
+
+        Args:
+            weight: Of the shape it was made for.
+            mask: Same shape, bool; where it is False the result is exactly 0.
+
+        Returns:
+            Same shape; `freeze(weight, mask).dequantize()` holds the same float32 values.
+        """
+        return self.on_grid(weight if mask is None else weight * mask, mask)
+
+    @abc.abstractmethod
+    def on_grid(self, weight: Tensor, mask: Tensor | None) -> Tensor:
+        """`forward` for a weight that is 0 already where `mask` is False."""
+
+    @abc.abstractmethod
+    def freeze(self, weight: Tensor, mask: Tensor | None = None) -> StoredWeight:
+        """Store what `forward` gives for the weight as it is now."""
+
+    @abc.abstractmethod
+    def levels(self) -> Tensor | None:
+        """All values a weight can take, ascending, one row per block of `blocks`: (B, K).
+
+        None if weights cannot choose among them one by one.
+        """
+
+
+MakeQuantizer = Callable[[Tensor, float, Granularity, int, Tensor | None], WeightQuantizer]
+WhyNot = Callable[[LayerKind, tuple[int, ...]], str]
+
+
+def applies_everywhere(kind: LayerKind, shape: tuple[int, ...]) -> str:
+    """`why_not` of a quantizer that any weight can take."""
+    return ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizerSpec:
+    """One row of the table of quantizers.
+
+    Attributes:
+        make: (weight, bits, granularity, axis, mask or None) -> quantizer of that weight.
+        bits: What it can store a weight in.
+        granularities: What can share a scale.
+        why_not: (kind, shape) of a weight -> why it cannot take it; empty if it can.
+        takes_masks: Whether masked weights can stay exactly 0.
+    """
+
+    make: MakeQuantizer
+    bits: tuple[float, ...]
+    granularities: tuple[GranularityKind, ...]
+    why_not: WhyNot = applies_everywhere
+    takes_masks: bool = True
+
+
+def positive(scale: Tensor) -> Tensor:
+    """A learned scale as it is used: its sign does not count, and it never reaches 0."""
+    return scale.abs().clamp_min(STEP_FLOOR)

@@ -1,0 +1,123 @@
+"""What a technique can really do to a target: levels that make a difference, or why there are none.
+
+Each function returns the levels without the untouched one, in order of growing compression, and the
+reason if there are none.
+"""
+
+import dataclasses
+from collections.abc import Hashable, Iterable, Mapping
+from typing import TypeAlias
+
+from autocompress.analysis.channel_groups import ChannelGroup
+from autocompress.analysis.profile import LayerInfo
+from autocompress.compress.low_rank.table import ranks_of, shrinks, why_not_factorize
+from autocompress.compress.prune import kept_channels
+from autocompress.compress.quantizers.table import why_not_quantize
+from autocompress.compress.sparsity_patterns import why_not_sparsify
+from autocompress.errors import InputError
+from autocompress.plan import FULL_BITS
+from autocompress.space.search_space import KnobKind, Level
+
+Possible: TypeAlias = tuple[tuple[Level, ...], str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Methods:
+    """Methods of a layer: the fixed ones, and the default where a knob decides."""
+
+    factorization: str
+    sparsity_pattern: str
+    quantizer: str
+    granularity: str
+
+
+def widths(group: ChannelGroup, ratios: Iterable[float], round_to: int) -> Possible:
+    """Pruning ratios that leave a width no smaller ratio leaves already."""
+    n, block = group.n_channels, group.block
+    kept = [r for r in sorted(set(ratios)) if r > 0.0]
+    levels = _distinct(kept, {r: kept_channels(n, r, round_to, block) for r in kept}, idle=n)
+    what = f"{n} channels" if block == 1 else f"{n} units of {block} channels"
+    return levels, f"its {what} stay when rounded to multiples of {round_to}"
+
+
+def rank_ratios(layer: LayerInfo, ratios: Iterable[float], methods: Methods) -> Possible:
+    """Rank ratios whose factors are smaller than the weight, each rank once."""
+    method, shape = methods.factorization, layer.weight_shape
+    if reason := why_not_factorize(method, layer.kind, shape):
+        return (), reason
+    wanted = [r for r in sorted(set(ratios), reverse=True) if r < 1.0 and shrinks(method, shape, r)]
+    levels = _distinct(wanted, {r: ranks_of(method, shape, r) for r in wanted})
+    return levels, f"no rank asked for would make its weight {shape} smaller"
+
+
+def sparsities(layer: LayerInfo, shares: Iterable[float], methods: Methods) -> Possible:
+    """Shares of zeros, if the pattern can be laid over the weight."""
+    if reason := why_not_sparsify(methods.sparsity_pattern, layer.kind, layer.weight_shape):
+        return (), reason
+    return tuple(share for share in sorted(set(shares)) if share > 0.0), "it asks for no zeros"
+
+
+def weight_bits(layer: LayerInfo, bits: Iterable[float], methods: Methods) -> Possible:
+    """Bits that the quantizer offers.
+
+    Raises:
+        InputError: If it offers some of them only.
+    """
+    wanted = [_whole(b) for b in sorted(set(bits), reverse=True) if b < FULL_BITS]
+    reasons = {b: _why_not(layer, b, methods) for b in wanted}
+    kept = tuple(b for b in wanted if not reasons[b])
+    if kept and len(kept) < len(wanted):
+        bad = next(b for b in wanted if reasons[b])
+        raise InputError(
+            f"`weight_bits` {bad:g} of {layer.name!r} cannot be had: {reasons[bad]}.",
+            f"Leave out {bad:g} there; {', '.join(f'{b:g}' for b in kept)} can be had.",
+        )
+    return kept, next(iter(reasons.values()), "it asks for no bits below 32")
+
+
+def method_names(
+    kind: KnobKind, layer: LayerInfo, names: Iterable[str], every: Iterable[tuple[float, Methods]]
+) -> Possible:
+    """Methods among `names` that apply to the layer whatever the knobs before them choose.
+
+    Args:
+        kind: Which method.
+        layer: The layer.
+        names: What is asked for.
+        every: All bits and other methods that the layer can be given.
+    """
+    combinations = [(b, dataclasses.replace(m, **{kind: n})) for n in names for b, m in every]
+    reasons: dict[str, str] = {}
+    for bits, methods in combinations:
+        name = getattr(methods, kind)
+        if kind == "factorization":
+            reason = why_not_factorize(name, layer.kind, layer.weight_shape)
+        elif kind == "sparsity_pattern":
+            reason = why_not_sparsify(name, layer.kind, layer.weight_shape)
+        else:
+            reason = _why_not(layer, bits, methods)
+        reasons[name] = reasons.get(name) or reason
+    kept = tuple(name for name, reason in reasons.items() if not reason)
+    return kept, next(iter(reasons.values()), "it names no other method than the default")
+
+
+def _why_not(layer: LayerInfo, bits: float, methods: Methods) -> str:
+    return why_not_quantize(
+        methods.quantizer, methods.granularity, bits, layer.kind, layer.weight_shape
+    )
+
+
+def _distinct(
+    ratios: Iterable[float], effects: Mapping[float, Hashable], idle: Hashable = None
+) -> tuple[float, ...]:
+    """The ratios, in order, whose effect is new and not `idle`."""
+    seen, kept = {idle}, []
+    for ratio in ratios:
+        if effects[ratio] not in seen:
+            seen.add(effects[ratio])
+            kept.append(ratio)
+    return tuple(kept)
+
+
+def _whole(bits: float) -> float:
+    return int(bits) if float(bits).is_integer() else bits

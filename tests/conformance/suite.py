@@ -1,0 +1,326 @@
+"""The conformance suite: every technique on every net of the zoo, from rules to the packed file.
+
+Loaded by path, by conftest.py here and by scripts/conformance-table, which writes
+docs/conformance.md.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from autocompress.analysis.macs import count_macs
+from autocompress.analysis.profile import ModelProfile, profile_model
+from autocompress.compress.codes import CodebookTensor, HashedTensor
+from autocompress.compress.importance.table import CRITERIA
+from autocompress.compress.pipeline import Candidate, Construction, PruningPolicy, make_deployable
+from autocompress.errors import InputError
+from autocompress.evaluate.deploy import deploy
+from autocompress.evaluate.evidence import EvidenceCollector, removes_weights
+from autocompress.evaluate.proxy import Tuner
+from autocompress.packing.packed import read_packed, write_packed
+from autocompress.plan import CompressionPlan
+from autocompress.runtime.onnxruntime import make_session, predict
+from autocompress.space.build import BuiltSpace, build_space
+from autocompress.space.rules import SpaceRules
+from autocompress.tasks.base import Task, TensorData
+from autocompress.tasks.prepare import PreparedTask, prepare_task
+from autocompress.train.recipe import Recipe
+from autocompress.train.teachers import make_teacher
+
+N_EXAMPLES = 12
+CPU = torch.device("cpu")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Technique:
+    """A row of the table: what a search-space file says to ask for it."""
+
+    name: str
+    row: str
+    rule: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    pruning: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def needs_nni(self) -> bool:
+        """Whether it can only be run with the extra `nni`."""
+        return "nni" in self.name
+
+
+def _quantizer(name: str, bits: float = 4, granularity: str = "channel") -> dict[str, Any]:
+    return {"weight_bits": [bits], "quantizer": name, "granularity": granularity}
+
+
+def _factors(name: str) -> dict[str, Any]:
+    return {"rank_ratio": [0.25], "factorization": name}
+
+
+def _criterion(name: str) -> dict[str, Any]:
+    return {"rule": {"pruning_ratio": [0.5]}, "pruning": {"criterion": name}}
+
+
+_PRUNED = {"pruning_ratio": [0.5], "sparsity": [0.5]}
+TECHNIQUES = tuple(
+    Technique(name=name, row=row, **parts)
+    for name, row, parts in (
+        ("channels", "P1", {"rule": {"pruning_ratio": [0.5]}}),
+        ("blocks", "P2", {"rule": {"drop_block": True}}),
+        ("zeros", "P3", {"rule": {"sparsity": [0.5]}}),
+        ("zeros n:4", "P4", {"rule": {"sparsity": [0.5], "sparsity_pattern": "n:4"}}),
+        ("zeros block:1x4", "P4", {"rule": {"sparsity": [0.5], "sparsity_pattern": "block:1x4"}}),
+        (
+            "global scope",
+            "P5",
+            {"rule": _PRUNED, "pruning": {"scope": "global", "sparsity_scope": "global"}},
+        ),
+        *((f"channels by {name}", "P6", _criterion(name)) for name in CRITERIA if name != "l2"),
+        ("l1 penalty", "P7", {"rule": _PRUNED, "recipe": {"penalty": "l1"}}),
+        ("group lasso", "P7", {"rule": _PRUNED, "recipe": {"penalty": "group_lasso"}}),
+        ("l0 gates", "P7", {"rule": _PRUNED, "recipe": {"penalty": "l0"}}),
+        ("pruning in steps", "P8", {"rule": _PRUNED, "recipe": {"prune_steps": 2}}),
+        ("lottery ticket", "P9", {"rule": _PRUNED, "recipe": {"rewind": True}}),
+        ("uniform 4 bit", "Q1", {"rule": _quantizer("uniform")}),
+        ("uniform per tensor", "Q1", {"rule": _quantizer("uniform", granularity="tensor")}),
+        ("uniform per group", "Q1", {"rule": _quantizer("uniform", granularity="group:8")}),
+        ("asymmetric", "Q1", {"rule": _quantizer("uniform_asymmetric")}),
+        ("ternary", "Q2", {"rule": _quantizer("uniform", "ternary")}),
+        ("binary", "Q2", {"rule": _quantizer("uniform", "binary")}),
+        ("8-bit inputs", "Q3", {"rule": {"weight_bits": [8], "activation_bits": [8]}}),
+        ("k-means", "Q4", {"rule": _quantizer("kmeans")}),
+        ("equal frequency", "Q4", {"rule": _quantizer("equal_frequency")}),
+        ("power of two", "Q4", {"rule": _quantizer("power_of_two")}),
+        ("additive power of two", "Q4", {"rule": _quantizer("additive_power_of_two")}),
+        ("nni_qat", "Q1", {"rule": _quantizer("nni_qat")}),
+        ("fixed point", "Q5", {"rule": _quantizer("fixed_point")}),
+        ("hashed", "Q6", {"rule": _quantizer("hashed", granularity="tensor")}),
+        (
+            "compensated rounding",
+            "Q8",
+            {"rule": {"weight_bits": [3]}, "recipe": {"rounding": "compensated"}},
+        ),
+        ("svd, Tucker-2", "R1 R2", {"rule": _factors("svd")}),
+        ("data-aware svd", "R1", {"rule": _factors("data_svd")}),
+        ("cp", "R2", {"rule": _factors("cp")}),
+        ("spatial split", "R2", {"rule": _factors("spatial")}),
+        ("separable", "R4", {"rule": _factors("separable")}),
+        ("shared weights", "R3", {"rule": {"shared_with": "earlier"}}),
+        (
+            "similarity distillation",
+            "D2",
+            {"rule": {"weight_bits": [4]}, "recipe": {"features": "similarity"}},
+        ),
+    )
+)
+BY_NAME = {technique.name: technique for technique in TECHNIQUES}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Net:
+    """A net of the zoo as a task, with what is the same for all techniques."""
+
+    name: str
+    model: nn.Module
+    prepared: PreparedTask
+    profile: ModelProfile
+    initial_state: Mapping[str, Tensor]
+
+
+def make_net(name: str, model: nn.Module, inputs: tuple[Tensor, ...]) -> Net:
+    """Wrap a net and inputs for it into a task of random data whose loss fits any output."""
+    repeats = -(-N_EXAMPLES // len(inputs[0]))
+    many = tuple(torch.cat([x] * repeats)[:N_EXAMPLES] for x in inputs)
+    data = TensorData(many, torch.zeros(N_EXAMPLES))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        state = {
+            name: torch.randn_like(value) * 0.1 if value.is_floating_point() else value
+            for name, value in model.state_dict().items()
+            if not name.endswith(("running_mean", "running_var"))
+        }
+    state = {name: state.get(name, value) for name, value in model.state_dict().items()}
+    task = Task(
+        model=model,
+        train=data,
+        val=data,
+        loss=lambda outputs, targets: outputs.square().mean() + 0.0 * targets.sum(),
+        metric=lambda outputs, targets: 0.5,
+        distill="mse",
+        batch_size=6,
+        initial_state=state,
+    )
+    prepared = prepare_task(task)
+    profile = profile_model(prepared.task.model, prepared.example_inputs)
+    return Net(
+        name=name,
+        model=prepared.task.model,
+        prepared=prepared,
+        profile=profile,
+        initial_state=state,
+    )
+
+
+def rules_of(*techniques: Technique) -> SpaceRules | None:
+    """One search-space file that asks for all of them; None if two want the same field."""
+    rule: dict[str, Any] = {}
+    sections: dict[str, dict[str, Any]] = {"pruning": {"round_to": 1}, "recipe": {}}
+    for technique in techniques:
+        for target, wanted in (
+            (rule, technique.rule),
+            (sections["pruning"], technique.pruning),
+            (sections["recipe"], technique.recipe),
+        ):
+            if any(target.get(key, value) != value for key, value in wanted.items()):
+                return None
+            target.update(wanted)
+    return SpaceRules.model_validate({**sections, "rules": [rule]})
+
+
+def build(net: Net, rules: SpaceRules) -> tuple[BuiltSpace | None, str]:
+    """The space, or None and why there is none."""
+    try:
+        return build_space(net.profile, rules), ""
+    except InputError as error:
+        if "no knob for this model" not in error.message:
+            raise
+        return None, error.message.partition("model: ")[2].rstrip(".")
+
+
+def strongest(built: BuiltSpace) -> CompressionPlan:
+    """The plan with every knob at its last level."""
+    space = built.space
+    return space.decode({knob.name: len(knob.levels) - 1 for knob in space.knobs})
+
+
+def make_candidate(net: Net, rules: SpaceRules, plan: CompressionPlan) -> Candidate:
+    """Build a plan and train it one step a phase."""
+    torch.manual_seed(0)
+    recipe = Recipe(
+        epochs=0.5,
+        learning_rate=1e-3,
+        batch_size=6,
+        distill="mse",
+        **rules.recipe.model_dump(exclude_none=True),
+    )
+    evidence = EvidenceCollector(
+        net.model, net.prepared, rules.pruning.criterion, is_rewound=recipe.rewind
+    )
+    n_steps = recipe.prune_steps if removes_weights(plan) else 0
+    construction = Construction(
+        net.model,
+        plan,
+        net.profile.groups,
+        net.prepared.example_inputs,
+        PruningPolicy(**rules.pruning.model_dump()),
+        evidence.for_plan(plan),
+        max(1, n_steps),
+    )
+    teacher = make_teacher(net.prepared, net.model, recipe, device=CPU, precision="fp32")
+    tuner = Tuner(
+        prepared=net.prepared, teacher=teacher, recipe=recipe, device=CPU, precision="fp32"
+    )
+    candidate, cost = tuner.make(construction, fidelity=1, seed=0, n_steps=n_steps)
+    assert cost.n_images > 0
+    return candidate
+
+
+def check_shipped(net: Net, candidate: Candidate, folder: Path) -> int:
+    """Export, pack, unpack: the file must compute what the candidate does. Returns its bytes."""
+    model = candidate.model.eval()
+    inputs = net.prepared.example_inputs
+    with torch.no_grad():
+        expected = model(*inputs).numpy()
+    exported = deploy(model, net.prepared)
+    assert not exported.unmatched, f"not found in the graph: {exported.unmatched}"
+    path = folder / "model.acz"
+    size_bytes = write_packed(path, exported.model, exported.quantized, {})
+    assert size_bytes == path.stat().st_size
+    unpacked = read_packed(path).graph
+    arrays = tuple(x.numpy() for x in inputs)
+    shipped, direct = (
+        predict(make_session(graph, threads=1), arrays, N_EXAMPLES)
+        for graph in (unpacked, exported.model)
+    )
+    assert np.array_equal(shipped, direct), "the unpacked file computes something else"
+    has_integers = bool(make_deployable(model).activations)
+    # float16 scales and biases differ by 1e-3; 8-bit inputs by their rounding
+    tolerance = (0.15 if has_integers else 5e-3) * (np.abs(expected).max() + 1e-3)
+    assert np.abs(shipped - expected).max() <= tolerance, np.abs(shipped - expected).max()
+    return size_bytes
+
+
+def check_realised(
+    net: Net, rules: SpaceRules, plan: CompressionPlan, candidate: Candidate
+) -> None:
+    """What the plan says must be there: widths, ranks, zeros, distinct values."""
+    model, skipped = candidate.model, " ".join(candidate.skipped)
+    widths = {g.name: g.n_channels for g in net.profile.groups}
+    assert all(p.numel() > 0 for p in model.parameters()), "a parameter is empty"
+    inputs = net.prepared.example_inputs
+    macs, before = count_macs(model, inputs).get("", 0), net.profile.macs
+    if plan.pruning_ratios and "pruning_ratio" not in skipped and not plan.layers:
+        assert macs < before or before == 0, (macs, before, widths)
+    for block in plan.dropped_blocks:
+        assert not list(model.get_submodule(block).parameters()), f"{block} is still there"
+    stored = make_deployable(model).weights
+    for name, tensor in stored.items():
+        values = tensor.dequantize()
+        assert np.isfinite(values).all()
+        if isinstance(tensor, HashedTensor):
+            assert len(np.unique(values)) <= len(tensor.values) * len(np.unique(tensor.scale))
+            continue
+        n_codes = len(np.unique(tensor.codes))
+        bits = plan.layers[name].weight_bits if name in plan.layers else 8
+        limit = {1: 3, 1.58: 3}.get(bits, 2 ** math.ceil(bits))  # a masked binary weight has 0
+        assert n_codes <= limit + isinstance(tensor, CodebookTensor), (name, n_codes, bits)
+    frozen = make_deployable(model).model
+    for name, layer in plan.layers.items():
+        if layer.sparsity == 0.0 or f"'{name}'" in skipped or _is_gone(name, plan):
+            continue
+        weights = [p for p in frozen.get_submodule(name).parameters() if p.ndim > 1]
+        zeros = sum(int((p == 0).sum()) for p in weights) / sum(p.numel() for p in weights)
+        if layer.sparsity_pattern == "unstructured" and rules.pruning.sparsity_scope == "local":
+            assert zeros >= layer.sparsity - 0.15, (name, zeros, layer.sparsity)
+
+
+def _is_gone(name: str, plan: CompressionPlan) -> bool:
+    return any(name.startswith(f"{block}.") for block in plan.dropped_blocks)
+
+
+def run(net: Net, *techniques: Technique) -> str:
+    """Run techniques together on a net; returns why they are not applicable, or ""."""
+    rules = rules_of(*techniques)
+    assert rules is not None
+    built, reason = build(net, rules)
+    if built is None:
+        return reason
+    plan = strongest(built)
+    candidate = make_candidate(net, rules, plan)
+    check_realised(net, rules, plan, candidate)
+    with tempfile.TemporaryDirectory() as folder:
+        check_shipped(net, candidate, Path(folder))
+    return ""
+
+
+@functools.cache
+def pairs() -> tuple[tuple[Technique, Technique], ...]:
+    """Every pair that does not ask for two values of one field."""
+    return tuple(
+        pair for pair in itertools.combinations(TECHNIQUES, 2) if rules_of(*pair) is not None
+    )
+
+
+def applicability(nets: Mapping[str, Net]) -> Iterator[tuple[Technique, dict[str, str]]]:
+    """For each technique: net -> why it is not applicable, or ""."""
+    for technique in TECHNIQUES:
+        rules = rules_of(technique)
+        assert rules is not None
+        yield technique, {name: build(net, rules)[1] for name, net in nets.items()}
