@@ -1,6 +1,5 @@
 """The one order: prune, drop, share, factorize, sparsify, quantize. Turns a plan into a model."""
 
-import copy
 import dataclasses
 from collections.abc import Set
 from typing import Literal
@@ -10,7 +9,6 @@ from torch import nn
 
 from autocompress.analysis.channel_groups import ChannelGroup, cut_channels_
 from autocompress.analysis.regroup import regroup
-from autocompress.compress.codes import ActivationRange, StoredWeight
 from autocompress.compress.drop_blocks import drop_block_
 from autocompress.compress.evidence import Evidence, Gradients
 from autocompress.compress.importance.table import find_criterion
@@ -58,22 +56,6 @@ class Candidate:
 
     model: nn.Module
     skipped: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Deployable:
-    """A candidate as runtimes see it: a plain float model and what is stored of its weights.
-
-    Attributes:
-        model: In eval mode; quantized layers hold exactly dequantized weights.
-        weights: Layer name -> what its weight is stored as; of a parameter not called `weight`
-            (recurrent layers) the parameter's name.
-        activations: Layer name -> unsigned 8-bit grid of its input, where it runs in integers.
-    """
-
-    model: nn.Module
-    weights: dict[str, StoredWeight]
-    activations: dict[str, ActivationRange]
 
 
 def apply_plan(
@@ -279,13 +261,6 @@ class Construction:
         notes = sparsify_(self.model, wanted, self._policy.sparsity_scope) if wanted else ()
         if step == self._n_steps:
             self._skipped += [note for note in notes if note not in self._skipped]
-
-
-def make_deployable(model: nn.Module) -> Deployable:
-    """Freeze a copy of a candidate into what runtimes and files need; `model` is not modified."""
-    frozen = copy.deepcopy(model).eval()
-    weights, activations = freeze_(frozen)
-    return Deployable(model=frozen, weights=weights, activations=activations)
 
 
 def _run_once(model: nn.Module, inputs: Inputs) -> None:

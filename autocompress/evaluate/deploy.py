@@ -3,7 +3,7 @@
 import numpy as np
 from torch import nn
 
-from autocompress.compress.pipeline import make_deployable
+from autocompress.compress.deployable import make_deployable
 from autocompress.runtime.integer import to_integer
 from autocompress.runtime.onnx_export import ExportedGraph, export_onnx
 from autocompress.tasks.prepare import PreparedTask

@@ -114,6 +114,7 @@ class Tuner:
         self._recalibrate(model, seed, grids=True)
         if self.recipe.rounding == "compensated":
             compensate_(model, self._calibration(seed))
+            self._recalibrate(model, seed, grids=True)
         phase(model, last)
         if fidelity > 0:
             self._recalibrate(model, seed, grids=False)

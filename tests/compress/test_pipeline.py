@@ -1,4 +1,5 @@
 import copy
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -7,10 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from autocompress.analysis.slots import width_of
 from autocompress.compress.codes import QuantizedTensor
-from autocompress.compress.pipeline import PruningPolicy, apply_plan, make_deployable
+from autocompress.compress.deployable import make_deployable
+from autocompress.compress.evidence import Evidence
+from autocompress.compress.pipeline import Construction, PruningPolicy, apply_plan
 from autocompress.compress.prune import kept_channels
-from autocompress.compress.quantize import code_limits
+from autocompress.compress.quantizers.grid import code_limits
 from autocompress.errors import InputError, TrialError
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.space.build import build_space
@@ -56,23 +60,22 @@ def test_any_plan_builds_a_model_that_runs_and_is_what_it_says(zoo_net, model_ha
 
 def _assert_realised(net, plan, skipped, deployed):
     modules = dict(deployed.model.named_modules())
+    gone = Counter()
     for group in net.profile.groups:
         ratio = plan.pruning_ratios.get(group.name, 0.0)
-        kept = kept_channels(group.n_channels, ratio, POLICY.round_to)
+        kept = kept_channels(group.n_channels, ratio, POLICY.round_to, group.block)
         is_cut = not any(f"pruning_ratio={ratio:g} of '{group.name}'" in s for s in skipped)
         assert is_cut == (kept < group.n_channels or ratio == 0.0)
-        original = net.model.get_submodule(group.name).weight
-        module = modules[group.name]
-        width = (
-            module.last.weight.shape[0]
-            if isinstance(module, nn.Sequential)
-            else module.weight.shape[int(getattr(module, "transposed", False))]
-        )
-        n_all = original.shape[int(getattr(net.model.get_submodule(group.name), "transposed", 0))]
-        assert width == n_all - (group.n_channels - kept)
+        for member in group.members:
+            share = len(member.local) // group.n_channels
+            gone[member.layer, member.side] += share * (group.n_channels - kept)
+    for (layer, side), n_gone in gone.items():
+        if not isinstance(modules[layer], nn.Sequential):  # factors
+            before = width_of(net.model.get_submodule(layer), side)
+            assert width_of(modules[layer], side) == before - n_gone
     for name, layer in plan.layers.items():
         parts = [n for n in modules if n == name or n.startswith(f"{name}.")]
-        codes = [deployed.weights[n] for n in parts if n in deployed.weights]
+        codes = [t for n, t in deployed.weights.items() if n in parts or n.startswith(f"{name}.")]
         assert bool(codes) == (layer.weight_bits < 32)
         for tensor in codes:
             low, high = code_limits(layer.weight_bits)
@@ -173,7 +176,7 @@ def test_taylor_asks_the_gradients(zoo):
     gradients["conv1.weight"][[0, 1, 2, 3]] = 1.0 / net.model.conv1.weight[[0, 1, 2, 3]].detach()
     plan = CompressionPlan(pruning_ratios={"conv1": 0.5})
     policy = PruningPolicy(criterion="taylor", round_to=2)
-    candidate = _apply(net, plan, policy, gradients=gradients)
+    candidate = _apply(net, plan, policy, evidence=Evidence(gradients=gradients))
     assert torch.equal(candidate.model.conv1.weight, net.model.conv1.weight[:4])
 
 
@@ -195,12 +198,11 @@ def test_plan_for_another_model_is_refused(zoo, plan, name):
     ("net", "layer", "kind"),
     [
         ("plain", "norm1", "BatchNorm2d"),
-        ("unet", "up", "ConvTranspose2d"),
         ("encoder", "encoder", "TransformerEncoder"),
     ],
 )
 def test_plan_for_a_layer_that_no_technique_takes_is_refused(zoo, net, layer, kind):
-    with pytest.raises(InputError, match=f"of '{layer}', .* and is a {kind}"):
+    with pytest.raises(InputError, match=f"compresses '{layer}', .* and is a {kind}"):
         _apply(zoo(net), CompressionPlan(layers={layer: LayerPlan(weight_bits=4)}))
 
 
@@ -241,3 +243,109 @@ def test_quantized_layers_of_a_fused_encoder_are_really_used(zoo):
     with torch.no_grad():
         difference = (candidate(*net.inputs) - net.model(*net.inputs)).abs().max()
     assert difference > 1e-3
+
+
+STEPS = CompressionPlan(
+    pruning_ratios={"conv1": 0.5, "hidden": 0.75},
+    layers={"conv2": LayerPlan(sparsity=0.8), "head": LayerPlan(sparsity=0.5, weight_bits=4)},
+)
+
+
+def _construct(net, n_steps, plan=STEPS, evidence=None):
+    return Construction(net.model, plan, net.profile.groups, net.inputs, POLICY, evidence, n_steps)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 3, 5])
+def test_steps_reach_the_target_exactly(zoo, n_steps):
+    net = zoo("plain")
+    construction = _construct(net, n_steps)
+    widths = []
+    while not construction.is_pruned:
+        construction.prune()
+        widths.append(construction.model.hidden.out_features)
+        with torch.no_grad():
+            for parameter in construction.model.parameters():  # as if it were trained
+                parameter.add_(0.01 * torch.randn_like(parameter))
+    model = construction.finish().model
+    assert widths == sorted(widths, reverse=True)
+    assert len(set(widths)) == min(n_steps, 5)
+    assert (model.conv1.out_channels, model.hidden.out_features) == (4, 4)
+    mask = model.conv2.weight_mask
+    assert int((~mask).sum()) == round(0.8 * mask.numel())
+    with pytest.raises(AssertionError, match="all steps are done"):
+        construction.prune()
+
+
+def test_steps_without_training_in_between_end_like_one(zoo):
+    net = zoo("plain")
+    models = []
+    for n_steps in (1, 3):
+        construction = _construct(net, n_steps, CompressionPlan(pruning_ratios={"conv1": 0.75}))
+        while not construction.is_pruned:
+            construction.prune()
+        models.append(construction.finish().model)
+    assert torch.equal(models[0].conv1.weight, models[1].conv1.weight)
+    assert torch.equal(models[0].conv2.weight, models[1].conv2.weight)
+
+
+@pytest.mark.parametrize("n_steps", [1, 3])
+def test_lottery_ticket_keeps_early_weights_where_trained_ones_survive(zoo, n_steps):
+    net = zoo("plain")
+    early = {name: torch.randn_like(v) if v.is_floating_point() else v
+             for name, v in net.model.state_dict().items()}  # fmt: skip
+    early["norm1.running_var"] = net.model.state_dict()["norm1.running_var"]
+    evidence = Evidence(initial_state=early)
+    construction = _construct(net, n_steps, evidence=evidence)
+    while not construction.is_pruned:
+        construction.prune()
+    model = construction.finish().model
+    kept = net.model.conv1.weight.flatten(1).norm(dim=1)
+    rows = {tuple(row.flatten().tolist()) for row in early["conv1.weight"]}
+    assert all(tuple(row.flatten().tolist()) in rows for row in model.conv1.weight)
+    assert len(kept) == 8
+    weight, mask = make_deployable(model).model.conv2.weight, model.conv2.weight_mask
+    assert (weight[~mask] == 0).all()
+    stored = set(early["conv2.weight"].flatten().tolist())
+    assert set(weight[mask].flatten().tolist()) <= stored
+
+
+def test_dropped_block_takes_its_layers_plans_with_it(zoo):
+    net = zoo("depthwise_separable")
+    block = net.profile.blocks[0]
+    inner = next(la.name for la in net.profile.layers if la.name.startswith(f"{block}."))
+    plan = CompressionPlan(dropped_blocks=(block,), layers={inner: LayerPlan(weight_bits=4)})
+    candidate = _apply(net, plan)
+    assert candidate.skipped == (f"'{inner}' is not compressed: its block is dropped",)
+    assert not list(candidate.model.get_submodule(block).parameters())
+
+
+def test_shared_layers_are_compressed_as_one(zoo):
+    net = zoo("attention")
+    plan = CompressionPlan(
+        layers={
+            "q": LayerPlan(weight_bits=4, sparsity=0.5),
+            "k": LayerPlan(weight_bits=8, shared_with="q"),
+        }
+    )
+    candidate = _apply(net, plan)
+    assert candidate.model.q.weight is candidate.model.k.weight
+    assert candidate.skipped == ("'k' is compressed as 'q': one weight",)
+    deployed = make_deployable(candidate.model)
+    assert deployed.weights["q"] is deployed.weights["k"]
+    assert deployed.weights["q"].bits == 4
+
+
+@pytest.mark.parametrize(
+    ("layer", "plan", "reason"),
+    [
+        ("conv1", LayerPlan(weight_bits=1.58, quantizer="fixed_point"), "weight_bits=1.58"),
+        ("fc", LayerPlan(rank_ratio=0.5, factorization="cp"), "rank_ratio=0.5"),
+        ("conv1", LayerPlan(sparsity=0.5, sparsity_pattern="n:5"), "n:5"),
+        ("conv1", LayerPlan(weight_bits=4, quantizer="kmean"), "kmean"),
+    ],
+)
+def test_plan_asking_a_layer_for_what_it_cannot_take_is_refused(zoo, layer, plan, reason):
+    name = "hidden" if layer == "fc" else layer
+    with pytest.raises(InputError) as caught:
+        _apply(zoo("plain"), CompressionPlan(layers={name: plan}))
+    assert reason in caught.value.message

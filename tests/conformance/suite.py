@@ -20,8 +20,9 @@ from torch import Tensor, nn
 from autocompress.analysis.macs import count_macs
 from autocompress.analysis.profile import ModelProfile, profile_model
 from autocompress.compress.codes import CodebookTensor, HashedTensor
+from autocompress.compress.deployable import make_deployable
 from autocompress.compress.importance.table import CRITERIA
-from autocompress.compress.pipeline import Candidate, Construction, PruningPolicy, make_deployable
+from autocompress.compress.pipeline import Candidate, Construction, PruningPolicy
 from autocompress.errors import InputError
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.evidence import EvidenceCollector, removes_weights

@@ -12,13 +12,15 @@ from autocompress.compress.pipeline import PruningPolicy
 from autocompress.errors import InputError, TrialError
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.evaluator import EvaluationSettings, Evaluator
-from autocompress.evaluate.scoring import predict, score
+from autocompress.evaluate.evidence import EvidenceCollector, mean_gradients
+from autocompress.evaluate.scoring import score
 from autocompress.packing.packed import read_packed, write_packed
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.runtime.onnxruntime import make_session
 from autocompress.runtime.onnxruntime import predict as predict_onnx
 from autocompress.tasks.base import Task
 from autocompress.tasks.prepare import prepare_task
+from autocompress.train.teachers import outputs_on
 
 
 class Net(nn.Module):
@@ -132,9 +134,8 @@ def test_rebuild_gives_the_model_that_was_measured(evaluator: Evaluator, tmp_pat
     measured = evaluator.evaluate(MIXED, seed=3, keep=weights)
     model = evaluator.rebuild(MIXED, weights)
     val = evaluator.prepared.val
-    accuracy, loss = score(
-        evaluator.prepared.task, predict(model, val, torch.device("cpu")), val.targets
-    )
+    outputs = outputs_on(model, val, torch.device("cpu"), "fp32")
+    accuracy, loss = score(evaluator.prepared.task, outputs, val.targets)
 
     assert accuracy == measured.accuracy
     assert loss == pytest.approx(measured.loss, rel=1e-6)
@@ -190,7 +191,9 @@ def test_taylor_gradients_are_those_of_the_mean_loss(evaluator: Evaluator) -> No
     x, y = (evaluator.prepared.train.inputs[0], evaluator.prepared.train.targets)
     nn.functional.cross_entropy(model(x[order]), y[order]).backward()
 
-    for name, gradient in taylor.gradients().items():
+    first, second = mean_gradients(evaluator.model, evaluator.prepared)
+    assert all((square >= 0).all() for square in second.values())
+    for name, gradient in first.items():
         torch.testing.assert_close(gradient, model.get_parameter(name).grad, rtol=1e-3, atol=1e-6)
     assert taylor.evaluate(CompressionPlan(pruning_ratios={"conv1": 0.5}), seed=1).accuracy > 0.8
 
@@ -237,3 +240,94 @@ def test_evaluator_times_a_structure_once(
     assert first.latency_ms == second.latency_ms  # other bits, same structure
     assert base.latency_ms == base.baseline_latency_ms == first.baseline_latency_ms
     assert base.speedup == 1.0
+
+
+def test_squared_gradients_are_those_of_the_batches(evaluator: Evaluator) -> None:
+    _, second = mean_gradients(evaluator.model, evaluator.prepared)
+    order = torch.randperm(384, generator=torch.Generator().manual_seed(0)).split(64)
+    x, y = (evaluator.prepared.train.inputs[0], evaluator.prepared.train.targets)
+    squares = []
+    for batch in order:
+        model = copy.deepcopy(evaluator.model)
+        nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
+        squares.append(64 * model.fc.weight.grad.square())
+    torch.testing.assert_close(second["fc.weight"], torch.stack(squares).mean(0))
+
+
+def test_evidence_is_gathered_only_for_what_asks_for_it(evaluator: Evaluator) -> None:
+    collector = EvidenceCollector(evaluator.model, evaluator.prepared, "obd", is_rewound=False)
+    nothing = collector.for_plan(CompressionPlan(layers={"fc": LayerPlan(weight_bits=4)}))
+    assert nothing.gradients is None
+    assert nothing.squared_gradients is None
+    assert nothing.calibration == ()
+    assert collector.for_plan(CompressionPlan(pruning_ratios={"conv1": 0.5})).squared_gradients
+    low_rank = CompressionPlan(layers={"fc": LayerPlan(rank_ratio=0.5, factorization="data_svd")})
+    assert len(collector.for_plan(low_rank).calibration[0][0]) == 64
+
+
+PRUNED = CompressionPlan(
+    pruning_ratios={"conv1": 0.5}, layers={"conv2": LayerPlan(sparsity=0.75, weight_bits=8)}
+)
+
+
+def _with_recipe(evaluator: Evaluator, **recipe: object) -> Evaluator:
+    settings = EvaluationSettings(threads=1, has_latency=False, recipe=recipe)
+    return Evaluator(evaluator.prepared, settings)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "n_phases"),
+    [
+        ({}, 1),
+        ({"penalty": "group_lasso"}, 2),
+        ({"prune_steps": 3}, 3),
+        ({"prune_steps": 2, "penalty": "l1"}, 3),
+    ],
+)
+def test_phases_share_out_the_epochs_and_reach_the_target(
+    evaluator: Evaluator, recipe: dict[str, object], n_phases: int, tmp_path: Path
+) -> None:
+    own = _with_recipe(evaluator, **recipe)
+    stages: list[float] = []
+    measured = own.evaluate(
+        PRUNED,
+        seed=1,
+        keep=tmp_path / "w",
+        on_stage=lambda stage, share: stages.append(share) if stage == "tune" else None,
+    )
+    assert measured.n_params < evaluator.evaluate(CompressionPlan(), seed=0).n_params
+    assert stages == sorted(stages)
+    assert stages[-1] == 1.0
+    assert len(stages) == 6 // n_phases * n_phases  # 384 examples in batches of 64, shared out
+    model = own.rebuild(PRUNED, tmp_path / "w")
+    assert model.conv1.out_channels == 16
+    mask = model.conv2.weight_mask
+    assert int((~mask).sum()) == round(0.75 * mask.numel())
+
+
+def test_penalty_has_no_phase_where_nothing_is_pruned(evaluator: Evaluator) -> None:
+    plan = CompressionPlan(layers={"fc": LayerPlan(weight_bits=4)})
+    plain, penalised = (
+        _with_recipe(evaluator, **recipe).evaluate(plan, seed=1)
+        for recipe in ({}, {"penalty": "l1", "penalty_strength": 1.0, "prune_steps": 3})
+    )
+    assert plain.loss == penalised.loss
+
+
+def test_compensated_rounding_changes_the_start_of_the_fine_tune(evaluator: Evaluator) -> None:
+    plan = CompressionPlan(layers={n: LayerPlan(weight_bits=2) for n in ("conv1", "conv2", "fc")})
+    nearest, compensated = (
+        _with_recipe(evaluator, rounding=rounding).evaluate(plan, seed=1, fidelity=0)
+        for rounding in ("nearest", "compensated")
+    )
+    assert compensated.loss != nearest.loss
+
+
+def test_lottery_ticket_needs_an_initial_state(evaluator: Evaluator) -> None:
+    with pytest.raises(InputError, match="initial_state"):
+        _with_recipe(evaluator, rewind=True)
+
+
+def test_recipe_is_checked_by_name(evaluator: Evaluator) -> None:
+    with pytest.raises(InputError, match="'l3'"):
+        _with_recipe(evaluator, penalty="l3")

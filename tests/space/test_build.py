@@ -303,8 +303,9 @@ def test_rule_that_names_another_layer_of_a_group_is_refused(zoo):
 
 
 def test_blocks_are_matched_by_name_and_kind(zoo):
-    profile = zoo("residual").profile
-    built = _build(zoo("residual"), "rules: [{match: {kind: block}, drop_block: true}]")
+    profile = zoo("depthwise_separable").profile
+    assert len(profile.blocks) == 2
+    built = _build(zoo("depthwise_separable"), "rules: [{match: {kind: block}, drop_block: true}]")
     assert [knob.name for knob in built.space.knobs] == [f"drop_block:{b}" for b in profile.blocks]
     assert all(knob.levels == (0, 1) for knob in built.space.knobs)
     plan = built.space.decode({knob.name: 1 for knob in built.space.knobs})
