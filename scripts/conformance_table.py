@@ -7,6 +7,7 @@ Every technique, every pair and a sample of triples, on every net of the zoo.
 
 import argparse
 import importlib.util
+import multiprocessing
 import random
 import sys
 import time
@@ -20,7 +21,7 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 PATH = ROOT / "docs" / "conformance.md"
-_TRIPLES_PER_NET = 20
+_TRIPLES_PER_NET = 40
 
 
 def applicability_table(rows: Iterable[tuple[object, Mapping[str, str]]]) -> str:
@@ -43,41 +44,59 @@ def applicability_table(rows: Iterable[tuple[object, Mapping[str, str]]]) -> str
 
 
 def main() -> int:
-    """Run everything; returns the number of failures, at most 1."""
+    """Run everything; returns 1 if anything fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--singles", action="store_true", help="no pairs and triples")
+    parser.add_argument("--processes", type=int, default=2)
     arguments = parser.parse_args()
-    warnings.simplefilter("error")
-    torch.set_num_threads(1)
-    suite = _load("conformance_suite", ROOT / "tests" / "conformance" / "suite.py")
-    zoo = _load("zoo", ROOT / "tests" / "zoo.py")
-    nets = {name: suite.make_net(name, *zoo.build(name)) for name in sorted(zoo.ZOO)}
-    sets = [(technique,) for technique in suite.TECHNIQUES]
-    if not arguments.singles:
-        sets += suite.pairs()
-    counts, failures = {1: [0, 0], 2: [0, 0], 3: [0, 0]}, []
-    start = time.perf_counter()
-    for name, net in nets.items():
-        triples = [] if arguments.singles else _triples(suite, random.Random(name))
-        for techniques in (*sets, *triples):
-            counts[len(techniques)][1] += 1
-            try:
-                counts[len(techniques)][0] += suite.run(net, *techniques) == ""
-            except Exception:  # noqa: BLE001 - collected and shown
-                failures.append(
-                    (name, [t.name for t in techniques], traceback.format_exc(limit=-3))
-                )
-                print(failures[-1][0], failures[-1][1], failures[-1][2], file=sys.stderr)
-        print(f"{name}: {time.perf_counter() - start:.0f} s", file=sys.stderr)
+    suite, zoo = _load_suite()
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    with context.Pool(arguments.processes, maxtasksperchild=1) as pool:
+        work = [(name, arguments.singles) for name in sorted(zoo.ZOO)]
+        results = pool.map(_run_net, work, chunksize=1)
+    counts = {n: sum(result[0][n] for result in results) for n in (1, 2, 3)}
+    failures = [failure for result in results for failure in result[1]]
+    print(*failures, sep="\n")
+    print(f"{len(failures)} failures; runs by number of techniques: {counts}")
     if not failures and not arguments.singles:
+        nets = {name: suite.make_net(name, *zoo.build(name)) for name in sorted(zoo.ZOO)}
         table = applicability_table(suite.applicability(nets))
         PATH.write_text(_page(table, counts), encoding="utf-8")
-    print(f"{len(failures)} failures; (applied, run) by number of techniques: {counts}")
     return min(1, len(failures))
 
 
-def _page(table: str, counts: Mapping[int, list[int]]) -> str:
-    (alone, n_alone), (paired, n_pairs), (_, n_triples) = (counts[n] for n in (1, 2, 3))
+def _run_net(work: tuple[str, bool]) -> tuple[dict[int, int], list[str]]:
+    """All sets of techniques that apply to one net: how many of each size, and what failed."""
+    name, is_alone = work
+    start = time.perf_counter()
+    warnings.simplefilter("error")
+    torch.set_num_threads(1)
+    suite, zoo = _load_suite()
+    net = suite.make_net(name, *zoo.build(name))
+    apply = {t.name: suite.build(net, suite.rules_of(t))[0] is not None for t in suite.TECHNIQUES}
+    sets = [(technique,) for technique in suite.TECHNIQUES]
+    if not is_alone:
+        sets += [*suite.pairs(), *_triples(suite, random.Random(name))]
+    counts, failures = {1: 0, 2: 0, 3: 0}, []
+    for techniques in sets:
+        if not all(apply[t.name] for t in techniques):
+            continue  # what is left of it is a smaller set
+        counts[len(techniques)] += 1
+        try:
+            suite.run(net, *techniques)
+        except Exception:  # noqa: BLE001 - collected and shown
+            names = [t.name for t in techniques]
+            failures.append(f"{name} {names}\n{traceback.format_exc(limit=-3)}")
+    print(f"{name}: {time.perf_counter() - start:.0f} s, {len(failures)} failures", flush=True)
+    return counts, failures
+
+
+def _load_suite() -> tuple[ModuleType, ModuleType]:
+    suite = _load("conformance_suite", ROOT / "tests" / "conformance" / "suite.py")
+    return suite, _load("zoo", ROOT / "tests" / "zoo.py")
+
+
+def _page(table: str, counts: Mapping[int, int]) -> str:
     return f"""# What works on what
 
 Written by `scripts/conformance_table.py`; do not edit. Every technique of the search space is
@@ -85,9 +104,8 @@ applied to every net of the test zoo: built, trained, exported to ONNX, packed, 
 the file must compute what the candidate computes. ✓ means that it holds; a number refers to the
 reason below, as `autocompress analyze` prints it.
 
-Alone: {alone} of {n_alone} combinations of technique and net apply, and hold. Pairs: {n_pairs} were
-run; in {paired} of them at least one technique has something to do, and all hold. Triples: a sample
-of {n_triples} was run, and all hold.
+Run, and held: {counts[1]:,} techniques alone, {counts[2]:,} pairs and a sample of {counts[3]:,}
+triples, of those that apply to the net and do not exclude each other.
 
 {table}
 """

@@ -13,6 +13,7 @@ from autocompress.compress.quantizers.grid import code_limits
 from autocompress.compress.quantizers.uniform import UniformQuantizer
 
 _MIN_EXPONENT = -26  # the smallest power of two above STEP_FLOOR
+_EXTRA_HALVINGS = 4  # a few outliers may be worth clipping to half the grid and less
 
 
 def best_power_of_two_steps(rows: Tensor, bits: int) -> Tensor:
@@ -33,7 +34,7 @@ def best_power_of_two_steps(rows: Tensor, bits: int) -> Tensor:
     mantissa, exponent = torch.frexp(widest)  # widest = mantissa * 2**exponent, 0.5 <= mantissa < 1
     covering = exponent - (mantissa == 0.5).int()
     best = best_error = torch.empty(0)
-    for n_halvings in range(bits + 1):
+    for n_halvings in range(bits + _EXTRA_HALVINGS):
         step = _power_of_two((covering - n_halvings).clamp_min(_MIN_EXPONENT))
         rounded = (rows / step[:, None]).round().clamp(low, high) * step[:, None]
         error = (rounded - rows).square().sum(dim=1)
