@@ -8,7 +8,12 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from autocompress.compress.codes import CodebookTensor, HashedTensor, StoredWeight
+from autocompress.compress.codes import (
+    CodebookTensor,
+    GridTensor,
+    HashedTensor,
+    StoredWeight,
+)
 from autocompress.runtime.graph import Array, constants, readers, replace_constants
 from autocompress.runtime.recurrent import recurrent_readers
 
@@ -36,15 +41,34 @@ def round_to_half(values: NDArray[np.float32], *, is_scale: bool) -> NDArray[np.
 def halve_weight(weight: StoredWeight) -> StoredWeight:
     """The stored weight with scales, and codebook or hashed values, that float16 holds exactly.
 
-    Entries of a codebook are rounded like biases: beside the others a tiny one counts as 0.
+    Entries of a codebook are rounded like biases: beside the others a tiny one counts as 0. The
+    scale of a channel or block without weights stands for nothing; quantizers leave it tiny, where
+    float16 has no numbers and an integer bias no room. It becomes the largest of the others.
     """
-    rounded = dataclasses.replace(weight, scale=round_to_half(weight.scale, is_scale=True))
+    scale = np.where(_is_empty(weight), np.abs(weight.scale).max(initial=0.0), weight.scale)
+    scale = np.where(scale == 0.0, weight.scale, scale).astype(np.float32)
+    rounded = dataclasses.replace(weight, scale=round_to_half(scale, is_scale=True))
     if isinstance(rounded, CodebookTensor):
         codebook = round_to_half(rounded.codebook, is_scale=False)
         return dataclasses.replace(rounded, codebook=codebook)
     if isinstance(rounded, HashedTensor):
         return dataclasses.replace(rounded, values=round_to_half(rounded.values, is_scale=False))
     return rounded
+
+
+def _is_empty(weight: StoredWeight) -> NDArray[np.bool_]:
+    """Whether a scale, shape (C,) or (C, G), is that of zeros alone."""
+    if isinstance(weight, HashedTensor):
+        return np.zeros(weight.scale.shape, np.bool_)
+    codes = np.moveaxis(weight.codes, weight.axis, 0)
+    rows = codes.reshape(len(codes), -1)  # (C, n)
+    if isinstance(weight, GridTensor):
+        starts = np.arange(0, rows.shape[1], weight.block_size)
+        block = np.arange(rows.shape[1]) // weight.block_size
+        is_used = rows != weight.zero_point[:, block]
+        return ~np.logical_or.reduceat(is_used, starts, axis=1)
+    values = weight.codebook[rows] if isinstance(weight, CodebookTensor) else rows
+    return ~(values != 0).any(axis=1)
 
 
 def halve_scales_and_biases(

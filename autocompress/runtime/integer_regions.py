@@ -17,6 +17,7 @@ MOVING = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", 
 _ARITHMETIC = ("Add", "Mul", "AveragePool", "GlobalAveragePool", "Concat")
 _CLAMPS = ("Relu", "Clip")
 _FLOAT_OUTPUT = ("Gemm", "MatMul")  # their integer kernels can write floats
+_LARGEST_BIAS = 2.0**28
 # Right behind a Gemm without a pair, ONNX Runtime fuses them into it, and it stays float.
 _FUSED_INTO_GEMM = {
     *("Relu", "Clip", "LeakyRelu", "Elu", "Selu", "Sigmoid", "Tanh"),
@@ -87,6 +88,7 @@ def _integer_layers(
     graph: onnx.GraphProto, exported: ExportedGraph, activations: Mapping[str, ActivationRange]
 ) -> tuple[dict[str, ActivationRange], dict[str, QuantizedTensor]]:
     by_name = {node.name: node for node in graph.node if node.name}
+    values = constants(graph)
     layers: dict[str, ActivationRange] = {}
     weights: dict[str, QuantizedTensor] = {}
     for layer, given in activations.items():
@@ -99,9 +101,20 @@ def _integer_layers(
             if node.op_type not in INTEGER_LAYERS or weight not in exported.quantized:
                 continue
             codes = weights.get(weight) or to_integer_codes(exported.quantized[weight])
-            if is_plain and codes is not None and codes.axis == output_axis(node):
+            if codes is None or codes.axis != output_axis(node):
+                continue
+            bias = values.get(node.input[2]) if len(node.input) > 2 else None
+            if is_plain and _has_room(bias, codes, given):
                 layers[node.output[0]], weights[weight] = given, codes
     return layers, weights
+
+
+def _has_room(bias: Array | None, codes: QuantizedTensor, given: ActivationRange) -> bool:
+    """Whether a bias fits int32 in steps of the products, also on a somewhat narrower grid."""
+    if bias is None or bias.shape != codes.scale.shape:
+        return bias is None
+    steps = np.abs(bias.astype(np.float64)) / (codes.scale.astype(np.float64) * given.scale)
+    return bool((steps < _LARGEST_BIAS).all())
 
 
 def _reachable(

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocompress.compress.codes import CodebookTensor, HashedTensor
+from autocompress.compress.codes import CodebookTensor, GridTensor, HashedTensor, QuantizedTensor
 from autocompress.runtime.half_precision import halve_weight, round_to_half
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -50,3 +50,23 @@ def test_halve_weight_rounds_codebooks_and_hashed_values():
         bits=8,
     )
     np.testing.assert_array_equal(halve_weight(hashed).values, [half, 70000])
+
+
+def test_halve_weight_gives_empty_channels_and_blocks_the_largest_scale():
+    codes = np.array([[0, 0, 0], [1, 0, 2]], np.int8)
+    scale = np.array([1e-8, 0.5], np.float32)
+    weight = QuantizedTensor(codes=codes, scale=scale, axis=0, bits=4)
+    np.testing.assert_array_equal(halve_weight(weight).scale, [0.5, 0.5])
+    np.testing.assert_array_equal(halve_weight(weight).dequantize(), weight.dequantize())
+    grid = GridTensor(
+        codes=np.array([[3, 3, 0], [1, 0, 2]], np.uint8),
+        scale=np.array([[1e-8, 0.5], [-2, 0.25]], np.float32),
+        zero_point=np.array([[3, 3], [1, 1]], np.uint8),
+        block_size=2,
+        axis=0,
+        bits=2,
+    )
+    np.testing.assert_array_equal(halve_weight(grid).scale, [[2, 0.5], [-2, 0.25]])
+    np.testing.assert_array_equal(halve_weight(grid).dequantize(), grid.dequantize())
+    nothing = QuantizedTensor(codes=np.zeros_like(codes), scale=scale, axis=0, bits=4)
+    np.testing.assert_array_equal(halve_weight(nothing).scale, [0.5, 0.5])

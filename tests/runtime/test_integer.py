@@ -1,3 +1,4 @@
+import dataclasses
 import os
 from pathlib import Path
 
@@ -205,6 +206,34 @@ def test_to_integer_names_the_layers_that_had_to_stay_float(build, store, observ
     alone = to_integer(exported, observe(module, x, ["0"]), (x.numpy(),))
     assert alone.not_integer == ("0",)
     assert alone.model is exported.model
+
+
+@pytest.mark.parametrize("make", [nn.Linear(4, 3), nn.Conv1d(4, 3, 1)])
+def test_to_integer_keeps_the_bias_of_an_empty_channel(make, quantize, observe):
+    module = nn.Sequential(make, nn.Identity()).eval()
+    with torch.no_grad():
+        make.bias[:] = torch.tensor([0.1, -5.0, 0.2])
+    weights = quantize(module)
+    codes, scale = weights["0"].codes.copy(), weights["0"].scale.copy()
+    codes[1], scale[1] = 0, 1e-8  # as quantizers leave a channel of zeros
+    weights = {"0": dataclasses.replace(weights["0"], codes=codes, scale=scale)}
+    make.weight.data.copy_(torch.from_numpy(weights["0"].dequantize()))
+    x = torch.randn(7, 4) if isinstance(make, nn.Linear) else torch.randn(7, 4, 5)
+    exported = export_onnx(module, (x,), weights)
+    integer = to_integer(exported, observe(module, x, ["0"]), (x.numpy(),))
+    assert executed_integer_nodes(integer.model) == 1
+    np.testing.assert_allclose(run(integer.model, x), run(exported.model, x), atol=0.1)
+
+
+def test_to_integer_leaves_a_layer_float_whose_bias_has_no_room(quantize, observe):
+    torch.manual_seed(0)
+    module, x = nn.Sequential(nn.Linear(4, 3), nn.Identity()).eval(), torch.randn(7, 4)
+    with torch.no_grad():
+        module[0].weight[1] *= 1e-7
+        module[0].bias[1] = 5.0
+    exported = export_onnx(module, (x,), quantize(module))
+    integer = to_integer(exported, observe(module, x, ["0"]), (x.numpy(),))
+    assert integer.not_integer == ("0",)
 
 
 def test_to_integer_names_transposed_convolutions(integer_net):
