@@ -183,10 +183,17 @@ class CompressionPlan:
             return cls(
                 pruning_ratios={str(name): float(ratio) for name, ratio in ratios.items()},
                 dropped_blocks=tuple(map(str, keys.get("dropped_blocks", ()))),
-                layers={str(name): LayerPlan(**layer) for name, layer in layers.items()},
+                layers={str(name): _layer_from_json(name, layer) for name, layer in layers.items()},
             )
         except (TypeError, ValueError, AttributeError, KeyError) as error:
             raise InputError(f"The plan must be a JSON object of a plan, but: {error}.") from error
+
+
+def _layer_from_json(name: object, fields: Mapping[str, Any]) -> LayerPlan:
+    try:
+        return LayerPlan(**fields)
+    except InputError as error:
+        raise InputError(f"In the plan of {str(name)!r}: {error.message}", error.hint) from error
 
 
 def _checked_keys(data: object) -> Mapping[str, Any]:

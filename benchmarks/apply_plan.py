@@ -19,7 +19,8 @@ import torch_pruning as tp
 from torch import Tensor, nn
 
 from autocompress.analysis.channel_groups import find_channel_groups
-from autocompress.compress.pipeline import PruningPolicy, apply_plan
+from autocompress.compress.pipeline import apply_plan
+from autocompress.compress.policy import PruningPolicy
 from autocompress.plan import CompressionPlan
 from autocompress.tasks.residual_cnn import ResidualBlock
 

@@ -47,7 +47,7 @@ def refusals_of(
     refusals = {
         "weight_bits": weight,
         "activation_bits": weight or why_no_input_grid(layer_kind(module)),
-        "rank_ratio": alone or _why_not_factorize(module),
+        "rank_ratio": alone or why_no_factors(layer_kind(module)),
         "sparsity": weight,
         "shared_with": alone or _why_not_share(module),
     }
@@ -61,6 +61,13 @@ def why_no_input_grid(kind: LayerKind) -> str:
     if kind in ("recurrent", "transposed_conv"):
         return f"{_IN_WORDS[kind]} have no integer kernels here"
     return ""
+
+
+def why_no_factors(kind: LayerKind) -> str:
+    """Why layers of a kind cannot be split into factors by any method; empty if they can."""
+    if kind in ("linear", "embedding", "pointwise", "conv"):
+        return ""
+    return f"{_IN_WORDS.get(kind, f'{kind} layers')} have no low-rank form here"
 
 
 def _why_not_weight(module: nn.Module, n_calls: int) -> str:
@@ -79,15 +86,6 @@ def _why_not_weight(module: nn.Module, n_calls: int) -> str:
         return "its weight is computed from other parameters (remove weight or spectral norm first)"
     if isinstance(module, nn.Embedding) and module.max_norm is not None:
         return f"its rows are rescaled as they are read (max_norm={module.max_norm:g})"
-    return ""
-
-
-def _why_not_factorize(module: nn.Module) -> str:
-    kind = layer_kind(module)
-    if kind in _IN_WORDS:
-        return f"{_IN_WORDS[kind]} have no low-rank form here"
-    if isinstance(module, CONVS) and module.padding_mode != "zeros":
-        return f"padding_mode={module.padding_mode!r} is not supported by the factors"
     return ""
 
 

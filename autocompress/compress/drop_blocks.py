@@ -9,8 +9,6 @@ from torch import nn
 from autocompress.analysis.pass_through import PassThrough, pass_through_for, replace_module_
 from autocompress.errors import InputError
 
-__all__ = ["PassThrough", "drop_block_"]
-
 
 def drop_block_(model: nn.Module, name: str) -> None:
     """Replace a block by `PassThrough`, in place, under every name it is registered by.

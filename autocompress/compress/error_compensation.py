@@ -1,4 +1,4 @@
-"""Rounding that makes up for its own errors (GPTQ; Frantar et al. 2023), without training.
+"""Rounding that makes up for its own errors (GPTQ; Frantar et al. 2022), without training.
 
 Columns of a weight are rounded one after the other; what the outputs lose by one is spread over the
 columns that are still free. The grids themselves stay as they are.
@@ -8,18 +8,26 @@ blocks of a weight that share a grid, `K` values of a grid.
 """
 
 import copy
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from autocompress.analysis.layer_kind import CONVS
-from autocompress.compress.compressed_layers import is_compressed, mask_of, quantizer_of
-from autocompress.compress.input_moments import input_second_moments
+from autocompress.analysis.layer_kind import CONVS, layer_kind
+from autocompress.compress.compressed_layers import mask_of, quantizer_of, weight_parameters
+from autocompress.compress.input_moments import (
+    MOST_MOMENT_BYTES,
+    input_second_moments,
+    moment_bytes,
+    why_no_moment,
+)
 from autocompress.compress.quantize import freeze_
 from autocompress.compress.quantizers.base import WeightQuantizer
 from autocompress.tasks.base import Inputs
 
+_PASS_BYTES: Final = 2 * MOST_MOMENT_BYTES  # of all layers in one pass over the data
 _BLOCK = 64  # columns rounded before the rest of the matrix is updated
 
 
@@ -90,45 +98,113 @@ def _round_in_order(
     return rounded
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Compensation:
+    """What compensation achieved.
+
+    Attributes:
+        error_shares: Layer name -> its squared output error, as a share of that of rounding to
+            nearest.
+        skipped: Quantized layers that are rounded to nearest instead, and why: one line each.
+    """
+
+    error_shares: Mapping[str, float]
+    skipped: tuple[str, ...]
+
+
 def compensate_(
     model: nn.Module, batches: Iterable[Inputs], names: Iterable[str] | None = None
-) -> dict[str, float]:
+) -> Compensation:
     """Rewrite quantized weights so that their quantizers round them with compensation, in place.
 
-    The inputs of all layers are taken in one pass through the model as it is now, quantized, but
-    with float activations. So re-estimate batch-norms before (rounding to nearest shifts what
-    layers see), and after. Per output channel, rounding to nearest is kept where it is better, so
-    that no layer's output error on these batches is above it.
+    The inputs of all layers are those they have in the model as it is now, quantized, but with
+    float activations. So re-estimate batch-norms before (rounding to nearest shifts what layers
+    see), and after. Per output channel, rounding to nearest is kept where it is better, so that no
+    layer's output error on these batches is above it.
 
     Left alone are weights that several layers own, transposed convolutions, embeddings and
-    recurrent layers, and quantizers whose weights cannot choose their values.
+    recurrent layers, quantizers whose weights cannot choose their values, and layers of so many
+    inputs that their statistics would take more than `MOST_MOMENT_BYTES`.
 
     Args:
         model: Changed: weights of quantized Linear and Conv layers; masked weights stay 0.
-        batches: Calibration inputs, each of shape (N, ...).
+        batches: Calibration inputs, each of shape (N, ...). Kept in memory where the statistics of
+            all layers are too much for one pass over them.
         names: Qualified names of layers to look at; None for all.
 
     Returns:
-        Layer name -> its squared output error, as a share of that of rounding to nearest.
+        What it achieved, and which quantized layers it left alone.
     """
     wanted = None if names is None else set(names)
-    layers = {
+    quantized = {
         name: layer
         for name, layer in model.named_modules()
-        if (wanted is None or name in wanted) and _can_compensate(model, layer)
+        if (wanted is None or name in wanted) and _is_quantized(layer)
     }
-    moments = input_second_moments(_frozen(model), layers, batches) if layers else {}
-    return {name: _compensate_layer_(layers[name], moment) for name, moment in moments.items()}
-
-
-def _can_compensate(model: nn.Module, layer: nn.Module) -> bool:
-    quantizer = quantizer_of(layer) if is_compressed(layer) else None
-    if quantizer is None or not isinstance(layer, (nn.Linear, *CONVS)):
-        return False
-    n_owners = sum(
-        layer.weight is weight for m in model.modules() for weight in m._parameters.values()
+    reasons = {name: _why_not(model, layer) for name, layer in quantized.items()}
+    passes = _in_passes({n: layer for n, layer in quantized.items() if not reasons[n]})
+    batches = batches if len(passes) < 2 else tuple(batches)
+    frozen = _frozen(model) if passes else model
+    shares = {}
+    for names_at_once in passes:
+        moments = input_second_moments(frozen, names_at_once, batches)
+        for name in names_at_once:
+            moment = moments.pop(name, None)
+            reasons[name] = _why_unusable(moment)
+            if moment is not None and not reasons[name]:
+                shares[name] = _compensate_layer_(quantized[name], moment)
+    return Compensation(
+        error_shares=shares,
+        skipped=tuple(
+            f"rounding=compensated of '{name}' skipped: {reason}"
+            for name, reason in reasons.items()
+            if reason
+        ),
     )
-    return n_owners == 1 and quantizer.levels() is not None
+
+
+def _is_quantized(layer: nn.Module) -> bool:
+    return any(quantizer_of(layer, name) is not None for name in weight_parameters(layer))
+
+
+def _why_not(model: nn.Module, layer: nn.Module) -> str:
+    """Why a quantized layer has to be rounded to nearest; empty if it need not."""
+    if not isinstance(layer, (nn.Linear, *CONVS)):
+        return f"it is for linear layers and convolutions, not for {layer_kind(layer)} layers"
+    owners = (w for module in model.modules() for w in module._parameters.values())
+    if sum(weight is layer.weight for weight in owners) > 1:
+        return "several layers own its weight, each with other inputs"
+    quantizer = quantizer_of(layer)
+    assert quantizer is not None
+    if quantizer.levels() is None:
+        return "its weights share values and cannot be rounded one by one"
+    n_inputs, n_groups = _inputs_of(layer)
+    return why_no_moment(n_inputs, "inputs", n_groups)
+
+
+def _inputs_of(layer: nn.Module) -> tuple[int, int]:
+    """Inputs of one output of a Linear or convolution, n, and groups, G."""
+    return layer.get_parameter("weight")[0].numel(), getattr(layer, "groups", 1)
+
+
+def _in_passes(layers: Mapping[str, nn.Module]) -> list[list[str]]:
+    """Names of layers, in order, in parts whose statistics fit in memory together."""
+    passes: list[list[str]] = []
+    left = 0
+    for name, layer in layers.items():
+        n_bytes = moment_bytes(*_inputs_of(layer))
+        if n_bytes > left:
+            passes.append([])
+            left = _PASS_BYTES
+        passes[-1].append(name)
+        left -= n_bytes
+    return passes
+
+
+def _why_unusable(moment: Tensor | None) -> str:
+    if moment is None:
+        return "no batch has reached the layer"
+    return "" if bool(moment.isfinite().all()) else "its inputs are not all finite"
 
 
 def _frozen(model: nn.Module) -> nn.Module:

@@ -6,7 +6,7 @@ Dimension key: `N` examples, `I` channels, `K` all kernel positions, `n` inputs 
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from autocompress.analysis.layer_kind import CONVS
 from autocompress.errors import InputError
 from autocompress.tasks.base import Inputs
 
+MOST_MOMENT_BYTES: Final = 2**29  # of one layer: 8192 inputs or outputs
 _WINDOW_BYTES = 2**26  # of one convolution in memory at a time
 _SUPPORTED = (nn.Linear, *CONVS)
 Watcher: TypeAlias = Callable[[nn.Module, Tensor, Tensor], None]
@@ -37,7 +38,7 @@ def input_second_moments(
 
     Returns:
         Layer name -> shape (n, n), or (G, n, n) for a convolution of G > 1 groups, float64; a layer
-        that was never called is missing. One takes 8 n² bytes.
+        that was never called is missing. All are in memory at once: see `moment_bytes`.
 
     Raises:
         InputError: If a layer is of another kind.
@@ -46,6 +47,28 @@ def input_second_moments(
     sums = {layer: _Sum() for layer in layers.values()}  # a layer can stand under several names
     watch_layers(model, {layer: total.add_inputs for layer, total in sums.items()}, batches)
     return {name: sums[layer].mean() for name, layer in layers.items() if sums[layer].n_positions}
+
+
+def moment_bytes(n_values: int, n_groups: int = 1) -> int:
+    """Memory that the second moments of `n_groups` vectors of `n_values` entries take."""
+    return 8 * n_groups * n_values**2
+
+
+def why_no_moment(n_values: int, what: str, n_groups: int = 1) -> str:
+    """Why second moments are not gathered; empty if they are.
+
+    Args:
+        n_values: Entries of the vector.
+        what: Its name in the plural.
+        n_groups: How many such vectors a layer has.
+    """
+    n_bytes = moment_bytes(n_values, n_groups)
+    if n_bytes <= MOST_MOMENT_BYTES:
+        return ""
+    return (
+        f"statistics of its {n_values} {what} would take {n_bytes / 2**30:.1f} GiB of memory, "
+        f"and {MOST_MOMENT_BYTES / 2**30:g} is the most"
+    )
 
 
 def watch_layers(

@@ -1,8 +1,7 @@
 """The one order: prune, drop, share, factorize, sparsify, quantize. Turns a plan into a model."""
 
 import dataclasses
-from collections.abc import Set
-from typing import Literal
+from collections.abc import Collection, Set
 
 import torch
 from torch import nn
@@ -15,34 +14,20 @@ from autocompress.compress.importance.table import find_criterion
 from autocompress.compress.low_rank.surgery import factorize_layers_
 from autocompress.compress.model_copy import copy_model
 from autocompress.compress.plan_check import check_plan
-from autocompress.compress.prune import choose_channels, stepped_counts
+from autocompress.compress.policy import PruningPolicy
+from autocompress.compress.prune import (
+    Channels,
+    choose_channels,
+    kept_channels,
+    stepped_counts,
+)
 from autocompress.compress.quantize import freeze_, quantize_
 from autocompress.compress.rewind import early_model, rewind_
 from autocompress.compress.share_weights import share_weights_
-from autocompress.compress.sparsity import sparsify_, stepped_sparsities
+from autocompress.compress.sparsity import mask_nothing_, sparsify_, stepped_sparsities
 from autocompress.errors import TrialError, first_line
 from autocompress.plan import FULL_BITS, CompressionPlan, LayerPlan
 from autocompress.tasks.base import Inputs
-
-Scope = Literal["local", "global"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class PruningPolicy:
-    """How channels and weights are chosen.
-
-    Attributes:
-        criterion: Name in `importance.table.CRITERIA`.
-        round_to: Kept widths are multiples of this.
-        scope: `local` takes from each channel group what its ratio says; `global` takes as many in
-            all, wherever the scores are lowest.
-        sparsity_scope: The same for single weights.
-    """
-
-    criterion: str = "l2"
-    round_to: int = 8
-    scope: Scope = "local"
-    sparsity_scope: Scope = "local"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -65,6 +50,7 @@ def apply_plan(
     example_inputs: Inputs,
     policy: PruningPolicy,
     evidence: Evidence | None = None,
+    blocks: Collection[str] | None = None,
 ) -> Candidate:
     """Build a candidate from a copy of the base model, in one go, and run it once.
 
@@ -75,13 +61,16 @@ def apply_plan(
         example_inputs: Inputs the model runs on, each of shape (N, ...).
         policy: How channels and weights are chosen.
         evidence: What criteria and methods need to know from data.
+        blocks: The model's residual blocks, from its profile; None does not check them.
 
     Raises:
         InputError: If the plan names a group, layer, block or method that there is not, or one that
             cannot take what is asked.
         TrialError: If the candidate does not run.
     """
-    construction = Construction(model, plan, groups, example_inputs, policy, evidence)
+    construction = Construction(
+        model, plan, groups, example_inputs, policy, evidence, blocks=blocks
+    )
     construction.prune()
     return construction.finish()
 
@@ -102,6 +91,7 @@ class Construction:
         evidence: What criteria and methods need to know from data. With an initial state, whatever
             survives a step starts from there again (lottery ticket; Frankle & Carbin 2019).
         n_steps: In how many calls of `prune` the ratios and sparsities are reached.
+        blocks: The model's residual blocks, from its profile; None does not check them.
 
     Raises:
         InputError: If the plan names a group, layer, block or method that there is not, or one that
@@ -117,8 +107,9 @@ class Construction:
         policy: PruningPolicy,
         evidence: Evidence | None = None,
         n_steps: int = 1,
+        blocks: Collection[str] | None = None,
     ) -> None:
-        check_plan(model, plan, groups)
+        check_plan(model, plan, groups, blocks)
         torch.backends.mha.set_fastpath_enabled(False)
         self.model = copy_model(model)
         if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -131,14 +122,13 @@ class Construction:
         self._early = early_model(self.model, self._evidence.initial_state)
         self._n_steps = n_steps
         self._step = 0
-        self._schedule: dict[str, tuple[int, ...]] = {}
         self._skipped: list[str] = []
+        self._schedule = self._make_schedule()
 
     @property
     def wants_gradients(self) -> bool:
-        """Whether the next step scores channels of a changed model by gradients: renew them."""
-        is_scored = find_criterion(self._policy.criterion).needs != "nothing"
-        return is_scored and self._step > 0 and bool(self._groups)
+        """Whether the next step scores channels by gradients, to be renewed after training."""
+        return bool(self._groups) and find_criterion(self._policy.criterion).needs != "nothing"
 
     def renew_gradients(self, gradients: Gradients, squared_gradients: Gradients) -> None:
         """Replace the base model's gradients by those of the model as it is now."""
@@ -154,31 +144,17 @@ class Construction:
     def prune(self) -> None:
         """Do the next step of the schedule: cut channels, and zero weights that can be early.
 
-        How many channels a group loses is decided in the first step, from the base model; which
-        ones, in each step anew.
+        How many channels a group loses is decided from the base model, so that a plan always gives
+        the same shapes; which ones, in each step anew.
         """
         assert not self.is_pruned, "all steps are done"
-        is_first, self._step = self._step == 0, self._step + 1
-        freeze_(
-            self.model
-        )  # masks of the step before become zeros, so that cuts need not know them
-        chosen = choose_channels(
-            self.model,
-            [(group, self._plan.pruning_ratios[group.name]) for group in self._groups],
-            criterion=self._policy.criterion,
-            round_to=self._policy.round_to,
-            evidence=self._evidence,
-            scope=self._policy.scope,
-            counts=None if is_first else self._counts(),
-        )
-        if is_first:
-            self._make_schedule({group.name: len(channels) for group, channels in chosen})
-            chosen = [(g, channels[: self._schedule[g.name][0]]) for g, channels in chosen]
+        self._step += 1
+        freeze_(self.model)  # masks of the last step become zeros: cuts need not know of them
+        chosen = self._choose(self._counts())
         cuts = [(group, channels) for group, channels in chosen if len(channels)]
         cut_channels_(self.model, cuts)
         if not self.is_pruned or self._early is not None:
-            changed = {n for n, la in self._plan.layers.items() if la.rank_ratio < 1.0}
-            self._sparsify(self._step, without=changed | self._sharing())
+            self._sparsify(self._step, without=self._late())
         if self._early is not None:
             cut_channels_(self._early, cuts)
             rewind_(self.model, self._early)
@@ -194,10 +170,15 @@ class Construction:
         assert self.is_pruned, "prune first"
         for block in self._plan.dropped_blocks:
             drop_block_(self.model, block)
-        layers = self._share(self._kept_layers())
+        kept = self._kept_layers()
+        layers = self._share(kept)
         self._skipped += factorize_layers_(self.model, layers, self._evidence.calibration)
-        self._sparsify(self._n_steps, without=self._plan.layers.keys() - layers)
-        for name, layer in layers.items():
+        masked = layers.keys() - self._late() if self._early is not None else set()
+        self._sparsify(self._n_steps, without=masked | (self._plan.layers.keys() - layers))
+        for name, own in kept.items():
+            # the weight of a layer that shares one is its source's, its inputs are its own
+            source = layers.get(name) or kept.get(own.shared_with, LayerPlan())
+            layer = dataclasses.replace(source, activation_bits=own.activation_bits)
             if layer.is_quantized:
                 self._skipped += quantize_(self.model, name, layer)
             elif layer.activation_bits < FULL_BITS:
@@ -208,43 +189,77 @@ class Construction:
         _run_once(self.model, self._example_inputs)
         return Candidate(model=self.model, skipped=tuple(filter(None, self._skipped)))
 
-    def _make_schedule(self, counts: dict[str, int]) -> None:
-        for group in self._groups:
-            self._schedule[group.name] = stepped_counts(counts[group.name], self._n_steps)
-            if counts[group.name] == 0:
-                self._skipped.append(
-                    f"pruning_ratio={self._plan.pruning_ratios[group.name]:g} of '{group.name}' "
-                    f"skipped: {group.n_channels} channels stay when rounded to multiples of "
-                    f"{self._policy.round_to}"
-                )
+    def _make_schedule(self) -> dict[str, tuple[int, ...]]:
+        """Group -> channels it has lost after each step."""
+        if self._policy.scope == "local":
+            counts = {group.name: self._n_local(group) for group in self._groups}
+        else:
+            counts = {group.name: len(channels) for group, channels in self._choose(None)}
+        self._skipped += [
+            f"pruning_ratio={self._plan.pruning_ratios[group.name]:g} of '{group.name}' "
+            f"skipped: {group.n_channels} channels stay when rounded to multiples of "
+            f"{self._policy.round_to}"
+            for group in self._groups
+            if counts[group.name] == 0
+        ]
+        return {name: stepped_counts(count, self._n_steps) for name, count in counts.items()}
+
+    def _n_local(self, group: ChannelGroup) -> int:
+        """Channels a group loses by its own ratio."""
+        ratio, n = self._plan.pruning_ratios[group.name], group.n_channels
+        return n - kept_channels(n, ratio, self._policy.round_to, group.block)
+
+    def _choose(self, counts: dict[str, int] | None) -> list[tuple[ChannelGroup, Channels]]:
+        return choose_channels(
+            self.model,
+            [(group, self._plan.pruning_ratios[group.name]) for group in self._groups],
+            criterion=self._policy.criterion,
+            round_to=self._policy.round_to,
+            evidence=self._evidence,
+            scope=self._policy.scope,
+            counts=counts,
+        )
 
     def _counts(self) -> dict[str, int]:
         """Channels each group loses in this step."""
         step = self._step - 1
-        return {name: counts[step] - counts[step - 1] for name, counts in self._schedule.items()}
+        return {
+            name: counts[step] - (counts[step - 1] if step else 0)
+            for name, counts in self._schedule.items()
+        }
+
+    def _late(self) -> set[str]:
+        """Layers whose zeros are chosen at the end only: there the weights they lie in arise."""
+        layers = self._plan.layers.items()
+        pairs = {name: la.shared_with for name, la in layers if la.shared_with}
+        return {name for name, la in layers if la.rank_ratio < 1.0} | {*pairs, *pairs.values()}
+
+    def _is_gone(self, layer: str) -> bool:
+        return any(layer.startswith(f"{block}.") for block in self._plan.dropped_blocks)
 
     def _kept_layers(self) -> dict[str, LayerPlan]:
         """Plans of the layers that are not in a dropped block."""
-        inside = tuple(f"{block}." for block in self._plan.dropped_blocks)
-        gone = [name for name in self._plan.layers if inside and name.startswith(inside)]
+        gone = [name for name in self._plan.layers if self._is_gone(name)]
         self._skipped += [f"'{name}' is not compressed: its block is dropped" for name in gone]
         return {name: layer for name, layer in self._plan.layers.items() if name not in gone}
-
-    def _sharing(self) -> set[str]:
-        pairs = {name: la.shared_with for name, la in self._plan.layers.items() if la.shared_with}
-        return {*pairs, *pairs.values()}
 
     def _share(self, layers: dict[str, LayerPlan]) -> dict[str, LayerPlan]:
         """Tie weights; plans of the layers that still have a weight of their own."""
         pairs = {name: layer.shared_with for name, layer in layers.items() if layer.shared_with}
+        for name in [name for name, source in pairs.items() if self._is_gone(source)]:
+            source = pairs.pop(name)
+            self._skipped.append(
+                f"shared_with='{source}' of '{name}' skipped: the block of '{source}' is dropped"
+            )
         results = share_weights_(self.model, pairs) if pairs else {}
         self._skipped += results.values()
         tied = {name for name, reason in results.items() if not reason}
         for name in sorted(tied):
-            if dataclasses.replace(layers[name], shared_with="") not in (
-                LayerPlan(),
-                layers.get(pairs[name]),
-            ):
+            own, sources = (
+                dataclasses.replace(layer, shared_with="", activation_bits=FULL_BITS)
+                for layer in (layers[name], layers.get(pairs[name], LayerPlan()))
+            )
+            if own not in (LayerPlan(), sources):
                 self._skipped.append(f"'{name}' is compressed as '{pairs[name]}': one weight")
         return {name: layer for name, layer in layers.items() if name not in tied}
 
@@ -258,9 +273,12 @@ class Construction:
             for name, layer in self._plan.layers.items()
             if layer.sparsity > 0.0 and name not in without
         }
-        notes = sparsify_(self.model, wanted, self._policy.sparsity_scope) if wanted else ()
+        scope = self._policy.sparsity_scope
+        notes = sparsify_(self.model, wanted, scope) if wanted else ()
         if step == self._n_steps:
             self._skipped += [note for note in notes if note not in self._skipped]
+            if scope == "global":  # who has a mask must not depend on the weights
+                mask_nothing_(self.model, wanted)
 
 
 def _run_once(model: nn.Module, inputs: Inputs) -> None:

@@ -1,7 +1,7 @@
 """Whether a plan fits a model: every name it uses, and every value where it is asked for."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from torch import Tensor, nn
 
@@ -15,8 +15,19 @@ from autocompress.errors import InputError
 from autocompress.plan import CompressionPlan, LayerPlan
 
 
-def check_plan(model: nn.Module, plan: CompressionPlan, groups: tuple[ChannelGroup, ...]) -> None:
+def check_plan(
+    model: nn.Module,
+    plan: CompressionPlan,
+    groups: tuple[ChannelGroup, ...],
+    blocks: Collection[str] | None = None,
+) -> None:
     """Check a plan before anything is built.
+
+    Args:
+        model: The base model.
+        plan: What is asked.
+        groups: Its channel groups.
+        blocks: Its residual blocks; None does not check them.
 
     Raises:
         InputError: If the plan names a group, layer, block or method that there is not, or asks a
@@ -33,6 +44,12 @@ def check_plan(model: nn.Module, plan: CompressionPlan, groups: tuple[ChannelGro
             f"The plan names {name!r}, but the model has no such channel group, block or layer.",
             "The plan was made for another model, or for another version of it.",
         )
+    for name in plan.dropped_blocks:
+        if blocks is not None and name not in blocks:
+            raise InputError(
+                f"The plan drops {name!r}, but it must be one of the model's residual blocks: "
+                f"{', '.join(blocks) or 'there is none'}."
+            )
     for name, layer in plan.layers.items():
         module = known_modules[name]
         if type(module) not in COMPRESSED:

@@ -1,4 +1,4 @@
-"""Structured pruning: how many channels a ratio removes, which ones, and the cut."""
+"""Structured pruning: how many channels a ratio removes, and which ones."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autocompress.analysis.channel_group import ChannelGroup
-from autocompress.analysis.cut import cut_channels_
 from autocompress.compress.evidence import Evidence
 from autocompress.compress.importance.score import score_channels
 from autocompress.errors import InputError
@@ -40,37 +39,6 @@ def kept_channels(n_channels: int, pruning_ratio: float, round_to: int, block: i
     step = _step(n_channels, round_to, block)
     kept = round(exact / step) * step
     return n_channels if pruning_ratio == 0.0 else max(min(step, n_channels), min(kept, n_channels))
-
-
-def prune_(
-    model: nn.Module,
-    ratios: Iterable[Ratio],
-    *,
-    criterion: str,
-    round_to: int,
-    evidence: Evidence | None = None,
-    scope: Scope = "local",
-    counts: Mapping[str, int] | None = None,
-) -> dict[str, Channels]:
-    """Cut the least important channels of groups, in place.
-
-    Args: as `choose_channels`, but `model` is changed: a copy of the one the groups were found in.
-
-    Returns:
-        Group name -> the channels removed, weakest first; none if rounding leaves the width as it
-        is.
-    """
-    chosen = choose_channels(
-        model,
-        ratios,
-        criterion=criterion,
-        round_to=round_to,
-        evidence=evidence,
-        scope=scope,
-        counts=counts,
-    )
-    cut_channels_(model, [(group, channels) for group, channels in chosen if len(channels)])
-    return {group.name: channels for group, channels in chosen}
 
 
 def choose_channels(

@@ -20,7 +20,9 @@ from autocompress.compress.compressed_layers import (
     weight_parameters,
 )
 from autocompress.compress.input_quantizer import InputQuantizer
+from autocompress.compress.quantizers.base import WeightQuantizer
 from autocompress.compress.quantizers.table import (
+    QUANTIZERS,
     find_quantizer,
     parse_granularity,
     why_not_quantize,
@@ -119,13 +121,25 @@ def _owners(model: nn.Module, weight: Tensor) -> Iterator[tuple[nn.Module, str]]
 
 def _quantize_input_(path: str, layer: nn.Module, plan: LayerPlan) -> str:
     """Give a layer an input grid; why not, or ""."""
-    why = why_no_input_grid(layer_kind(layer))
-    if not why and quantizer_of(layer) is None:
-        why = "its weight stays float, and integer kernels need both operands"
-    if why:
+    if why := why_no_input_grid(layer_kind(layer)) or _why_not_integer(quantizer_of(layer)):
         return f"activation_bits={plan.activation_bits} of '{path}' skipped: {why}"
     layer.add_module("input_quantizer", InputQuantizer())
     return ""
+
+
+def _why_not_integer(quantizer: WeightQuantizer | None) -> str:
+    """Why integer kernels cannot compute with a weight, which may not be as the plan says."""
+    if quantizer is None:
+        return "its weight stays float, and integer kernels need both operands"
+    kind = type(quantizer)
+    name, spec = next((name, spec) for name, spec in QUANTIZERS.items() if spec.make is kind)
+    granularity = quantizer.blocks.granularity
+    if spec.has_integer_form(granularity, quantizer.bits):
+        return ""
+    return (
+        f"integer kernels need a weight of int8 codes and a scale per channel, and {name} in "
+        f"{quantizer.bits:g} bits per {granularity.kind} is none"
+    )
 
 
 def freeze_(model: nn.Module) -> tuple[dict[str, StoredWeight], dict[str, ActivationRange]]:

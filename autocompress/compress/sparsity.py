@@ -4,8 +4,7 @@ The maths of one matrix is in `magnitude_masks`, the patterns in `sparsity_patte
 """
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Literal
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +17,8 @@ from autocompress.compress.compressed_layers import (
     weight_parameters,
 )
 from autocompress.compress.magnitude_masks import block_scores, keep_highest, n_zeros
+from autocompress.compress.prune import Scope
 from autocompress.compress.sparsity_patterns import Pattern, find_pattern, why_not_sparsify
-
-Scope = Literal["local", "global"]
 
 
 def masks(
@@ -105,6 +103,22 @@ def sparsify_(
         for layer, parameter in owners[id(target.weight)]:
             set_mask_(layer, mask, parameter)
     return tuple(skipped)
+
+
+def mask_nothing_(model: nn.Module, names: Iterable[str]) -> None:
+    """Give every weight of layers that has no mask yet one that keeps all, in place.
+
+    Args:
+        model: Changed.
+        names: Layers, or what stands in their place.
+    """
+    targets, _ = _find_targets(model, dict.fromkeys(names, (0.0, "unstructured")))
+    owners = _owners_by_weight(model)
+    for target in targets.values():
+        if mask_of(target.layer, target.parameter) is None:
+            mask = torch.ones_like(target.weight, dtype=torch.bool)
+            for layer, parameter in owners[id(target.weight)]:
+                set_mask_(layer, mask, parameter)
 
 
 def stepped_sparsities(sparsity: float, n_steps: int) -> tuple[float, ...]:

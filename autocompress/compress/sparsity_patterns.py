@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from autocompress.analysis.layer_kind import LayerKind
-from autocompress.compress.magnitude_masks import block_scores, group_mask, keep_highest, n_zeros
+from autocompress.compress.magnitude_masks import (
+    block_scores,
+    group_mask,
+    keep_highest,
+    n_zeros,
+    unstructured_mask,
+)
 from autocompress.errors import InputError
 
 GROUP_SIZES: Final = (4, 8, 16)
@@ -59,6 +65,8 @@ class Pattern:
         """
         if self.group_size:
             mask = group_mask(weight, sparsity, self.group_size, earlier)
+        elif self.block == (1, 1):
+            mask = unstructured_mask(weight, sparsity, earlier)
         else:
             scores = block_scores(weight, self.block, earlier)
             kept = keep_highest(scores, n_zeros(scores.numel(), sparsity))
@@ -141,18 +149,22 @@ def realised_sparsity(
     """Share of zeros that a layer gets when `sparsity` is asked for; local scope.
 
     Where blocks do not divide the matrix it is the share of its blocks, since which of them become
-    zero decides how many weights do; for a recurrent layer, whose matrices have no common shape,
-    it is what is asked for.
+    zero decides how many weights do. For a recurrent layer, whose matrices have no common shape,
+    it is the share of a whole group, or what is asked for where there are no groups.
 
     Args:
         pattern: Name of the pattern.
         shape: Of the layer's `weight`, as in `LayerInfo.weight_shape`.
         sparsity: Share asked for, in [0, 1).
         kind: What the layer is.
+
+    >>> [realised_sparsity("n:4", (8, 16), sparsity) for sparsity in (0.1, 0.75, 0.9)]
+    [0.0, 0.75, 0.75]
     """
     found = find_pattern(pattern)
     if len(shape) < 2:
-        return sparsity
+        size = found.group_size
+        return n_zeros(size, sparsity) / size if size else sparsity
     outputs, inputs = matrix_shape(kind, shape)
     if found.group_size:
         n_groups, rest = divmod(inputs, found.group_size)

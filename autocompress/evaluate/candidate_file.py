@@ -1,6 +1,7 @@
 """A candidate's tuned weights on disk: safetensors, rebuilt by applying its plan again."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import safetensors
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from autocompress.atomic_file import write_atomically
+from autocompress.compress.compressed_layers import is_compressed, mask_of, weight_parameters
 from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.errors import InputError, first_line
 from autocompress.plan import CompressionPlan
@@ -25,7 +27,10 @@ def save_candidate(path: Path, model: nn.Module, plan: CompressionPlan) -> None:
     Raises:
         InputError: If the file cannot be written.
     """
-    tensors = {name: t.detach().cpu().contiguous() for name, t in _state(model).items()}
+    tensors = {
+        name: same[0].detach().cpu().contiguous().clone()  # a file takes no shared memory
+        for name, same in _state(model).items()
+    }
     content = safetensors.torch.save(tensors, {"plan": json.dumps(plan.to_json())})
     write_atomically(path, content)
 
@@ -52,25 +57,50 @@ def load_candidate_(path: Path, model: nn.Module, plan: CompressionPlan) -> None
             f"The weights {path} belong to plan {stored.digest}, but plan {plan.digest} was asked."
         )
     state = _state(model)
-    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    shapes = {name: tuple(same[0].shape) for name, same in state.items()}
     if shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
         raise InputError(f"The weights {path} do not fit the model that plan {plan.digest} makes.")
     with torch.no_grad():
         for name, tensor in tensors.items():
-            state[name].copy_(tensor)
+            for same in state[name]:
+                same.copy_(tensor)
     for module in model.modules():
         if isinstance(module, InputQuantizer):
             module.is_observing = False
     model.eval()
 
 
-def _state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers, those that share memory once, under their first name."""
-    seen: set[tuple[int, int]] = set()
-    state = {}
-    for name, tensor in model.state_dict().items():
-        key = (tensor.data_ptr(), tensor.numel())
-        if tensor.numel() == 0 or key not in seen:
-            seen.add(key)
-            state[name] = tensor
-    return state
+def _state(model: nn.Module) -> dict[str, tuple[torch.Tensor, ...]]:
+    """First name of each parameter and buffer -> the tensor, and all others that must equal it.
+
+    The layers that own one parameter compute with one mask of it. On the CPU that is one tensor;
+    moving a model to another device gives each layer a buffer of its own. So what is one and the
+    same is told by the parameters, which stay what they are.
+    """
+    found: dict[str, list[torch.Tensor]] = {}
+    first_name: dict[tuple[int, str], str] = {}
+    for prefix, module in model.named_modules():
+        masked = _masked_parameters(module)
+        for name, tensor in _own_state(module):
+            path = f"{prefix}.{name}" if prefix else name
+            if isinstance(tensor, nn.Parameter):
+                path = first_name.setdefault((id(tensor), "parameter"), path)
+            elif id(tensor) in masked:
+                path = first_name.setdefault((id(masked[id(tensor)]), "mask"), path)
+            found.setdefault(path, []).append(tensor)
+    return {name: tuple(tensors) for name, tensors in found.items()}
+
+
+def _own_state(module: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """A module's own parameters and buffers under all their names, without what is never saved."""
+    yield from module.named_parameters(recurse=False, remove_duplicate=False)
+    for name, buffer in module.named_buffers(recurse=False, remove_duplicate=False):
+        if name not in module._non_persistent_buffers_set:
+            yield name, buffer
+
+
+def _masked_parameters(layer: nn.Module) -> dict[int, torch.Tensor]:
+    """Id of each mask of a layer -> the parameter it belongs to."""
+    names = weight_parameters(layer) if is_compressed(layer) else []
+    masks = {name: mask_of(layer, name) for name in names}
+    return {id(m): layer.get_parameter(name) for name, m in masks.items() if m is not None}

@@ -16,12 +16,13 @@ from autocompress.analysis.macs import count_macs
 from autocompress.analysis.profile import ModelProfile, profile_model
 from autocompress.compress.importance.table import find_criterion
 from autocompress.compress.input_quantizer import InputQuantizer
-from autocompress.compress.pipeline import Candidate, Construction, PruningPolicy, apply_plan
+from autocompress.compress.pipeline import Candidate, Construction, apply_plan
+from autocompress.compress.policy import PruningPolicy
 from autocompress.compress.quantizers.base import WeightQuantizer
 from autocompress.errors import InputError
 from autocompress.evaluate.candidate_file import load_candidate_, save_candidate
 from autocompress.evaluate.deploy import deploy
-from autocompress.evaluate.evidence import EvidenceCollector, removes_weights
+from autocompress.evaluate.evidence import EvidenceCollector
 from autocompress.evaluate.latency_scale import LatencyScale
 from autocompress.evaluate.proxy import Tuner
 from autocompress.evaluate.scoring import score
@@ -176,17 +177,25 @@ class Evaluator:
             self.example_inputs,
             self.settings.policy,
             self._evidence.for_plan(plan),
+            self.profile.blocks,
         )
 
     def _tuned(
         self, plan: CompressionPlan, fidelity: Fidelity, seed: int, tell: OnStage
     ) -> tuple[Candidate, float | None]:
         """A candidate as a fidelity promises it, and the images per second of its training."""
-        if plan == CompressionPlan():
+        if plan.effective == CompressionPlan():
             candidate = self.build(plan)
             to_fast_layout_(candidate.model, self.device)
             return candidate, None
-        n_steps = self.recipe.prune_steps if removes_weights(plan) else 0
+        tuner = Tuner(
+            prepared=self.prepared,
+            teacher=self.teacher(),
+            recipe=self.recipe,
+            device=self.device,
+            precision=self.precision,
+        )
+        n_steps = tuner.n_steps(plan)
         construction = Construction(
             self.model,
             plan,
@@ -195,13 +204,7 @@ class Evaluator:
             self.settings.policy,
             self._evidence.for_plan(plan),
             max(1, n_steps),
-        )
-        tuner = Tuner(
-            prepared=self.prepared,
-            teacher=self.teacher(),
-            recipe=self.recipe,
-            device=self.device,
-            precision=self.precision,
+            self.profile.blocks,
         )
         candidate, cost = tuner.make(
             construction,

@@ -8,11 +8,12 @@ from torch import nn
 
 from autocompress.compress.error_compensation import compensate_
 from autocompress.compress.pipeline import Candidate, Construction
-from autocompress.evaluate.evidence import mean_gradients
+from autocompress.evaluate.evidence import mean_gradients, removes_weights
 from autocompress.measurement import Fidelity
+from autocompress.plan import CompressionPlan
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.prepare import PreparedTask
-from autocompress.train.loop import Throughput, finetune_
+from autocompress.train.loop import Throughput, finetune_, steps_of
 from autocompress.train.precision import Precision, to_fast_layout_
 from autocompress.train.recalibrate import calibration_batches, recalibrate_
 from autocompress.train.recipe import Recipe
@@ -40,6 +41,14 @@ class Tuner:
     recipe: Recipe
     device: torch.device
     precision: Precision
+
+    def n_steps(self, plan: CompressionPlan) -> int:
+        """Steps in which a plan is pruned, no more than there are steps of training; 0 for none."""
+        if not removes_weights(plan):
+            return 0
+        has_penalty = self.recipe.penalty != "none"
+        n_most = max(1, steps_of(self.recipe, self.prepared) - has_penalty)
+        return min(self.recipe.prune_steps, n_most)
 
     def make(
         self,
@@ -102,7 +111,7 @@ class Tuner:
             phase(to_fast_layout_(construction.model, self.device), before)
         while not construction.is_pruned:
             construction.model.to("cpu")
-            if construction.wants_gradients:
+            if costs and construction.wants_gradients:
                 construction.renew_gradients(*mean_gradients(construction.model, self.prepared))
             construction.prune()
             if not construction.is_pruned:

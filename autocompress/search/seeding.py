@@ -35,11 +35,13 @@ def make_seeds(space: SearchSpace) -> tuple[Seed, ...]:
     Uniform bits set every layer to the given bits, or to the next higher level its knob has, with
     8-bit inputs where the space has them.
     """
-    seeds = [Seed(role="baseline", label="baseline", levels=_levels(space, {}))]
+    baseline = Seed(role="baseline", label="baseline", levels=_levels(space, {}))
+    seeds, seen = [baseline], {(space.decode(baseline.levels).effective, f) for f in (0, 1)}
     for label, fidelity, choose in _controls():
         levels = _levels(space, choose)
-        is_new = all((s.levels, s.fidelity) != (levels, fidelity) for s in seeds)
-        if any(levels.values()) and is_new:
+        plan = space.decode(levels).effective
+        if (plan, fidelity) not in seen:
+            seen.add((plan, fidelity))
             seeds.append(Seed(role="control", label=label, levels=levels, fidelity=fidelity))
     return tuple(seeds)
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from autocompress.analysis.fingerprint import model_fingerprint, state_fingerprint
-from autocompress.compress.pipeline import PruningPolicy
+from autocompress.compress.policy import PruningPolicy
 from autocompress.errors import StudyMismatchError
 from autocompress.evaluate.evaluator import EvaluationSettings, Evaluator
 from autocompress.run_record import RunRecord
@@ -51,6 +51,8 @@ class Session:
                 "processor": processor_name(),
                 "precision": self.evaluator.precision,
                 "onnxruntime": importlib.metadata.version("onnxruntime"),
+                "torch": importlib.metadata.version("torch"),
+                **_accelerator(self.evaluator.device),
             },
         }
 
@@ -119,6 +121,11 @@ def reopen(run: RunRecord) -> tuple[PreparedTask, Evaluator]:
             "Bring back the data, or search again under another --run NAME.",
         )
     return prepared, evaluator
+
+
+def _accelerator(device: torch.device) -> dict[str, str]:
+    """Name of the accelerator, if candidates are trained on one."""
+    return {} if device.type != "cuda" else {"accelerator": torch.cuda.get_device_name(device)}
 
 
 def splits_of(prepared: PreparedTask) -> dict[str, TensorData]:

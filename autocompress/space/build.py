@@ -11,7 +11,7 @@ from autocompress.compress.share_weights import sharing_partners
 from autocompress.errors import InputError
 from autocompress.space import levels as possible
 from autocompress.space.matching import as_list, matching_names
-from autocompress.space.methods import check_methods
+from autocompress.space.methods import check_methods, check_recipe_has_use
 from autocompress.space.rules import Rule, SpaceRules
 from autocompress.space.search_space import (
     AMOUNT_OF,
@@ -23,6 +23,7 @@ from autocompress.space.search_space import (
     SearchSpace,
 )
 
+_NOTHING = "no rule asks for an amount, such as pruning_ratio, drop_block or weight_bits"
 EARLIER = "earlier"  # `shared_with`: the first layer before of the same shape
 
 
@@ -62,18 +63,21 @@ def build_space(profile: ModelProfile, rules: SpaceRules) -> BuiltSpace:
     """
     check_methods(rules)
     builder = _Builder(profile, rules)
+    if not (profile.blocks or profile.refused_blocks) and any(r.drop_block for r in rules.rules):
+        builder.refused["drop_block", "(all)"] = "no module adds something to its own input"
     untraced = profile.refused_groups.get(UNTRACED)
     if untraced and any(rule.pruning_ratio for rule in rules.rules):
         builder.refused["pruning_ratio", UNTRACED] = untraced
     for kind in UNTOUCHED:
         builder.add_knobs(kind)
     if not builder.knobs:
-        reasons = "; ".join(sorted(set(builder.refused.values()))) or "no rule asks for anything"
+        reasons = "; ".join(sorted(set(builder.refused.values()))) or _NOTHING
         raise InputError(
             f"The search space has no knob for this model: {reasons}.",
             "`autocompress analyze` lists what each layer can take.",
         )
     space = SearchSpace(knobs=tuple(builder.knobs), methods=tuple(builder.methods))
+    check_recipe_has_use(rules, space)
     return BuiltSpace(space=space, refused=builder.refused)
 
 
@@ -98,12 +102,14 @@ class _Builder:
         shared: dict[tuple[int, tuple[Level, ...]], list[str]] = {}
         for target in self._targets(kind):
             wish = self._wish(kind, target)
-            if wish is None or not wish.value or self._is_idle(kind, target, wish.value):
+            if wish is None or not wish.value or self._is_idle(kind, target):
                 continue
             wanted, reason = self._possible(kind, target, wish.value)
             if not wanted:
                 self._refuse(wish, kind, target, reason)
                 continue
+            if kind in AMOUNT_OF and reason.startswith("no "):
+                self.refused[kind, target] = reason
             if kind in AMOUNT_OF and isinstance(wish.value, str):
                 self._fix(kind, target, wish.value)
                 continue
@@ -115,10 +121,10 @@ class _Builder:
                 self.knobs.append(Knob(kind=kind, targets=(target,), levels=levels, label=target))
         self.knobs += _shared_knobs(kind, shared)
 
-    def _is_idle(self, kind: KnobKind, target: str, value: object) -> bool:
-        """Whether this fixes the method of an amount that is not there: its refusal says why."""
+    def _is_idle(self, kind: KnobKind, target: str) -> bool:
+        """Whether this is a method of an amount that is not there, whose refusal says why."""
         amount = AMOUNT_OF.get(kind)
-        return isinstance(value, str) and bool(amount) and (amount, target) not in self.levels
+        return amount is not None and (amount, target) not in self.levels
 
     def _fix(self, kind: KnobKind, target: str, value: str) -> None:
         if value != UNTOUCHED[kind]:
@@ -170,25 +176,26 @@ class _Builder:
         if kind == "shared_with":
             return self._partner(target, wanted)
         if kind == "rank_ratio":
-            return possible.rank_ratios(layer, wanted, methods)
+            return possible.rank_ratios(layer, wanted, self._names("factorization", target))
         if kind == "sparsity":
-            return possible.sparsities(layer, wanted, methods)
+            return possible.sparsities(layer, wanted, self._names("sparsity_pattern", target))
         if kind == "weight_bits":
             return possible.weight_bits(layer, wanted, methods)
         if kind == "activation_bits":
-            return tuple(bits for bits in set(wanted) if bits < 32), "it asks for no bits below 32"
-        if (amount, target) not in self.levels:
-            return (), f"no {amount} is asked for there that it can take"
+            bits = [float(b) for b in self.levels.get(("weight_bits", target), ())]
+            return possible.activation_bits(bits, wanted, methods)
         names = [name for name in as_list(wanted) if name != UNTOUCHED[kind] or wanted == name]
         return possible.method_names(kind, layer, names, self._every(kind, target))
 
-    def _methods(self, target: str) -> possible.Methods:
-        def name(kind: KnobKind) -> str:
-            wish = self._wish(kind, target)
-            is_fixed = wish is not None and isinstance(wish.value, str)
-            return str(wish.value if wish and is_fixed else UNTOUCHED[kind])
+    def _names(self, kind: KnobKind, target: str) -> list[str]:
+        """Methods a layer can be given, the fixed or default one first."""
+        wish = self._wish(kind, target)
+        if wish is not None and isinstance(wish.value, str):
+            return [wish.value]
+        return list(dict.fromkeys([str(UNTOUCHED[kind]), *(wish.value if wish else [])]))
 
-        return possible.Methods(**{kind: name(kind) for kind in AMOUNT_OF})
+    def _methods(self, target: str) -> possible.Methods:
+        return possible.Methods(**{kind: self._names(kind, target)[0] for kind in AMOUNT_OF})
 
     def _every(self, kind: KnobKind, target: str) -> list[tuple[float, possible.Methods]]:
         """Bits and methods that the knobs made so far can give a layer together."""

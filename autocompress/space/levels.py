@@ -12,8 +12,8 @@ from autocompress.analysis.channel_groups import ChannelGroup
 from autocompress.analysis.profile import LayerInfo
 from autocompress.compress.low_rank.table import ranks_of, shrinks, why_not_factorize
 from autocompress.compress.prune import kept_channels
-from autocompress.compress.quantizers.table import why_not_quantize
-from autocompress.compress.sparsity_patterns import why_not_sparsify
+from autocompress.compress.quantizers.table import has_integer_form, why_not_quantize
+from autocompress.compress.sparsity_patterns import realised_sparsity, why_not_sparsify
 from autocompress.errors import InputError
 from autocompress.plan import FULL_BITS
 from autocompress.space.search_space import KnobKind, Level
@@ -40,21 +40,57 @@ def widths(group: ChannelGroup, ratios: Iterable[float], round_to: int) -> Possi
     return levels, f"its {what} stay when rounded to multiples of {round_to}"
 
 
-def rank_ratios(layer: LayerInfo, ratios: Iterable[float], methods: Methods) -> Possible:
-    """Rank ratios whose factors are smaller than the weight, each rank once."""
-    method, shape = methods.factorization, layer.weight_shape
-    if reason := why_not_factorize(method, layer.kind, shape):
-        return (), reason
-    wanted = [r for r in sorted(set(ratios), reverse=True) if r < 1.0 and shrinks(method, shape, r)]
-    levels = _distinct(wanted, {r: ranks_of(method, shape, r) for r in wanted})
-    return levels, f"no rank asked for would make its weight {shape} smaller"
+def rank_ratios(layer: LayerInfo, ratios: Iterable[float], names: Iterable[str]) -> Possible:
+    """Rank ratios whose factors are smaller than the weight by one method, equal ranks once.
+
+    Args:
+        layer: The layer.
+        ratios: What is asked for.
+        names: Factorizations it can be given.
+    """
+    shape = layer.weight_shape
+    reasons = {name: why_not_factorize(name, layer.kind, shape) for name in names}
+    usable = [name for name, reason in reasons.items() if not reason]
+    if not usable:
+        return (), next(iter(reasons.values()))
+    wanted = [r for r in sorted(set(ratios), reverse=True) if r < 1.0]
+    wanted = [r for r in wanted if any(shrinks(name, shape, r) for name in usable)]
+    ranks = {r: tuple(ranks_of(name, shape, r) for name in usable) for r in wanted}
+    return _distinct(wanted, ranks), f"no rank asked for would make its weight {shape} smaller"
 
 
-def sparsities(layer: LayerInfo, shares: Iterable[float], methods: Methods) -> Possible:
-    """Shares of zeros, if the pattern can be laid over the weight."""
-    if reason := why_not_sparsify(methods.sparsity_pattern, layer.kind, layer.weight_shape):
-        return (), reason
-    return tuple(share for share in sorted(set(shares)) if share > 0.0), "it asks for no zeros"
+def sparsities(layer: LayerInfo, shares: Iterable[float], names: Iterable[str]) -> Possible:
+    """Shares of zeros that differ in some pattern, if one can be laid over the weight.
+
+    Args:
+        layer: The layer.
+        shares: What is asked for.
+        names: Patterns it can be given.
+    """
+    shape, kind = layer.weight_shape, layer.kind
+    reasons = {name: why_not_sparsify(name, kind, shape) for name in names}
+    usable = [name for name, reason in reasons.items() if not reason]
+    if not usable:
+        return (), next(iter(reasons.values()))
+    wanted = sorted(set(shares))
+    zeros = {s: tuple(realised_sparsity(name, shape, s, kind) for name in usable) for s in wanted}
+    levels = _distinct(wanted, zeros, idle=tuple(0.0 for _ in usable))
+    return levels, "the shares asked for come to no zero at all in its pattern"
+
+
+def activation_bits(bits: Iterable[float], wanted: Iterable[float], methods: Methods) -> Possible:
+    """Bits of the input, if the weight can be integers too.
+
+    Args:
+        bits: Weight bits it can be given; without any its weight stays float.
+        wanted: What is asked for.
+        methods: Its fixed methods.
+    """
+    if not any(
+        has_integer_form(methods.quantizer, methods.granularity, b) for b in bits if b < FULL_BITS
+    ):
+        return (), "its weight never becomes int8 integers, and integer kernels need both operands"
+    return tuple(b for b in sorted(set(wanted)) if b < FULL_BITS), "it asks for no bits below 32"
 
 
 def weight_bits(layer: LayerInfo, bits: Iterable[float], methods: Methods) -> Possible:
@@ -85,6 +121,9 @@ def method_names(
         layer: The layer.
         names: What is asked for.
         every: All bits and other methods that the layer can be given.
+
+    Returns:
+        What applies, and why the others do not: a reason beside methods means that some do not.
     """
     combinations = [(b, dataclasses.replace(m, **{kind: n})) for n in names for b, m in every]
     reasons: dict[str, str] = {}
@@ -98,7 +137,8 @@ def method_names(
             reason = _why_not(layer, bits, methods)
         reasons[name] = reasons.get(name) or reason
     kept = tuple(name for name, reason in reasons.items() if not reason)
-    return kept, next(iter(reasons.values()), "it names no other method than the default")
+    dropped = "; ".join(f"no {name}: {reason}" for name, reason in reasons.items() if reason)
+    return kept, dropped or "it names no other method than the default"
 
 
 def _why_not(layer: LayerInfo, bits: float, methods: Methods) -> str:

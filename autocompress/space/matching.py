@@ -30,8 +30,8 @@ def matching_names(profile: ModelProfile, rule: Rule, index: int) -> set[str]:
         and layer.n_params >= match.min_params
         and _has_name(layer.name, match)
     }
-    if rule.drop_block is not None and match.position is None:
-        found |= {block for block in _blocks(profile, match) if _has_name(block, match)}
+    if rule.drop_block is not None:
+        found |= _matching_blocks(profile, match, index)
     if not found and not rule.optional:
         raise _matches_nothing(profile, match, index)
     return found
@@ -55,9 +55,26 @@ def _with_position(profile: ModelProfile, match: Match) -> Iterable[LayerInfo]:
     return [layer for end in match.position for layer in ends[end]]
 
 
+def _matching_blocks(profile: ModelProfile, match: Match, index: int) -> set[str]:
+    """Blocks are matched by name, size and the kind `block`."""
+    if match.position is not None or (match.kind is not None and _BLOCK not in as_list(match.kind)):
+        raise InputError(
+            f"Rule {index + 1} asks for drop_block, but blocks have no position, and the only kind "
+            f"`{_BLOCK}`.",
+            "Give drop_block a rule of its own.",
+        )
+    names = set(_blocks(profile, match))
+    for name in as_list(match.name):
+        is_layer = any(layer.name == name for layer in profile.layers)
+        if is_layer and name not in names:
+            raise InputError(
+                f"Rule {index + 1} asks for drop_block of {name!r}, but that is a layer.",
+                f"Blocks here: {', '.join(profile.blocks) or 'none'}.",
+            )
+    return {name for name in names if _has_name(name, match)}
+
+
 def _blocks(profile: ModelProfile, match: Match) -> Iterable[str]:
-    if match.kind is not None and _BLOCK not in as_list(match.kind):
-        return
     for block in (*profile.blocks, *profile.refused_blocks):
         n_params = sum(la.n_params for la in profile.layers if la.name.startswith(f"{block}."))
         if n_params >= match.min_params:

@@ -14,13 +14,20 @@ PRESETS = Path(__file__).parent / "presets"
 _MAX_BYTES = 256 * 1024
 _BITS_BY_NAME = {"binary": BINARY_BITS, "ternary": TERNARY_BITS}
 
-WeightBits = Annotated[
-    float, BeforeValidator(lambda value: _BITS_BY_NAME.get(value, value)), Field(ge=1, le=32)
-]
+
+def _named_bits(value: object) -> object:
+    if isinstance(value, bool):
+        msg = "bits must be numbers, `ternary` or `binary`"
+        raise ValueError(msg)
+    return _BITS_BY_NAME.get(value, value) if isinstance(value, str) else value
+
+
+WeightBits = Annotated[float, BeforeValidator(_named_bits), Field(ge=1, le=32)]
 Bits = Annotated[int, Field(ge=2, le=32)]
 RankRatio = Annotated[float, Field(gt=0.0, le=1.0)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-Methods = str | list[str]
+Methods = str | Annotated[list[str], Field(min_length=1)]
+Names = str | Annotated[list[str], Field(min_length=1)] | None
 
 
 class Match(BaseModel):
@@ -35,8 +42,8 @@ class Match(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str | list[str] | None = None
-    kind: str | list[str] | None = None
+    name: Names = None
+    kind: Names = None
     position: list[Literal["first", "last"]] | None = None
     min_params: int = Field(default=0, ge=0)
 

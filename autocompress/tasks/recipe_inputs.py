@@ -111,15 +111,16 @@ def check_initial_state(state: object, model: nn.Module) -> Mapping[str, Tensor]
     """Check `Task.initial_state` and name its tensors as the model with explicit attention does.
 
     Args:
-        state: A value of the right shape for every parameter of `model`, buffers at will.
+        state: A value of the right shape for every parameter of `model`; buffers that are missing
+            are the model's.
         model: As the user gave it.
 
     Returns:
         The state of `make_attention_explicit(model)`; None if there is none.
 
     Raises:
-        InputError: If it is no mapping of tensors, lacks a parameter, has an unknown name or a
-            wrong shape.
+        InputError: If it is no mapping of tensors, lacks a parameter, has an unknown name, a wrong
+            shape or numbers that are not finite.
     """
     if state is None:
         return None
@@ -147,9 +148,12 @@ def check_initial_state(state: object, model: nn.Module) -> Mapping[str, Tensor]
                 f"{name!r} of `Task.initial_state` must be a tensor of shape "
                 f"{tuple(known[name].shape)}, but got {got}."
             )
-    if make_attention_explicit(model) is model:
-        return state
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise InputError(
+                f"{name!r} of `Task.initial_state` must hold finite numbers, but some are not."
+            )
     early = copy.deepcopy(model)
     early.load_state_dict(dict(state), strict=False)  # buffers may be missing
-    explicit = make_attention_explicit(early).state_dict()
-    return {name: value for name, value in explicit.items() if name in state or name not in known}
+    return {
+        name: value.clone() for name, value in make_attention_explicit(early).state_dict().items()
+    }

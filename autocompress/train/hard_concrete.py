@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from autocompress.compress.compressed_layers import is_compressed, quantizer_of
 from autocompress.tasks.base import Inputs
 from autocompress.train.activations import trace_calls
 from autocompress.train.channel_weights import channel_rows, scale_channels_
@@ -140,7 +141,8 @@ def gated_layers(model: nn.Module, inputs: Inputs) -> dict[str, nn.Module]:
 
     Not: the last layer with weights, whose outputs are the model's; layers that a run does not
     call, as their weights are read past them; recurrent layers, whose outputs come back to them;
-    compressed layers, which compute with other values than their weight; weights of two layers.
+    quantized layers, whose values would leave their grid; weights of two layers. A mask does not
+    hinder: what it makes zero stays zero behind a gate.
     """
     calls = trace_calls(model, inputs)
     called = [call.name for call in calls if call.has_weight][:-1]
@@ -149,12 +151,19 @@ def gated_layers(model: nn.Module, inputs: Inputs) -> dict[str, nn.Module]:
     return {
         name: layer
         for name, layer in layers.items()
-        if type(layer) in _GATED
+        if _can_be_gated(layer)
         and isinstance(weight := layer._parameters.get("weight"), nn.Parameter)
         and weight.requires_grad
         and owners[id(weight)] == 1
         and getattr(layer, "max_norm", None) is None
     }
+
+
+def _can_be_gated(layer: nn.Module) -> bool:
+    """Whether a layer computes with its weight as it is, or with a mask times it."""
+    if is_compressed(layer):
+        return isinstance(layer, _GATED) and quantizer_of(layer) is None
+    return type(layer) in _GATED
 
 
 def _make_gate(layer: nn.Module) -> _Gate:

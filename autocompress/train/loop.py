@@ -79,7 +79,7 @@ def finetune_(
     torch.manual_seed(seed)
     batches = Batches(prepared, recipe.batch_size, torch.Generator().manual_seed(seed))
     assert teacher.cached is None or len(teacher.cached) == batches.n_examples
-    n_steps = max(1, round(recipe.epochs * batches.per_epoch))
+    n_steps = steps_of(recipe, prepared)
     start = time.perf_counter()
     n_images = 0
     with contextlib.ExitStack() as stack:
@@ -108,6 +108,12 @@ def finetune_(
                 on_step(step + 1, n_steps)
     model.eval()
     return Throughput(n_images=n_images, seconds=time.perf_counter() - start)
+
+
+def steps_of(recipe: Recipe, prepared: PreparedTask) -> int:
+    """Training steps that `finetune_` takes for a recipe: its epochs in batches, at least 1."""
+    per_epoch = Batches(prepared, recipe.batch_size, torch.Generator()).per_epoch
+    return max(1, round(recipe.epochs * per_epoch))
 
 
 def _check_finite(loss: float, step: int, n_steps: int) -> None:

@@ -31,7 +31,7 @@ class Penalty:
     parameters: tuple[nn.Parameter, ...] = ()
 
 
-def l1_norm(model: nn.Module) -> Tensor:
+def l1_penalty(model: nn.Module) -> Tensor:
     """Sum of the absolute values of all weights; drives single weights to zero (lasso)."""
     return _sum(model, [w.abs().sum() for _, _, w in trained_weights(model)])
 
@@ -75,7 +75,7 @@ def _expected_l0(model: nn.Module, inputs: Inputs) -> Iterator[Penalty]:
 
 PENALTIES: dict[str, Open] = {
     "none": lambda model, inputs: contextlib.nullcontext(None),
-    "l1": _of_weights(l1_norm),
+    "l1": _of_weights(l1_penalty),
     "l2": _of_weights(squared_l2_norm),
     "group_lasso": _of_weights(group_lasso),
     "l0": _expected_l0,

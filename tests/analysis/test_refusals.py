@@ -3,8 +3,15 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm
 
-from autocompress.analysis.refusals import COMPRESSIBLE, refusals_of, why_no_input_grid
+from autocompress.analysis.layer_kind import layer_kind
+from autocompress.analysis.refusals import (
+    COMPRESSIBLE,
+    refusals_of,
+    why_no_factors,
+    why_no_input_grid,
+)
 from autocompress.compress.compressed_layers import COMPRESSED
+from autocompress.compress.low_rank.table import FACTORIZATIONS
 
 TECHNIQUES = {"weight_bits", "activation_bits", "rank_ratio", "sparsity", "shared_with"}
 
@@ -26,7 +33,9 @@ def test_what_is_not_refused_can_be_compressed():
         (nn.Conv3d(4, 4, 3), set()),
         (nn.Conv2d(4, 4, 3, groups=2), {"rank_ratio"}),
         (nn.Conv2d(4, 4, 3, groups=4), {"rank_ratio"}),
-        (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), {"rank_ratio"}),
+        (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), set()),
+        (nn.Conv1d(4, 4, 3, padding="same", padding_mode="circular", dilation=2), set()),
+        (nn.Conv3d(4, 4, 3, padding=1, padding_mode="replicate"), set()),
         (nn.ConvTranspose2d(4, 4, 3), {"rank_ratio", "activation_bits", "shared_with"}),
         (nn.Embedding(9, 4), {"activation_bits", "shared_with"}),
         (nn.LSTM(4, 4), {"rank_ratio", "activation_bits", "shared_with"}),
@@ -48,7 +57,6 @@ def test_layer_takes_what_it_can(module, refused):
     ("module", "technique", "reason"),
     [
         (nn.Conv2d(4, 4, 3, groups=2), "rank_ratio", "grouped and depthwise convolutions"),
-        (nn.Conv1d(4, 4, 3, padding_mode="circular"), "rank_ratio", "padding_mode='circular'"),
         (nn.ConvTranspose1d(4, 4, 3), "rank_ratio", "transposed convolutions have no low-rank"),
         (nn.LSTM(4, 4), "rank_ratio", "recurrent layers have no low-rank form"),
         (nn.LSTM(4, 4), "activation_bits", "recurrent layers have no integer kernels"),
@@ -112,3 +120,21 @@ def test_input_grids_are_for_linear_layers_and_convolutions():
     for kind in ("linear", "conv", "pointwise", "depthwise", "grouped_conv"):
         assert why_no_input_grid(kind) == ""
     assert torch.tensor([bool(why_no_input_grid(k)) for k in ("embedding", "recurrent")]).all()
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Linear(4, 4),
+        nn.Embedding(9, 4),
+        nn.Conv2d(4, 4, 1),
+        nn.Conv3d(4, 4, 3),
+        nn.Conv2d(4, 4, 3, groups=2),
+        nn.Conv2d(4, 4, 3, groups=4),
+        nn.ConvTranspose2d(4, 4, 3),
+    ],
+)
+def test_rank_is_refused_in_the_words_of_the_default_method(layer):
+    kind = layer_kind(layer)
+    assert why_no_factors(kind) == FACTORIZATIONS["svd"].why_not(kind, tuple(layer.weight.shape))
+    assert why_no_factors(kind) == _refusals(layer).get("rank_ratio", "")

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress.compress.drop_blocks import PassThrough, drop_block_
+from autocompress.analysis.pass_through import PassThrough
+from autocompress.compress.drop_blocks import drop_block_
 from autocompress.errors import InputError
 from autocompress.tasks.residual_cnn import ResidualCnn
 

@@ -6,8 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from autocompress.compress import error_compensation, input_moments
 from autocompress.compress.compressed_layers import quantizer_of, set_mask_
-from autocompress.compress.error_compensation import compensate_, compensate_rounding
+from autocompress.compress.error_compensation import (
+    Compensation,
+    compensate_,
+    compensate_rounding,
+)
 from autocompress.compress.quantize import freeze_, quantize_
 from autocompress.plan import LayerPlan
 
@@ -157,7 +162,7 @@ def test_output_error_is_never_above_round_to_nearest_s(quantizer, granularity, 
         quantize_(model, name, plan)
     for name in names:  # one layer at a time, so that the others' inputs stay what they were
         before = _layer_errors(model, reference, batches)[name]
-        shares = compensate_(model, batches, [name])
+        shares = compensate_(model, batches, [name]).error_shares
         after = _layer_errors(model, reference, batches)[name]
         assert list(shares) == [name]
         assert after <= before * (1 + 1e-4)
@@ -165,14 +170,14 @@ def test_output_error_is_never_above_round_to_nearest_s(quantizer, granularity, 
         if name in masks:
             weight = model.get_submodule(name).compressed_weight()
             assert (weight[~masks[name]] == 0).all()
-    assert compensate_(model, batches, ["conv"])["conv"] <= 1.0
+    assert compensate_(model, batches, ["conv"]).error_shares["conv"] <= 1.0
 
 
 def test_correlated_inputs_leave_much_less_error():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(40, 20))
     quantize_(model, "0", LayerPlan(weight_bits=3))
-    assert compensate_(model, [(_inputs(40),)])["0"] < 0.6
+    assert compensate_(model, [(_inputs(40),)]).error_shares["0"] < 0.6
 
 
 def test_quantizer_rounds_exactly_to_what_was_chosen():
@@ -196,7 +201,16 @@ def test_layers_that_cannot_be_compensated_are_left_alone(zoo):
     hashed = LayerPlan(weight_bits=4, quantizer="hashed", granularity="tensor")
     quantize_(model, "back", hashed)
     before = {n: p.clone() for n, p in model.named_parameters()}
-    assert list(compensate_(model, [zoo("tied_weights").inputs])) == ["hidden"]
+    result = compensate_(model, [zoo("tied_weights").inputs])
+    assert list(result.error_shares) == ["hidden"]
+    assert result.skipped == (
+        "rounding=compensated of 'embed' skipped: "
+        "it is for linear layers and convolutions, not for embedding layers",
+        "rounding=compensated of 'back' skipped: "
+        "its weights share values and cannot be rounded one by one",
+        "rounding=compensated of 'head' skipped: "
+        "several layers own its weight, each with other inputs",
+    )
     changed = [n for n, p in model.named_parameters() if not torch.equal(p, before[n])]
     assert changed == ["hidden.weight"]
 
@@ -204,8 +218,70 @@ def test_layers_that_cannot_be_compensated_are_left_alone(zoo):
 def test_input_grids_need_not_be_settled():
     model = nn.Sequential(nn.Linear(40, 20))
     quantize_(model, "0", LayerPlan(weight_bits=8, activation_bits=8))
-    assert list(compensate_(model, [(_inputs(40),)])) == ["0"]
+    assert list(compensate_(model, [(_inputs(40),)]).error_shares) == ["0"]
 
 
 def test_nothing_quantized_is_nothing_to_do():
-    assert compensate_(nn.Sequential(nn.Linear(4, 4)), []) == {}
+    expected = Compensation(error_shares={}, skipped=())
+    assert compensate_(nn.Sequential(nn.Linear(4, 4)), []) == expected
+
+
+def _quantized():
+    torch.manual_seed(0)
+    model = _Net()
+    for name in ("conv", "grouped", "depthwise", "head"):
+        quantize_(model, name, LayerPlan(weight_bits=3))
+    return model
+
+
+def test_statistics_of_one_layer_at_a_time_give_the_same_weights(monkeypatch, model_hash):
+    """Also where batches can be read only once; every pass sees the model as it was before."""
+    at_once, one_by_one = _quantized(), _quantized()
+    held, gather = [], error_compensation.input_second_moments
+
+    def counting(model, names, batches):
+        moments = gather(model, names, batches)
+        held.append(sum(moment.nbytes for moment in moments.values()))
+        return moments
+
+    monkeypatch.setattr(error_compensation, "input_second_moments", counting)
+    expected = compensate_(at_once, iter(_batches()))
+    assert held == [8 * (72**2 + 3 * 36**2 + 12 * 4**2 + 12**2)]
+    limit = 8 * 72**2
+    monkeypatch.setattr(error_compensation, "_PASS_BYTES", limit)
+    assert compensate_(one_by_one, iter(_batches())) == expected
+    assert model_hash(one_by_one) == model_hash(at_once)
+    assert len(held) == 3
+    assert max(held[1:]) <= limit
+
+
+def test_layer_of_too_many_inputs_is_left_alone_and_says_so(monkeypatch):
+    model = _quantized()
+    monkeypatch.setattr(input_moments, "MOST_MOMENT_BYTES", 8 * 70**2)
+    result = compensate_(model, _batches())
+    assert list(result.error_shares) == ["grouped", "depthwise", "head"]
+    (note,) = result.skipped
+    assert note.startswith("rounding=compensated of 'conv' skipped: statistics of its 72 inputs ")
+
+
+def test_layer_that_no_batch_reaches_or_whose_inputs_are_infinite_is_left_alone():
+    for batches, reason in (
+        ([], "no batch has reached the layer"),
+        ([(torch.full((2, 40), torch.inf),)], "its inputs are not all finite"),
+    ):
+        model = nn.Sequential(nn.Linear(40, 20))
+        quantize_(model, "0", LayerPlan(weight_bits=3))
+        before = model[0].weight.detach().clone()
+        assert compensate_(model, batches) == Compensation(
+            error_shares={}, skipped=(f"rounding=compensated of '0' skipped: {reason}",)
+        )
+        assert torch.equal(model[0].weight, before)
+
+
+def test_recurrent_layer_is_left_alone_and_says_so():
+    model = nn.ModuleDict({"rnn": nn.LSTM(6, 4)})
+    quantize_(model, "rnn", LayerPlan(weight_bits=3))
+    assert compensate_(model, []).skipped == (
+        "rounding=compensated of 'rnn' skipped: "
+        "it is for linear layers and convolutions, not for recurrent layers",
+    )

@@ -6,7 +6,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from autocompress.compress import input_moments
-from autocompress.compress.input_moments import input_second_moments, watch_layers, windows
+from autocompress.compress.input_moments import (
+    input_second_moments,
+    moment_bytes,
+    watch_layers,
+    why_no_moment,
+    windows,
+)
 from autocompress.errors import InputError
 
 LAYERS = {
@@ -140,3 +146,19 @@ def test_inputs_given_by_keyword_are_seen():
     assert input_second_moments(_ByKeyword(), ["linear"], [(torch.randn(3, 6),)]).keys() == {
         "linear"
     }
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_moment_bytes_is_what_a_moment_takes(groups):
+    model = nn.Sequential(nn.Conv2d(6, 12, 3, groups=groups))
+    moment = input_second_moments(model, ["0"], [(torch.randn(2, 6, 5, 5),)])["0"]
+    assert moment_bytes(model[0].weight[0].numel(), groups) == moment.nbytes
+
+
+def test_moments_of_more_than_8192_values_are_not_gathered():
+    assert why_no_moment(8192, "inputs") == ""
+    assert why_no_moment(25088, "inputs") == (
+        "statistics of its 25088 inputs would take 4.7 GiB of memory, and 0.5 is the most"
+    )
+    assert why_no_moment(4096, "inputs", n_groups=4) == ""
+    assert "take 0.6 GiB" in why_no_moment(4096, "inputs", n_groups=5)

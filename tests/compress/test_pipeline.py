@@ -12,7 +12,8 @@ from autocompress.analysis.slots import width_of
 from autocompress.compress.codes import QuantizedTensor
 from autocompress.compress.deployable import make_deployable
 from autocompress.compress.evidence import Evidence
-from autocompress.compress.pipeline import Construction, PruningPolicy, apply_plan
+from autocompress.compress.pipeline import Construction, apply_plan
+from autocompress.compress.policy import PruningPolicy
 from autocompress.compress.prune import kept_channels
 from autocompress.compress.quantizers.grid import code_limits
 from autocompress.errors import InputError, TrialError

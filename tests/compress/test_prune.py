@@ -8,18 +8,25 @@ from hypothesis import strategies as st
 from torch import nn
 
 from autocompress.analysis.channel_group import ChannelGroup, GroupMember
+from autocompress.analysis.cut import cut_channels_
 from autocompress.compress.evidence import Evidence
 from autocompress.compress.importance.score import score_channels
 from autocompress.compress.prune import (
     choose_channels,
     global_counts,
     kept_channels,
-    prune_,
     stepped_counts,
 )
 from autocompress.errors import InputError
 
 RATIOS = st.floats(0.0, 1.0, exclude_max=True)
+
+
+def _prune_(model, ratios, **choices):
+    """Cut what is chosen; group name -> the channels removed."""
+    chosen = choose_channels(model, ratios, **choices)
+    cut_channels_(model, [(group, channels) for group, channels in chosen if len(channels)])
+    return {group.name: channels for group, channels in chosen}
 
 
 def _of(net, name):
@@ -62,7 +69,7 @@ def test_prune_equals_a_slice_by_hand(zoo):
     net = zoo("mlp")
     group = _of(net, "fc1")
     pruned = copy.deepcopy(net.model)
-    removed = prune_(pruned, [(group, 0.25)], criterion="l2", round_to=1)
+    removed = _prune_(pruned, [(group, 0.25)], criterion="l2", round_to=1)
     order = np.argsort(score_channels(net.model, group, "l2"), kind="stable")
     assert removed["fc1"].tolist() == order[:4].tolist()
     kept = np.sort(order[4:])
@@ -79,15 +86,15 @@ def test_prune_does_not_depend_on_the_order_of_groups(zoo, model_hash, name, sco
     net = zoo(name)
     forward, backward = copy.deepcopy(net.model), copy.deepcopy(net.model)
     ratios = [(group, 0.5) for group in net.profile.groups]
-    prune_(forward, ratios, criterion="l1", round_to=2, scope=scope)
-    prune_(backward, ratios[::-1], criterion="l1", round_to=2, scope=scope)
+    _prune_(forward, ratios, criterion="l1", round_to=2, scope=scope)
+    _prune_(backward, ratios[::-1], criterion="l1", round_to=2, scope=scope)
     assert model_hash(forward) == model_hash(backward)
 
 
 def test_prune_reports_groups_that_rounding_leaves(zoo, model_hash):
     net = zoo("plain")
     pruned = copy.deepcopy(net.model)
-    removed = prune_(pruned, [(_of(net, "hidden"), 0.1)], criterion="l2", round_to=8)
+    removed = _prune_(pruned, [(_of(net, "hidden"), 0.1)], criterion="l2", round_to=8)
     assert {name: len(channels) for name, channels in removed.items()} == {"hidden": 0}
     assert model_hash(pruned) == model_hash(net.model)
 
@@ -97,7 +104,7 @@ def test_prune_reports_groups_that_rounding_leaves(zoo, model_hash):
 def test_prune_leaves_a_model_that_runs(zoo_net, criterion, scope):
     facts = {name: torch.rand_like(p) for name, p in zoo_net.model.named_parameters()}
     pruned = copy.deepcopy(zoo_net.model)
-    removed = prune_(
+    removed = _prune_(
         pruned,
         [(group, 0.6) for group in zoo_net.profile.groups],
         criterion=criterion,

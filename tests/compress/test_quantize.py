@@ -145,6 +145,51 @@ def test_input_grids_are_skipped_where_there_are_no_integer_kernels(layer, why):
     assert activations == {}
 
 
+@pytest.mark.parametrize(
+    ("quantizer", "granularity", "bits"),
+    [
+        ("kmeans", "channel", 4),
+        ("equal_frequency", "tensor", 2),
+        ("uniform", "group:8", 4),
+        ("uniform", "group:8", 1),
+        ("uniform_asymmetric", "channel", 8),
+        ("power_of_two", "channel", 5),
+        ("additive_power_of_two", "tensor", 7),
+        ("hashed", "tensor", 4),
+    ],
+)
+def test_input_grids_are_skipped_where_the_weight_has_no_integer_form(quantizer, granularity, bits):
+    model = nn.Sequential(nn.Linear(20, 6))
+    plan = _plan(bits, quantizer=quantizer, granularity=granularity, activation_bits=8)
+    (note,) = quantize_(model, "0", plan)
+    assert note == (
+        "activation_bits=8 of '0' skipped: integer kernels need a weight of int8 codes and a scale "
+        f"per channel, and {quantizer} in {bits} bits per {granularity.split(':')[0]} is none"
+    )
+    weights, activations = freeze_(model)
+    assert (set(weights), activations) == ({"0"}, {})
+
+
+def test_input_grid_follows_the_quantizer_that_a_weight_got_instead():
+    model = nn.Sequential(nn.Sequential(nn.Linear(20, 4), nn.Linear(4, 6)))
+    notes = quantize_(model, "0", _plan(granularity="group:16", activation_bits=8))
+    assert [note.split(" skipped")[0] for note in notes] == [
+        "activation_bits=8 of '0.0'",
+        "quantizer=uniform, granularity=group:16 of '0.1'",
+    ]
+    assert "input_quantizer" not in model[0][0]._modules
+    assert isinstance(model[0][1].input_quantizer, InputQuantizer)
+
+
+def test_input_grid_follows_the_quantizer_of_another_owner():
+    model = nn.ModuleDict({"a": nn.Linear(8, 8), "b": nn.Linear(8, 8)})
+    model["b"].weight = model["a"].weight
+    quantize_(model, "a", _plan(4, quantizer="kmeans"))
+    notes = quantize_(model, "b", _plan(4, activation_bits=8))
+    assert "kmeans in 4 bits per channel is none" in notes[1]
+    assert "input_quantizer" not in model["b"]._modules
+
+
 def _tied():
     model = nn.ModuleDict({"embed": nn.Embedding(11, 8), "head": nn.Linear(8, 11, bias=False)})
     model["head"].weight = model["embed"].weight

@@ -8,9 +8,8 @@ from autocompress.analysis.cut import cut_channels_
 from autocompress.compress.compressed_layers import mask_of
 from autocompress.compress.magnitude_masks import unstructured_mask
 from autocompress.compress.prune import choose_channels
-from autocompress.compress.rewind import check_initial_state, early_model, rewind_
+from autocompress.compress.rewind import early_model, rewind_
 from autocompress.compress.sparsity import sparsify_
-from autocompress.errors import InputError
 
 
 def _early_state(model):
@@ -79,29 +78,3 @@ def test_rewind_refuses_models_that_were_not_cut_alike():
 
 def _without(state, name):
     return {key: value for key, value in state.items() if key != name}
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda s: _without(s, "bias"), "it has no 'bias' (and lacks 0 more)"),
-        (lambda s: s | {"other": torch.ones(1)}, "it has 'other', which the model has not"),
-        (
-            lambda s: s | {"weight": torch.ones(2, 5)},
-            "it has 'weight' of shape (2, 5) where the model's is (2, 4)",
-        ),
-        (lambda s: s | {"bias": torch.tensor([1.0, torch.nan])}, "not finite in 'bias'"),
-        (lambda s: s | {"bias": torch.tensor([1, 2])}, "'bias' as torch.int64"),
-        (lambda s: s | {"bias": [0.0, 0.0]}, "holds a list for 'bias'"),
-    ],
-)
-def test_check_initial_state_names_what_does_not_fit(change, words):
-    model = nn.Linear(4, 2)
-    with pytest.raises(InputError) as caught:
-        check_initial_state(model, change(dict(model.state_dict())))
-    assert words in caught.value.message
-    assert "state_dict" in caught.value.hint
-
-
-def test_check_initial_state_accepts_a_state_dict_of_every_net(zoo_net):
-    check_initial_state(zoo_net.model, zoo_net.model.state_dict())

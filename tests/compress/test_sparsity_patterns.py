@@ -128,5 +128,37 @@ def test_why_not_sparsify_refuses_an_unknown_pattern():
         why_not_sparsify("n:3", "linear", (8, 8))
 
 
-def test_realised_sparsity_of_a_recurrent_layer_is_what_is_asked_for():
-    assert realised_sparsity("n:4", (), 0.3, "recurrent") == 0.3
+@pytest.mark.parametrize(
+    ("pattern", "sparsity", "expected"),
+    [
+        ("n:4", 0.1, 0.0),
+        ("n:4", 0.3, 0.25),
+        ("n:4", 0.75, 0.75),
+        ("n:4", 0.9, 0.75),
+        ("n:16", 0.9, 0.875),
+        ("n:16", 0.99, 0.9375),
+    ],
+)
+@pytest.mark.parametrize(
+    ("kind", "shape"),
+    [
+        ("linear", (8, 32)),
+        ("conv", (5, 16, 3, 3)),
+        ("transposed_conv", (16, 5, 2)),
+        ("recurrent", ()),
+    ],
+)
+def test_realised_sparsity_of_groups_is_that_of_each_group(
+    pattern, sparsity, expected, kind, shape
+):
+    assert realised_sparsity(pattern, shape, sparsity, kind) == expected
+
+
+def test_realised_sparsity_counts_a_shorter_last_group():
+    # 27 weights of an output: six groups of 4 keep 1, the last 3 keep 1
+    assert realised_sparsity("n:4", (8, 3, 3, 3), 0.9, "conv") == pytest.approx(20 / 27)
+
+
+@pytest.mark.parametrize("pattern", ["unstructured", "block:4x4"])
+def test_realised_sparsity_of_a_recurrent_layer_without_groups_is_what_is_asked_for(pattern):
+    assert realised_sparsity(pattern, (), 0.3, "recurrent") == 0.3

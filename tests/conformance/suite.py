@@ -22,13 +22,14 @@ from autocompress.analysis.profile import ModelProfile, profile_model
 from autocompress.compress.codes import CodebookTensor, HashedTensor
 from autocompress.compress.deployable import make_deployable
 from autocompress.compress.importance.table import CRITERIA
-from autocompress.compress.pipeline import Candidate, Construction, PruningPolicy
+from autocompress.compress.pipeline import Candidate, Construction
+from autocompress.compress.policy import PruningPolicy
 from autocompress.errors import InputError
 from autocompress.evaluate.deploy import deploy
-from autocompress.evaluate.evidence import EvidenceCollector, removes_weights
+from autocompress.evaluate.evidence import EvidenceCollector
 from autocompress.evaluate.proxy import Tuner
 from autocompress.packing.packed import read_packed, write_packed
-from autocompress.plan import CompressionPlan
+from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.runtime.onnxruntime import make_session, predict
 from autocompress.space.build import BuiltSpace, build_space
 from autocompress.space.rules import SpaceRules
@@ -205,7 +206,7 @@ def make_candidate(net: Net, rules: SpaceRules, plan: CompressionPlan) -> Candid
     """Build a plan and train it one step a phase."""
     torch.manual_seed(0)
     recipe = Recipe(
-        epochs=0.5,
+        epochs=1.5,
         learning_rate=1e-3,
         batch_size=6,
         distill="mse",
@@ -214,7 +215,11 @@ def make_candidate(net: Net, rules: SpaceRules, plan: CompressionPlan) -> Candid
     evidence = EvidenceCollector(
         net.model, net.prepared, rules.pruning.criterion, is_rewound=recipe.rewind
     )
-    n_steps = recipe.prune_steps if removes_weights(plan) else 0
+    teacher = make_teacher(net.prepared, net.model, recipe, device=CPU, precision="fp32")
+    tuner = Tuner(
+        prepared=net.prepared, teacher=teacher, recipe=recipe, device=CPU, precision="fp32"
+    )
+    n_steps = tuner.n_steps(plan)
     construction = Construction(
         net.model,
         plan,
@@ -223,10 +228,7 @@ def make_candidate(net: Net, rules: SpaceRules, plan: CompressionPlan) -> Candid
         PruningPolicy(**rules.pruning.model_dump()),
         evidence.for_plan(plan),
         max(1, n_steps),
-    )
-    teacher = make_teacher(net.prepared, net.model, recipe, device=CPU, precision="fp32")
-    tuner = Tuner(
-        prepared=net.prepared, teacher=teacher, recipe=recipe, device=CPU, precision="fp32"
+        net.profile.blocks,
     )
     candidate, cost = tuner.make(construction, fidelity=1, seed=0, n_steps=n_steps)
     assert cost.n_images > 0
@@ -279,7 +281,8 @@ def check_realised(
             assert len(np.unique(values)) <= len(tensor.values) * len(np.unique(tensor.scale))
             continue
         n_codes = len(np.unique(tensor.codes))
-        bits = plan.layers[name].weight_bits if name in plan.layers else 8
+        own = plan.layers.get(name, LayerPlan())
+        bits = max(own.weight_bits, plan.layers.get(own.shared_with, own).weight_bits)
         limit = {1: 3, 1.58: 3}.get(bits, 2 ** math.ceil(bits))  # a masked binary weight has 0
         assert n_codes <= limit + isinstance(tensor, CodebookTensor), (name, n_codes, bits)
     frozen = make_deployable(model).model

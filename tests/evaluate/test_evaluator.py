@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from autocompress.analysis.fingerprint import model_fingerprint
-from autocompress.compress.pipeline import PruningPolicy
+from autocompress.compress.policy import PruningPolicy
 from autocompress.errors import InputError, TrialError
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.evaluator import EvaluationSettings, Evaluator

@@ -13,6 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from autocompress.errors import InputError
+from autocompress.evaluate.evaluator import EvaluationSettings
+from autocompress.plan import CompressionPlan
+from autocompress.search.session import open_session
 from autocompress.tasks.base import top1
 from autocompress.tasks.base_training import TrainingRecipe
 from autocompress.tasks.factory import load_task
@@ -197,3 +200,20 @@ def test_example_02_would_be_warned_of_a_carved_val(real_data):
     warning = val_looks_seen(prepare_task(dataclasses.replace(task, val=None)))
 
     assert "carved from the training data" in warning
+
+
+def test_example_08_finds_tickets(tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path))
+    task = load_task(str(_EXAMPLES / "08_lottery_ticket.py"), {})
+    session = open_session(
+        task, "lottery_ticket", EvaluationSettings(threads=1, has_latency=False, proxy_epochs=3)
+    )
+    space = session.built.space
+    plan = space.decode({knob.name: 1 for knob in space.knobs})
+    baseline = session.evaluator.evaluate(CompressionPlan(), seed=0)
+    ticket = session.evaluator.evaluate(plan, seed=0)
+
+    assert baseline.accuracy > 0.9
+    assert ticket.accuracy > 0.5  # it starts from weights of step 20, and trains briefly
+    assert ticket.size_bytes < 0.6 * baseline.size_bytes
+    assert "teacher_0" in session.identity(run_seed=0, sampler="tpe")["data"]

@@ -111,9 +111,13 @@ def test_later_rule_overrides_technique_by_technique(zoo):
 
 def test_shared_knob_names_all_its_layers(zoo):
     knobs = _knobs(
-        _build(zoo("plain"), "rules: [{activation_bits: [8], shared: [activation_bits]}]")
+        _build(
+            zoo("plain"),
+            "rules: [{weight_bits: [8], activation_bits: [8], "
+            "shared: [weight_bits, activation_bits]}]",
+        )
     )
-    assert list(knobs) == ["activation_bits:all"]
+    assert list(knobs) == ["weight_bits:all", "activation_bits:all"]
     assert knobs["activation_bits:all"].targets == ("conv1", "conv2", "hidden", "head")
 
 
@@ -220,7 +224,8 @@ def test_space_without_a_knob_says_why(zoo):
     with pytest.raises(InputError) as caught:
         _build(zoo("plain"), "rules: [{match: {kind: norm}, weight_bits: [8]}]")
     assert caught.value.message == (
-        "The search space has no knob for this model: no rule asks for anything."
+        "The search space has no knob for this model: no rule asks for an amount, such as "
+        "pruning_ratio, drop_block or weight_bits."
     )
 
 
@@ -340,3 +345,60 @@ def test_rank_ratios_that_keep_the_same_rank_are_one_level(zoo):
     built = _build(zoo("mlp"), "rules: [{match: {name: fc2}, rank_ratio: [0.3, 0.31, 0.2]}]")
     (knob,) = built.space.knobs
     assert knob.levels == (1.0, 0.31, 0.2)
+
+
+def test_inputs_of_weights_that_stay_float_get_no_bits(zoo):
+    built = _build(
+        zoo("plain"),
+        "rules: [{match: {name: conv*}, weight_bits: [8]}, {activation_bits: [8]}, "
+        "{match: {name: hidden}, weight_bits: [4], quantizer: kmeans}]",
+    )
+    had = {knob.label for knob in built.space.knobs if knob.kind == "activation_bits"}
+    assert had == {"conv1", "conv2"}
+    for layer in ("hidden", "head"):
+        assert "never becomes int8" in built.refused["activation_bits", layer]
+
+
+def test_methods_left_out_of_a_knob_are_listed_with_the_reason(zoo):
+    built = _build(
+        zoo("plain"), "rules: [{weight_bits: [8, 4], quantizer: [kmeans, power_of_two]}]"
+    )
+    knob = _knobs(built)["quantizer:conv1"]
+    assert knob.levels == ("uniform", "kmeans")
+    assert built.refused["quantizer", "conv1"].startswith("no power_of_two: ")
+
+
+def test_sparsities_that_a_pattern_makes_equal_are_one_level(zoo):
+    text = "rules: [{sparsity: [0.1, 0.5, 0.75, 0.9], sparsity_pattern: 'n:4'}]"
+    built = _build(zoo("mlp"), f"{text}")
+    assert _knobs(built)["sparsity:fc1"].levels == (0.0, 0.5, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("match", "message"),
+    [
+        ("{position: [first]}", "blocks have no position"),
+        ("{kind: conv}", "the only kind `block`"),
+        ("{name: stem}", "asks for drop_block of 'stem', but that is a layer"),
+    ],
+)
+def test_drop_block_that_would_be_ignored_is_refused(zoo, match, message):
+    with pytest.raises(InputError) as caught:
+        _build(zoo("depthwise_separable"), f"rules: [{{match: {match}, drop_block: true}}]")
+    assert message in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("recipe", "field"),
+    [("penalty: l1", "penalty"), ("prune_steps: 3", "prune_steps"), ("rewind: true", "rewind")],
+)
+def test_recipe_without_anything_to_prune_is_refused(zoo, recipe, field):
+    with pytest.raises(InputError, match=f"recipe's `{field}`"):
+        _build(zoo("plain"), f"recipe: {{{recipe}}}\nrules: [{{weight_bits: [4]}}]")
+
+
+def test_method_whose_package_is_missing_is_refused(zoo, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="'nni_l1' needs NNI") as caught:
+        _build(zoo("plain"), "pruning: {criterion: nni_l1}\nrules: [{pruning_ratio: [0.5]}]")
+    assert "autocompress[nni]" in caught.value.hint

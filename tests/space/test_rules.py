@@ -189,6 +189,9 @@ def test_bits_can_be_named():
     [
         ("rules: [{sparsity: [1.0]}]", "`rules.0.sparsity.0`"),
         ("rules: [{weight_bits: [trinary]}]", "`rules.0.weight_bits.0`"),
+        ("rules: [{weight_bits: [true]}]", "`rules.0.weight_bits.0`"),
+        ("rules: [{quantizer: []}]", "`rules.0.quantizer"),
+        ("rules: [{match: {name: []}}]", "`rules.0.match.name"),
         ("rules: [{weight_bits: [1.5]}]", "`weight_bits` must be among"),
         ("pruning: {scope: everywhere}\nrules: [{}]", "`pruning.scope`"),
         ("recipe: {prune_steps: many}\nrules: [{}]", "`recipe.prune_steps`"),

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress.compress.quantize import quantize_
+from autocompress.compress.compressed_layers import set_mask_, weight_parameters
+from autocompress.compress.quantize import freeze_, quantize_
 from autocompress.plan import LayerPlan
 from autocompress.train.hard_concrete import (
     gated_layers,
@@ -170,3 +171,42 @@ def test_layers_that_are_not_called_or_not_plain_have_no_gates():
     model = Net()
     quantize_(model, "quantized", LayerPlan(weight_bits=4))
     assert list(gated_layers(model, (torch.randn(2, 3, 4),))) == ["plain"]
+
+
+@pytest.fixture
+def _no_fused_encoder():
+    """In eval mode torch's fused kernel would read weights past their masks."""
+    is_fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    yield
+    torch.backends.mha.set_fastpath_enabled(is_fused)
+
+
+def test_masked_layers_are_gated_as_plain_ones_are(zoo_net):
+    model = copy.deepcopy(zoo_net.model)
+    plain = gated_layers(model, zoo_net.inputs)
+    _mask_everything_(model)
+    assert gated_layers(model, zoo_net.inputs).keys() == plain.keys()
+
+
+@pytest.mark.usefixtures("_no_fused_encoder")
+def test_baked_gates_keep_what_masks_make_zero(zoo_net):
+    model = copy.deepcopy(zoo_net.model)
+    _mask_everything_(model)
+    with gating(model, zoo_net.inputs) as gates, torch.no_grad():
+        for log_alpha in gates.parameters:
+            log_alpha.copy_(torch.randn_like(log_alpha) * 3)
+        gated = model(*zoo_net.inputs)
+    with torch.no_grad():
+        torch.testing.assert_close(model(*zoo_net.inputs), gated, rtol=1e-4, atol=1e-5)
+        freeze_(model)
+        torch.testing.assert_close(model(*zoo_net.inputs), gated, rtol=1e-4, atol=1e-5)
+
+
+def _mask_everything_(model):
+    masks = {}
+    for layer in model.modules():
+        for name in weight_parameters(layer):
+            weight = layer.get_parameter(name)
+            mask = masks.setdefault(id(weight), torch.rand(weight.shape) > 0.4)
+            set_mask_(layer, mask, name)

@@ -10,7 +10,7 @@ from autocompress.compress.quantize import quantize_
 from autocompress.errors import TrialError
 from autocompress.plan import LayerPlan
 from autocompress.train.distill import soft_label_loss
-from autocompress.train.loop import Throughput, _parameter_groups, _schedule
+from autocompress.train.loop import Throughput, _parameter_groups, _schedule, steps_of
 from autocompress.train.recipe import Recipe
 
 CPU = torch.device("cpu")
@@ -55,6 +55,24 @@ def test_finetune_reports_its_steps_and_images(prepared, tune):
     assert steps == [(i + 1, 12) for i in range(12)]  # 100 // 16 batches, twice
     assert throughput.n_images == 12 * 16
     assert throughput.images_per_s == throughput.n_images / throughput.seconds
+
+
+@pytest.mark.parametrize("batch_size", [16, 1000])
+@pytest.mark.parametrize("epochs", [0.01, 0.5, 1, 2.4])
+def test_steps_of_a_recipe_are_those_finetune_takes(prepared, tune, epochs, batch_size):
+    recipe = Recipe(epochs=epochs, learning_rate=0.05, batch_size=batch_size)
+    steps = []
+    tune(prepared, recipe, on_step=lambda step, n: steps.append((step, n)))
+    assert steps_of(recipe, prepared) == len(steps) == steps[-1][1]
+
+
+def test_steps_of_a_recipe_are_its_epochs_in_whole_batches(prepared):
+    def steps(epochs, batch_size=16):
+        recipe = Recipe(epochs=epochs, learning_rate=0.05, batch_size=batch_size)
+        return steps_of(recipe, prepared)  # 100 examples
+
+    assert [steps(epochs) for epochs in (1e-6, 0.2, 0.5, 1, 3)] == [1, 1, 3, 6, 18]
+    assert steps(2, batch_size=1000) == 2
 
 
 def test_finetune_takes_a_share_of_an_epoch(prepared, tune):
@@ -119,7 +137,8 @@ def test_schedule_of_few_steps_still_learns(n_steps):
 
 def test_weight_decay_is_on_weights_only(prepared):
     model = copy.deepcopy(prepared.task.model)
-    quantize_(model, "0", LayerPlan(weight_bits=4, activation_bits=8, granularity="group:8"))
+    quantize_(model, "0", LayerPlan(weight_bits=4, activation_bits=8))
+    quantize_(model, "3", LayerPlan(weight_bits=4, granularity="group:8"))
     model[3].bias.requires_grad_(False)
     decayed, kept = _parameter_groups(model)
     assert (decayed["weight_decay"], kept["weight_decay"]) == (1e-4, 0.0)
@@ -128,6 +147,7 @@ def test_weight_decay_is_on_weights_only(prepared):
         *(model[0].bias, model[1].weight, model[1].bias),
         *model[0].weight_quantizer.parameters(),
         *model[0].input_quantizer.parameters(),
+        *model[3].weight_quantizer.parameters(),
     ]
     assert {id(p) for p in kept["params"]} == {id(p) for p in free}
 

@@ -14,7 +14,7 @@ from autocompress.train.features import similarity_loss
 from autocompress.train.loop import finetune_
 from autocompress.train.precision import to_fast_layout_
 from autocompress.train.recipe import Recipe
-from autocompress.train.regularize import group_lasso, l1_norm, squared_l2_norm
+from autocompress.train.regularize import group_lasso, l1_penalty, squared_l2_norm
 from autocompress.train.teachers import Teacher, make_teacher
 
 CPU = torch.device("cpu")
@@ -153,7 +153,7 @@ def test_matching_features_brings_them_together(prepared, precision, distill):
 
 
 @pytest.mark.parametrize(
-    ("penalty", "norm"), [("l1", l1_norm), ("l2", squared_l2_norm), ("group_lasso", group_lasso)]
+    ("penalty", "norm"), [("l1", l1_penalty), ("l2", squared_l2_norm), ("group_lasso", group_lasso)]
 )
 def test_a_penalty_lowers_the_norm_it_targets(prepared, penalty, norm, tune):
     norms = [

@@ -9,12 +9,12 @@ from autocompress.train.regularize import (
     PENALTIES,
     group_lasso,
     group_lasso_of,
-    l1_norm,
+    l1_penalty,
     penalizing,
     squared_l2_norm,
 )
 
-NORMS = {"l1": l1_norm, "l2": squared_l2_norm, "group_lasso": group_lasso}
+NORMS = {"l1": l1_penalty, "l2": squared_l2_norm, "group_lasso": group_lasso}
 
 
 def _by_hand():

@@ -66,12 +66,6 @@ CRITERIA: Final[Mapping[str, CriterionSpec]] = {
         score=lambda rows: nni_taylor(rows.weight, _fact(rows)), needs="squared_gradients"
     ),
 }
-NEEDS_GRADIENTS: Final = frozenset(
-    name for name, spec in CRITERIA.items() if spec.needs == "gradients"
-)
-NEEDS_SQUARED_GRADIENTS: Final = frozenset(
-    name for name, spec in CRITERIA.items() if spec.needs == "squared_gradients"
-)
 
 
 def find_criterion(name: str) -> CriterionSpec:

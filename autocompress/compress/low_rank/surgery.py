@@ -13,31 +13,6 @@ from autocompress.tasks.base import Inputs
 _PLAIN = (nn.Linear, nn.Embedding, *CONVS)
 
 
-def factorize_(
-    model: nn.Module,
-    name: str,
-    rank_ratio: float,
-    method: str = "svd",
-    batches: Iterable[Inputs] = (),
-) -> str:
-    """Replace a layer by its factors, in place.
-
-    Args:
-        model: Changed.
-        name: Qualified name of a Linear, Embedding or ungrouped Conv1d/2d/3d layer.
-        rank_ratio: Share of the full rank KEPT, in (0, 1].
-        method: Name in `table.FACTORIZATIONS`.
-        batches: Inputs of the model, each of shape (N, ...), for methods that need data; read once.
-
-    Returns:
-        Why the layer was left as it is, or "" if it was replaced.
-
-    Raises:
-        InputError: If there is no such method.
-    """
-    return _factorize_all(model, {name: (rank_ratio, method)}, batches)[name]
-
-
 def factorize_layers_(
     model: nn.Module, layers: Mapping[str, LayerPlan], batches: Iterable[Inputs] = ()
 ) -> tuple[str, ...]:
@@ -45,7 +20,8 @@ def factorize_layers_(
 
     Args:
         model: Changed.
-        layers: Qualified layer name -> its plan; only `rank_ratio` and `factorization` count.
+        layers: Qualified name of a Linear, Embedding or ungrouped convolution -> its plan; only
+            `rank_ratio` and `factorization` count.
         batches: Inputs of the model, each of shape (N, ...), for methods that need data; read once.
 
     Returns:
@@ -54,39 +30,28 @@ def factorize_layers_(
     Raises:
         InputError: If there is no such method.
     """
-    wishes = {
-        name: (layer.rank_ratio, layer.factorization)
-        for name, layer in layers.items()
-        if layer.rank_ratio < 1.0
-    }
-    return tuple(filter(None, _factorize_all(model, wishes, batches).values()))
-
-
-def _factorize_all(
-    model: nn.Module, wishes: Mapping[str, tuple[float, str]], batches: Iterable[Inputs]
-) -> dict[str, str]:
-    """Layer -> why it was left as it is, or "" if it was replaced."""
-    specs = {name: find_factorization(method) for name, (_, method) in wishes.items()}
+    wishes = {name: layer for name, layer in layers.items() if layer.rank_ratio < 1.0}
+    specs = {name: find_factorization(wish.factorization) for name, wish in wishes.items()}
     reasons = {
-        name: _why_not(model, name, rank_ratio, specs[name])
-        for name, (rank_ratio, _) in wishes.items()
+        name: _why_not(model, name, wish.rank_ratio, specs[name]) for name, wish in wishes.items()
     }
     wanted = [name for name, spec in specs.items() if spec.needs_data and not reasons[name]]
     moments = output_second_moments(model, wanted, batches) if wanted else {}
-    for name, (rank_ratio, _) in wishes.items():
+    for name, wish in wishes.items():
         moment = moments.get(name)
         if not reasons[name] and name in wanted:
-            reasons[name] = _why_no_moment(moment)
+            reasons[name] = _why_unusable(moment)
         if not reasons[name]:
             layer = model.get_submodule(name)
             if isinstance(layer, _PLAIN):
-                _replace_(model, layer, specs[name].split(layer, rank_ratio, moment))
+                _replace_(model, layer, specs[name].split(layer, wish.rank_ratio, moment))
             else:
                 reasons[name] = "it was split already, under another name"
-    return {
-        name: f"rank_ratio={wishes[name][0]:g} of '{name}' skipped: {reason}" if reason else ""
+    return tuple(
+        f"rank_ratio={wishes[name].rank_ratio:g} of '{name}' skipped: {reason}"
         for name, reason in reasons.items()
-    }
+        if reason
+    )
 
 
 def _why_not(model: nn.Module, name: str, rank_ratio: float, spec: FactorizationSpec) -> str:
@@ -111,7 +76,7 @@ def _why_not(model: nn.Module, name: str, rank_ratio: float, spec: Factorization
     return ""
 
 
-def _why_no_moment(moment: Tensor | None) -> str:
+def _why_unusable(moment: Tensor | None) -> str:
     if moment is None:
         return "the method needs data, and no batch has reached the layer"
     return "" if bool(moment.isfinite().all()) else "its outputs are not all finite"

@@ -11,6 +11,8 @@ from typing import Final
 from torch import Tensor, nn
 
 from autocompress.analysis.layer_kind import LayerKind
+from autocompress.analysis.refusals import why_no_factors
+from autocompress.compress.input_moments import why_no_moment
 from autocompress.compress.low_rank.cp import cp_ranks, cp_size, split_cp
 from autocompress.compress.low_rank.data_svd import split_for_outputs
 from autocompress.compress.low_rank.factor_layers import Factorizable
@@ -108,11 +110,7 @@ def _default_split(
 
 
 def _why_no_factors(kind: LayerKind, shape: Shape) -> str:
-    if kind in ("grouped_conv", "depthwise"):
-        return "grouped and depthwise convolutions have no low-rank form here"
-    if kind not in ("linear", "embedding", "pointwise", "conv"):
-        return f"{kind} layers have no low-rank form here"
-    return ""
+    return why_no_factors(kind)
 
 
 def _why_no_kernel(kind: LayerKind, shape: Shape) -> str:
@@ -133,7 +131,9 @@ def _why_no_sides(kind: LayerKind, shape: Shape) -> str:
 def _why_no_data(kind: LayerKind, shape: Shape) -> str:
     if kind == "embedding":
         return "the input of embedding layers is no vector whose statistics could weigh errors"
-    return _why_no_factors(kind, shape)
+    if reason := _why_no_factors(kind, shape):
+        return reason
+    return why_no_moment(shape[0], "outputs")
 
 
 FACTORIZATIONS: Final[Mapping[str, FactorizationSpec]] = {

@@ -82,6 +82,8 @@ class QuantizerSpec:
         granularities: What can share a scale.
         why_not: (kind, shape) of a weight -> why it cannot take it; empty if it can.
         takes_masks: Whether masked weights can stay exactly 0.
+        integer_bits: Those of `bits` at which every weight is an int8 number times the scale of its
+            channel, whatever the weights are.
     """
 
     make: MakeQuantizer
@@ -89,6 +91,15 @@ class QuantizerSpec:
     granularities: tuple[GranularityKind, ...]
     why_not: WhyNot = applies_everywhere
     takes_masks: bool = True
+    integer_bits: tuple[float, ...] = ()
+
+    def has_integer_form(self, granularity: Granularity, bits: float) -> bool:
+        """Whether a stored weight can be written as int8 codes times a scale per channel.
+
+        Integer kernels compute with nothing else: with another weight a layer stays float, and so
+        does its input.
+        """
+        return granularity.kind in ("channel", "tensor") and bits in self.integer_bits
 
 
 def positive(scale: Tensor) -> Tensor:

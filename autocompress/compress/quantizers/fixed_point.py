@@ -64,5 +64,8 @@ class FixedPointQuantizer(UniformQuantizer):
 
 
 FIXED_POINT = QuantizerSpec(
-    make=FixedPointQuantizer, bits=(8, 7, 6, 5, 4, 3, 2), granularities=("channel", "tensor")
+    make=FixedPointQuantizer,
+    bits=(8, 7, 6, 5, 4, 3, 2),
+    granularities=("channel", "tensor"),
+    integer_bits=(8, 7, 6, 5, 4, 3, 2),
 )

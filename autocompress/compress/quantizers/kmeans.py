@@ -26,7 +26,7 @@ _SCALE_ROUNDS = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Points:
+class Points:
     """Values to cluster, with running sums of importance, so that a sweep costs O(K log n)."""
 
     values: Tensor  # (n,), ascending
@@ -41,26 +41,32 @@ class _Points:
         return self.mass[bounds].diff(), self.moment[bounds].diff()
 
 
-def lloyd(
-    values: Tensor, importance: Tensor, start: Tensor, zero_index: int | None = None
-) -> tuple[Tensor, float]:
+def sort_points(values: Tensor, importance: Tensor) -> Points:
+    """Values to cluster, (n,), and what a squared error of each counts, (n,), >= 0; n >= 1."""
+    ordered, order = values.double().sort()
+    weights = importance.double()[order]
+    zero = ordered.new_zeros(1)
+    return Points(
+        values=ordered,
+        mass=torch.cat([zero, weights.cumsum(0)]),
+        moment=torch.cat([zero, (weights * ordered).cumsum(0)]),
+        energy=float((weights * ordered.square()).sum()),
+    )
+
+
+def lloyd(points: Points, start: Tensor, zero_index: int | None = None) -> tuple[Tensor, float]:
     """One-dimensional k-means by Lloyd's iterations, until no value changes its cluster.
 
     An entry that nothing is nearest to stays where it is. Entries keep their order.
 
     Args:
-        values: Shape (n,), n >= 1.
-        importance: Shape (n,), what a squared error of each counts, >= 0.
+        points: What to cluster.
         start: Entries to start from, ascending, shape (K,).
         zero_index: Entry that stays what it is; None for none.
 
     Returns:
         Entries, ascending, (K,) float64, and the sum of squared errors, never above the start's.
     """
-    return _lloyd(_points(values, importance), start, zero_index)
-
-
-def _lloyd(points: _Points, start: Tensor, zero_index: int | None) -> tuple[Tensor, float]:
     entries = start.double()
     mass, moment = points.clusters(entries)
     for _ in range(_MAX_SWEEPS):
@@ -73,18 +79,6 @@ def _lloyd(points: _Points, start: Tensor, zero_index: int | None) -> tuple[Tens
         if torch.equal(mass, last_mass):
             break
     return entries, points.energy + float((mass * entries.square() - 2 * moment * entries).sum())
-
-
-def _points(values: Tensor, importance: Tensor) -> _Points:
-    ordered, order = values.double().sort()
-    weights = importance.double()[order]
-    zero = ordered.new_zeros(1)
-    return _Points(
-        values=ordered,
-        mass=torch.cat([zero, weights.cumsum(0)]),
-        moment=torch.cat([zero, (weights * ordered).cumsum(0)]),
-        energy=float((weights * ordered.square()).sum()),
-    )
 
 
 def fit_kmeans(
@@ -113,21 +107,21 @@ def fit_kmeans(
     if not members.any():
         return starts[0], scale
     points = _scaled_points(rows, members, scale)
-    fits = [_lloyd(points, start, _index_of_zero(start, pins_zero)) for start in starts]
+    fits = [lloyd(points, start, _index_of_zero(start, pins_zero)) for start in starts]
     entries = min(fits, key=lambda fit: fit[1])[0]
     for _ in range(_SCALE_ROUNDS if has_scales else 0):
         chosen = look_up(entries, nearest_entries(rows / scale[:, None], entries)) * members
         product, energy = (rows * chosen).sum(dim=1), chosen.square().sum(dim=1)
         scale = torch.where(product > 0, product / energy.clamp_min(STEP_FLOOR**2), scale)
         points = _scaled_points(rows, members, scale)
-        entries, _ = _lloyd(points, entries, _index_of_zero(entries, pins_zero))
+        entries, _ = lloyd(points, entries, _index_of_zero(entries, pins_zero))
     return entries, scale
 
 
-def _scaled_points(rows: Tensor, members: Tensor, scale: Tensor) -> _Points:
+def _scaled_points(rows: Tensor, members: Tensor, scale: Tensor) -> Points:
     """Weights over their scales; a squared error counts as much as it does for the weight."""
     importance = scale.square()[:, None].expand_as(rows)
-    return _points((rows / scale[:, None])[members], importance[members])
+    return sort_points((rows / scale[:, None])[members], importance[members])
 
 
 def _index_of_zero(entries: Tensor, pins_zero: bool) -> int | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.compress.quantizers.base import QuantizerSpec, positive
-from autocompress.compress.quantizers.uniform_asymmetric import AsymmetricQuantizer
+from autocompress.compress.quantizers.uniform_asymmetric import INTEGER_BITS, AsymmetricQuantizer
 from autocompress.errors import InputError
 
 
@@ -70,5 +70,8 @@ class NniQatQuantizer(AsymmetricQuantizer):
 
 
 NNI_QAT = QuantizerSpec(
-    make=NniQatQuantizer, bits=(8, 7, 6, 5, 4, 3, 2), granularities=("channel", "tensor")
+    make=NniQatQuantizer,
+    bits=(8, 7, 6, 5, 4, 3, 2),
+    granularities=("channel", "tensor"),
+    integer_bits=INTEGER_BITS,
 )

@@ -131,9 +131,11 @@ POWER_OF_TWO = QuantizerSpec(
     make=PowerOfTwoQuantizer,
     bits=(5, 4, 3, 2),  # a sixth bit would only add entries below 2**-15 of the widest
     granularities=("channel", "tensor"),
+    integer_bits=(4, 3, 2),  # at 5 the largest entry is 2**14
 )
 ADDITIVE_POWER_OF_TWO = QuantizerSpec(
     make=AdditivePowerOfTwoQuantizer,
     bits=(8, 7, 6, 5, 4, 3, 2),
     granularities=("channel", "tensor"),
+    integer_bits=(6, 5, 4, 3, 2),  # at 7 the largest entry is 448
 )

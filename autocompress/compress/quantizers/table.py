@@ -68,6 +68,25 @@ def parse_granularity(text: str) -> Granularity:
     return Granularity(kind="group", group_size=int(size))
 
 
+def has_integer_form(quantizer: str, granularity: str, bits: float) -> bool:
+    """Say whether a weight stored in a way is int8 codes times a scale per channel.
+
+    Only then can a layer take 8-bit inputs: integer kernels compute with nothing else.
+
+    Args:
+        quantizer: Name in `QUANTIZERS`.
+        granularity: `channel`, `tensor` or `group:N`.
+        bits: 1, 1.58, 2-8 or 32.
+
+    Raises:
+        InputError: If the quantizer or the granularity is unknown.
+
+    >>> has_integer_form("uniform", "channel", 4), has_integer_form("kmeans", "channel", 4)
+    (True, False)
+    """
+    return find_quantizer(quantizer).has_integer_form(parse_granularity(granularity), bits)
+
+
 def why_not_quantize(
     quantizer: str, granularity: str, bits: float, kind: LayerKind, shape: tuple[int, ...]
 ) -> str:

@@ -116,4 +116,5 @@ UNIFORM = QuantizerSpec(
     make=UniformQuantizer,
     bits=(8, 7, 6, 5, 4, 3, 2, TERNARY_BITS, BINARY_BITS),
     granularities=("channel", "tensor", "group"),
+    integer_bits=(8, 7, 6, 5, 4, 3, 2, TERNARY_BITS, BINARY_BITS),
 )

@@ -3,6 +3,8 @@
 Dimension key: `B` blocks that share a grid, `N` weights of a block.
 """
 
+from typing import Final
+
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,8 @@ from autocompress.compress.quantizers.base import (
 from autocompress.compress.quantizers.blocks import Granularity
 from autocompress.compress.quantizers.grid import RoundToGrid
 
+# A code minus its zero point takes one bit more than the code: at 8 bits it can leave int8.
+INTEGER_BITS: Final = (7, 6, 5, 4, 3, 2)
 _SHARES = 80
 
 
@@ -113,4 +117,5 @@ UNIFORM_ASYMMETRIC = QuantizerSpec(
     make=AsymmetricQuantizer,
     bits=(8, 7, 6, 5, 4, 3, 2),
     granularities=("channel", "tensor", "group"),
+    integer_bits=INTEGER_BITS,
 )

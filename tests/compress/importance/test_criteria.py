@@ -13,8 +13,6 @@ from autocompress.compress.importance.obd import obd
 from autocompress.compress.importance.random_scores import random_scores
 from autocompress.compress.importance.table import (
     CRITERIA,
-    NEEDS_GRADIENTS,
-    NEEDS_SQUARED_GRADIENTS,
     find_criterion,
 )
 from autocompress.compress.importance.taylor import taylor
@@ -96,5 +94,9 @@ def test_find_criterion_names_the_closest():
 
 
 def test_needs_name_the_criteria_that_ask_for_evidence():
-    assert {"taylor"} == NEEDS_GRADIENTS
-    assert {"obd", "nni_taylor"} == NEEDS_SQUARED_GRADIENTS
+    needs = {name: spec.needs for name, spec in CRITERIA.items() if spec.needs != "nothing"}
+    assert needs == {
+        "taylor": "gradients",
+        "obd": "squared_gradients",
+        "nni_taylor": "squared_gradients",
+    }

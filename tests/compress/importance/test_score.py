@@ -12,7 +12,7 @@ from autocompress.analysis.channel_group import ChannelGroup, GroupMember
 from autocompress.compress.compressed_layers import mask_of, restore_layer_
 from autocompress.compress.evidence import Evidence
 from autocompress.compress.importance.score import score_channels
-from autocompress.compress.importance.table import CRITERIA, NEEDS_GRADIENTS
+from autocompress.compress.importance.table import CRITERIA
 from autocompress.compress.sparsity import sparsify_
 from autocompress.errors import InputError
 
@@ -116,7 +116,7 @@ def test_score_of_random_ignores_the_weights(two_layers):
 @pytest.mark.parametrize("criterion", ["taylor", "obd"])
 def test_score_without_evidence_names_the_first_parameter_that_lacks_it(two_layers, criterion):
     model, group, evidence = two_layers
-    kind = "gradients" if criterion in NEEDS_GRADIENTS else "squared gradients"
+    kind = CRITERIA[criterion].needs.replace("_", " ")
     with pytest.raises(InputError, match=f"{criterion!r} needs the {kind} of '0.weight'"):
         score_channels(model, group, criterion)
     del evidence.gradients["2.weight"], evidence.squared_gradients["2.weight"]

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from autocompress.compress.low_rank.surgery import factorize_, factorize_layers_
+from autocompress.compress.low_rank.surgery import factorize_layers_
 from autocompress.compress.low_rank.table import FACTORIZATIONS, shrinks, why_not_factorize
 from autocompress.errors import InputError
 from autocompress.plan import LayerPlan
@@ -19,8 +19,13 @@ LAYERS = {
     "dilated": (nn.Conv2d(12, 16, 3, dilation=2, padding="same", bias=False), (3, 12, 7, 7)),
     "reflecting": (nn.Conv2d(12, 16, 3, padding=1, padding_mode="reflect"), (3, 12, 7, 7)),
     "circular": (nn.Conv2d(12, 16, 3, padding="same", padding_mode="circular"), (3, 12, 7, 7)),
+    "replicating": (
+        nn.Conv2d(12, 16, (3, 5), (1, 2), (2, 1), (1, 2), padding_mode="replicate"),
+        (3, 12, 9, 14),
+    ),
     "conv1d": (nn.Conv1d(12, 16, 5, stride=3, padding=2), (3, 12, 11)),
     "conv3d": (nn.Conv3d(12, 16, 3, padding=1), (2, 12, 4, 4, 4)),
+    "circular3d": (nn.Conv3d(12, 16, 3, padding=1, padding_mode="circular"), (2, 12, 4, 4, 4)),
 }
 CASES = [
     (method, name)
@@ -32,6 +37,12 @@ CASES = [
         tuple(layer.weight.shape),
     )
 ]
+
+
+def _factorize_(model, name, rank_ratio, method="svd", batches=()):
+    """Why a layer was left as it is, or "" if it was replaced."""
+    wish = LayerPlan(rank_ratio=rank_ratio, factorization=method)
+    return "".join(factorize_layers_(model, {name: wish}, batches))
 
 
 def _split(method, name, ratio):
@@ -87,7 +98,7 @@ def _dense_weight(factors, layer):
 def test_shrinks_says_what_factorize_does(method, name, ratio):
     layer, shape = LAYERS[name]
     model = nn.Sequential(copy.deepcopy(layer))
-    reason = factorize_(model, "0", ratio, method, [(torch.randn(shape),)])
+    reason = _factorize_(model, "0", ratio, method, [(torch.randn(shape),)])
     assert (reason == "") == shrinks(method, tuple(layer.weight.shape), ratio)
     assert (_count(model) < _count(layer)) == (reason == "")
     plain = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -100,7 +111,7 @@ def _count(module):
 
 def test_layer_that_would_grow_stays_and_says_so():
     model = nn.Sequential(nn.Linear(24, 20))
-    assert factorize_(model, "0", 0.99) == (
+    assert _factorize_(model, "0", 0.99) == (
         "rank_ratio=0.99 of '0' skipped: "
         "factors of its weight (20, 24) would not be smaller than it"
     )
@@ -121,27 +132,32 @@ class _Own(nn.Linear):
         (nn.EmbeddingBag(24, 20), "svd", "it is a EmbeddingBag"),
         (nn.Conv2d(24, 24, 3, groups=2), "svd", "grouped and depthwise"),
         (nn.Linear(24, 20), "cp", "it splits kernels"),
+        (
+            nn.Linear(2, 8193, device="meta"),
+            "data_svd",
+            "statistics of its 8193 outputs would take",
+        ),
     ],
 )
 def test_layer_that_cannot_be_split_stays_and_says_why(layer, method, reason):
     model = nn.Sequential(layer)
-    assert reason in factorize_(model, "0", 0.25, method)
+    assert reason in _factorize_(model, "0", 0.25, method)
     assert model[0] is layer
 
 
 def test_tied_layer_stays_and_says_why(zoo):
     model = copy.deepcopy(zoo("tied_weights").model)
-    assert "its weight is tied to 'head'" in factorize_(model, "embed", 0.25)
-    assert "its weight is tied to 'embed'" in factorize_(model, "head", 0.25)
+    assert "its weight is tied to 'head'" in _factorize_(model, "embed", 0.25)
+    assert "its weight is tied to 'embed'" in _factorize_(model, "head", 0.25)
 
 
 def test_model_that_is_one_layer_stays_and_says_why():
-    assert "the model is this layer alone" in factorize_(nn.Linear(24, 20), "", 0.25)
+    assert "the model is this layer alone" in _factorize_(nn.Linear(24, 20), "", 0.25)
 
 
 def test_unknown_method_lists_the_choices():
     with pytest.raises(InputError, match="Choose from: channel_svd, cp"):
-        factorize_(nn.Sequential(nn.Linear(24, 20)), "0", 0.25, "sdv")
+        _factorize_(nn.Sequential(nn.Linear(24, 20)), "0", 0.25, "sdv")
 
 
 def test_shared_layer_is_replaced_under_all_its_names(zoo):
@@ -157,7 +173,7 @@ def test_shared_layer_is_replaced_under_all_its_names(zoo):
 @pytest.mark.parametrize("is_training", [True, False])
 def test_factors_are_in_the_mode_of_their_layer(is_training):
     model = nn.Sequential(nn.Linear(24, 20)).train(is_training)
-    factorize_(model, "0", 0.2)
+    _factorize_(model, "0", 0.2)
     assert all(module.training is is_training for module in model.modules())
 
 
@@ -173,7 +189,7 @@ def test_data_aware_factors_keep_the_outputs_better_than_plain_ones(zoo):
     errors = {}
     for method in ("data_svd", "channel_svd"):
         model = copy.deepcopy(net.model)
-        assert factorize_(model, "conv2", 0.5, method, [net.inputs]) == ""
+        assert _factorize_(model, "conv2", 0.5, method, [net.inputs]) == ""
         inputs = {}
         hook = net.model.conv2.register_forward_hook(
             lambda _, args, output, seen=inputs: seen.update(x=args[0], y=output)
@@ -216,7 +232,7 @@ def test_data_are_not_touched_where_no_method_needs_them():
         raise AssertionError
         yield
 
-    assert factorize_(nn.Sequential(nn.Linear(24, 20)), "0", 0.25, "svd", batches()) == ""
+    assert _factorize_(nn.Sequential(nn.Linear(24, 20)), "0", 0.25, "svd", batches()) == ""
 
 
 @pytest.mark.parametrize(
@@ -228,7 +244,7 @@ def test_data_are_not_touched_where_no_method_needs_them():
 )
 def test_data_aware_method_without_usable_data_says_so(batches, reason):
     model = nn.Sequential(nn.Linear(24, 20))
-    assert factorize_(model, "0", 0.25, "data_svd", batches).endswith(reason)
+    assert _factorize_(model, "0", 0.25, "data_svd", batches).endswith(reason)
     assert type(model[0]) is nn.Linear
 
 

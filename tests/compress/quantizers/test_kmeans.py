@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
-from autocompress.compress.quantizers.kmeans import KMeansQuantizer, fit_kmeans, lloyd
+from autocompress.compress.quantizers.kmeans import KMeansQuantizer, fit_kmeans, lloyd, sort_points
 from autocompress.compress.quantizers.table import parse_granularity
 from autocompress.compress.quantizers.uniform import UniformQuantizer
 
@@ -16,7 +16,7 @@ def test_lloyd_matches_scikit_learn_from_the_same_start(size, seed):
     values = torch.randn(200, generator=generator, dtype=torch.float64)
     importance = torch.rand(200, generator=generator, dtype=torch.float64) + 0.1
     start = values[torch.randperm(200, generator=generator)[:size]].sort().values
-    entries, error = lloyd(values, importance, start)
+    entries, error = lloyd(sort_points(values, importance), start)
     reference = KMeans(size, init=start[:, None].numpy(), n_init=1, max_iter=100, tol=0.0)
     reference.fit(values[:, None].numpy(), sample_weight=importance.numpy())
     expected = torch.from_numpy(reference.cluster_centers_[:, 0]).sort().values
@@ -26,17 +26,18 @@ def test_lloyd_matches_scikit_learn_from_the_same_start(size, seed):
 
 def test_lloyd_by_hand():
     values = torch.tensor([0.0, 1.0, 10.0, 12.0])
-    entries, error = lloyd(values, torch.tensor([1.0, 1.0, 1.0, 3.0]), torch.tensor([0.0, 9.0]))
+    points = sort_points(values, torch.tensor([1.0, 1.0, 1.0, 3.0]))
+    entries, error = lloyd(points, torch.tensor([0.0, 9.0]))
     assert entries.tolist() == [0.5, 11.5]
     assert error == pytest.approx(0.5 + 1.5**2 + 3 * 0.5**2)
 
 
 def test_lloyd_leaves_empty_clusters_and_the_pinned_zero_where_they_are():
-    values = torch.tensor([1.0, 1.2, 5.0])
+    points = sort_points(torch.tensor([5.0, 1.2, 1.0]), torch.ones(3))
     start = torch.tensor([-9.0, 0.0, 4.0])
-    entries, _ = lloyd(values, torch.ones(3), start, zero_index=1)
+    entries, _ = lloyd(points, start, zero_index=1)
     assert entries.tolist() == [-9.0, 0.0, 5.0]
-    entries, _ = lloyd(values, torch.ones(3), start)
+    entries, _ = lloyd(points, start)
     assert entries.tolist() == pytest.approx([-9.0, 1.1, 5.0])
 
 

@@ -1,13 +1,23 @@
 import pytest
+import torch
 
 from autocompress.compress.quantizers.table import (
     QUANTIZERS,
     find_quantizer,
+    has_integer_form,
     parse_granularity,
     why_not_quantize,
 )
 from autocompress.errors import InputError
 from autocompress.plan import FULL_BITS, WEIGHT_BITS, LayerPlan
+from autocompress.runtime.integer_codes import to_integer_codes
+
+WAYS = [
+    pytest.param(name, {"group": "group:8"}.get(kind, kind), bits, id=f"{name}-{kind}-{bits:g}")
+    for name, spec in QUANTIZERS.items()
+    for kind in spec.granularities
+    for bits in spec.bits
+]
 
 
 def test_find_quantizer_lists_the_choices_when_unknown():
@@ -72,3 +82,31 @@ def test_why_not_quantize(quantizer, granularity, bits, kind, shape, why):
     reason = why_not_quantize(quantizer, granularity, bits, kind, shape)
     assert why in reason
     assert bool(reason) == bool(why)
+
+
+@pytest.mark.parametrize(("name", "granularity", "bits"), WAYS)
+def test_integer_form_is_what_the_runtime_finds_in_a_stored_weight(name, granularity, bits):
+    if name == "nni_qat":
+        pytest.importorskip("nni", reason="needs the extra: pip install 'autocompress[nni]'")
+    spec = QUANTIZERS[name]
+    found = []
+    for shift in (0.0, 0.4, -2.0):  # not centred on zero, as trained weights need not be
+        weight = torch.randn(6, 40, generator=torch.Generator().manual_seed(0)) + shift
+        for mask in (None, weight > -0.3) if spec.takes_masks else (None,):
+            quantizer = spec.make(weight, bits, parse_granularity(granularity), 0, mask)
+            moved = weight + 0.1 * torch.randn(6, 40, generator=torch.Generator().manual_seed(1))
+            found.append(to_integer_codes(quantizer.freeze(moved, mask)) is not None)
+    assert all(found) == has_integer_form(name, granularity, bits)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_integer_form_is_one_of_what_a_quantizer_can_do(name):
+    assert set(QUANTIZERS[name].integer_bits) <= set(QUANTIZERS[name].bits)
+    assert not has_integer_form(name, "channel", FULL_BITS)
+
+
+def test_integer_form_refuses_unknown_names():
+    with pytest.raises(InputError, match="Unknown quantizer 'unifrom'"):
+        has_integer_form("unifrom", "channel", 4)
+    with pytest.raises(InputError, match="Unknown granularity 'row'"):
+        has_integer_form("uniform", "row", 4)
