@@ -122,7 +122,8 @@ class Tuner:
         model = to_fast_layout_(candidate.model, self.device)
         self._recalibrate(model, seed, grids=True)
         if self.recipe.rounding == "compensated":
-            compensate_(model, self._calibration(seed))
+            skipped = compensate_(model, self._calibration(seed)).skipped
+            candidate = dataclasses.replace(candidate, skipped=(*candidate.skipped, *skipped))
             self._recalibrate(model, seed, grids=True)
         phase(model, last)
         if fidelity > 0:

@@ -53,8 +53,20 @@ class Session:
                 "onnxruntime": importlib.metadata.version("onnxruntime"),
                 "torch": importlib.metadata.version("torch"),
                 **_accelerator(self.evaluator.device),
+                **self._nni(),
             },
         }
+
+    def _nni(self) -> dict[str, str]:
+        """Version of NNI, if anything of it is used."""
+        space = self.built.space
+        names = [
+            self.evaluator.settings.policy.criterion,
+            *(method.value for method in space.methods),
+            *(str(level) for knob in space.knobs for level in knob.levels),
+        ]
+        is_used = any(name.startswith("nni_") for name in names)
+        return {"nni": importlib.metadata.version("nni")} if is_used else {}
 
     def info(self, spec: str, arguments: Mapping[str, str]) -> dict[str, Any]:
         """What else describes the run, as JSON."""
