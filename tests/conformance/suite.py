@@ -22,6 +22,7 @@ from autocompress.analysis.profile import ModelProfile, profile_model
 from autocompress.compress.codes import CodebookTensor, HashedTensor
 from autocompress.compress.deployable import make_deployable
 from autocompress.compress.importance.table import CRITERIA
+from autocompress.compress.low_rank.table import find_factorization
 from autocompress.compress.pipeline import Candidate, Construction
 from autocompress.compress.policy import PruningPolicy
 from autocompress.errors import InputError
@@ -271,6 +272,8 @@ def check_realised(
     macs, before = count_macs(model, inputs).get("", 0), net.profile.macs
     if plan.pruning_ratios and "pruning_ratio" not in skipped and not plan.layers:
         assert macs < before or before == 0, (macs, before, widths)
+    if recount_macs(net.model, inputs) == before:  # nothing but linear layers and convolutions
+        assert recount_macs(model, inputs) == macs
     for block in plan.dropped_blocks:
         assert not list(model.get_submodule(block).parameters()), f"{block} is still there"
     stored = make_deployable(model).weights
@@ -287,12 +290,54 @@ def check_realised(
         assert n_codes <= limit + isinstance(tensor, CodebookTensor), (name, n_codes, bits)
     frozen = make_deployable(model).model
     for name, layer in plan.layers.items():
+        if layer.rank_ratio < 1.0 and f"'{name}'" not in skipped and not _is_gone(name, plan):
+            _check_rank(net, name, layer, model)
         if layer.sparsity == 0.0 or f"'{name}'" in skipped or _is_gone(name, plan):
             continue
         weights = [p for p in frozen.get_submodule(name).parameters() if p.ndim > 1]
         zeros = sum(int((p == 0).sum()) for p in weights) / sum(p.numel() for p in weights)
         if layer.sparsity_pattern == "unstructured" and rules.pruning.sparsity_scope == "local":
             assert zeros >= layer.sparsity - 0.15, (name, zeros, layer.sparsity)
+
+
+def recount_macs(model: nn.Module, inputs: tuple[Tensor, ...]) -> int:
+    """MACs of linear layers and convolutions for one example, from the shapes they really see."""
+    total = 0
+
+    def count(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        per_value = module.weight[0].numel()  # of one output; of one input if transposed
+        total += per_value * (args[0] if getattr(module, "transposed", False) else output).numel()
+
+    counted = (nn.Linear, nn.modules.conv._ConvNd)
+    hooks = [m.register_forward_hook(count) for m in model.modules() if isinstance(m, counted)]
+    with torch.no_grad():
+        model.eval()(*(x[:1] for x in inputs))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def _check_rank(net: Net, name: str, layer: LayerPlan, model: nn.Module) -> None:
+    """The factors hold as many weights as the ranks of their layer's shape come to."""
+    factors = model.get_submodule(name)
+    assert isinstance(factors, nn.Sequential), f"{name} is not split"
+    parts = [part for part in factors if hasattr(part, "weight")]
+    whole = next(la for la in net.profile.layers if la.name == name)
+    is_embedding = whole.kind == "embedding"
+    ends = (parts[0], parts[-1]) if is_embedding else (parts[-1], parts[0])
+    widths = tuple(
+        getattr(end, attribute)
+        for end, *names in (
+            (ends[0], "out_channels", "out_features", "num_embeddings"),
+            (ends[1], "in_channels", "in_features", "out_features"),
+        )
+        for attribute in names
+        if hasattr(end, attribute)
+    )
+    shape = (widths[0], widths[-1 if is_embedding else 1], *whole.weight_shape[2:])
+    n_weights = sum(part.weight.numel() for part in parts)
+    assert n_weights == find_factorization(layer.factorization).size(shape, layer.rank_ratio)
 
 
 def _is_gone(name: str, plan: CompressionPlan) -> bool:
