@@ -124,17 +124,11 @@ def test_profile_refuses_weights_it_does_not_own(layer, reason):
     assert reason in refused.refusals["rank_ratio"]
 
 
-@pytest.mark.parametrize(
-    ("layer", "reason"),
-    [
-        (nn.Conv2d(4, 4, 3, groups=2), "no low-rank form"),
-        (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), "padding_mode='reflect'"),
-    ],
-)
-def test_profile_refuses_low_rank_but_not_bits(layer, reason):
+def test_profile_refuses_low_rank_but_not_bits():
+    layer = nn.Conv2d(4, 4, 3, groups=2)
     profile = profile_model(nn.Sequential(layer), (torch.randn(2, 4, 5, 5),))
     assert list(profile.layers[0].refusals) == ["rank_ratio"]
-    assert reason in profile.layers[0].refusals["rank_ratio"]
+    assert "no low-rank form" in profile.layers[0].refusals["rank_ratio"]
 
 
 def test_profile_takes_kernels_with_three_dimensions():

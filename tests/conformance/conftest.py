@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
+_SHARE = (
+    3  # of all combinations one in three, evenly spread: the rest takes too long for each change
+)
 
 
 def _load(name: str, path: Path) -> ModuleType:
@@ -61,5 +66,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrise by the names of nets, techniques and pairs."""
     if "net_name" in metafunc.fixturenames:
         metafunc.parametrize("net_name", sorted(_ZOO.ZOO))
-    if "technique_name" in metafunc.fixturenames:
-        metafunc.parametrize("technique_name", list(_SUITE.BY_NAME))
+    if "technique_and_net" in metafunc.fixturenames:
+        every = itertools.product(enumerate(_SUITE.BY_NAME), enumerate(sorted(_ZOO.ZOO)))
+        metafunc.parametrize(
+            "technique_and_net", [(t, n) for (i, t), (j, n) in every if (i + j) % _SHARE == 0]
+        )

@@ -10,7 +10,9 @@ _PAIRS_PER_NET = 4
 _TRIPLES_PER_NET = 2
 
 
-def test_technique_holds_or_says_why_not(suite, net_of, model_hash, net_name, technique_name):
+def test_technique_holds_or_says_why_not(suite, net_of, model_hash, technique_and_net):
+    """A third of all combinations; scripts/conformance_table.py runs every one."""
+    technique_name, net_name = technique_and_net
     if suite.BY_NAME[technique_name].needs_nni:
         pytest.importorskip("nni", exc_type=ImportError)
     net = net_of(net_name)
@@ -21,7 +23,7 @@ def test_technique_holds_or_says_why_not(suite, net_of, model_hash, net_name, te
 
 
 def test_pairs_and_triples_compose(suite, net_of, net_name):
-    """A sample, another for each net; scripts/conformance-table runs every pair."""
+    """A sample, another for each net; scripts/conformance_table.py runs every pair."""
     net, rng = net_of(net_name), random.Random(net_name)
     pairs = [pair for pair in suite.pairs() if not any(t.needs_nni for t in pair)]
     chosen = rng.sample(pairs, _PAIRS_PER_NET)
@@ -73,4 +75,4 @@ def test_table_in_the_docs_is_what_the_suite_says(suite, net_of, zoo_names, docs
     nets = {name: net_of(name) for name in zoo_names}
     assert docs_table.applicability_table(suite.applicability(nets)) in docs_table.PATH.read_text(
         encoding="utf-8"
-    ), "run scripts/conformance-table"
+    ), "run scripts/conformance_table.py"
