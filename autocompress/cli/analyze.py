@@ -42,6 +42,7 @@ def _as_json(profile: Any, built: Any) -> dict[str, Any]:
             {
                 "name": group.name,
                 "n_channels": group.n_channels,
+                "block": group.block,
                 "members": [{"layer": m.layer, "side": m.side} for m in group.members],
             }
             for group in profile.groups
@@ -65,6 +66,8 @@ def _print(profile: Any, built: Any) -> None:
     console.print(f"{profile.n_params:,} parameters, {profile.macs:,} MACs per example\n")
     console.print(_layer_table(profile))
     console.print(_group_table(profile))
+    if profile.blocks:
+        console.print(f"Blocks that can be left out: {', '.join(profile.blocks)}\n", markup=False)
     console.print(_knob_table(built.space.knobs))
     refused: dict[tuple[str, str], list[str]] = {}
     for (kind, target), reason in built.refused.items():
@@ -119,7 +122,9 @@ def _group_table(profile: Any) -> Any:
     table = _table("Channel groups: cut together", "name", "channels", "members")
     for group in profile.groups:
         members = ", ".join(dict.fromkeys(member.layer for member in group.members))
-        table.add_row(escape(group.name), str(group.n_channels), escape(members))
+        n_units = str(group.n_channels)
+        channels = n_units if group.block == 1 else f"{n_units} x {group.block}"
+        table.add_row(escape(group.name), channels, escape(members))
     return table
 
 
