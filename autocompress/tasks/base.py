@@ -94,7 +94,8 @@ class Task:
         distill: How outputs are matched to the base model's while tuning: `kl` for logits over
             classes in dimension 1, `mse` for other outputs, `none` to switch it off.
         batch_size: Training batch.
-        learning_rate: Peak learning rate of the fine-tune (SGD with Nesterov momentum).
+        learning_rate: Peak learning rate of the fine-tune (SGD with Nesterov momentum). The default
+            suits convolutional nets; transformers want about 0.001.
         proxy_epochs: Passes over `train`, and `unlabelled` if given, of the brief fine-tune behind
             each trial.
         teacher: What to distill from: a larger model, or several, which are averaged; called as
