@@ -4,7 +4,11 @@
 
 Both remove half the channels of every group that can be cut, of a CIFAR ResNet-20 and ResNet-110,
 on one core, in turns. Ours finds the groups once per model and replays them; what finding costs is
-printed beside. Medians in milliseconds, and the median of the ratios.
+printed beside. Medians in milliseconds, and medians of the ratios:
+
+- `apply_plan` (check, copy, scores, cut, one run of the candidate) against MagnitudePruner (copy,
+  graph, scores, prune), and against the same without scores (`bare`);
+- `copy_and_cut` against `bare`: like for like.
 """
 
 import argparse
@@ -14,11 +18,17 @@ import time
 import warnings
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch_pruning as tp
 from torch import Tensor, nn
 
-from autocompress.analysis.channel_groups import find_channel_groups
+from autocompress.analysis.channel_groups import (
+    ChannelGroup,
+    cut_channels_,
+    find_channel_groups,
+)
+from autocompress.compress.model_copy import copy_model
 from autocompress.compress.pipeline import apply_plan
 from autocompress.compress.policy import PruningPolicy
 from autocompress.plan import CompressionPlan
@@ -50,6 +60,23 @@ def _theirs(model: nn.Module, inputs: Tensor) -> None:
     pruner.step()
 
 
+def _bare(model: nn.Module, inputs: Tensor) -> None:
+    """Copy, trace, and cut the first half of the channels of every group but the classifier's."""
+    copied = copy.deepcopy(model)
+    graph = tp.DependencyGraph().build_dependency(copied, inputs)
+    ignored = [m for m in copied.modules() if isinstance(m, nn.Linear)]
+    groups = graph.get_all_groups(ignored_layers=ignored, root_module_types=[nn.Conv2d])
+    for group in list(groups):
+        dependency, n_channels = group[0].dep, len(group[0].idxs)
+        half = list(range(n_channels // 2))
+        graph.get_pruning_group(dependency.target.module, dependency.handler, half).prune()
+
+
+def _copy_and_cut(model: nn.Module, groups: tuple[ChannelGroup, ...]) -> None:
+    """Copy, and cut the first half of the channels of every group."""
+    cut_channels_(copy_model(model), [(g, np.arange(g.n_channels // 2)) for g in groups])
+
+
 def _ms(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
@@ -63,7 +90,7 @@ def main() -> None:
     repeats = parser.parse_args().repeats
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    print("model,find_once_ms,apply_plan_ms,torch_pruning_ms,ratio")
+    print("model,find_once_ms,apply_plan_ms,copy_and_cut_ms,magnitude_pruner_ms,bare_ms,ratios")
     for name, n_blocks in (("resnet20", 3), ("resnet110", 18)):
         _compare(name, _resnet(n_blocks), torch.randn(2, 3, 32, 32), repeats)
 
@@ -73,16 +100,23 @@ def _compare(name: str, model: nn.Module, inputs: Tensor, repeats: int) -> None:
     groups, _ = find_channel_groups(model, (inputs,))
     plan = CompressionPlan(pruning_ratios={group.name: 0.5 for group in groups})
     policy = PruningPolicy(round_to=1)
-    pairs = [
+    rounds = [
         (
             _ms(lambda: apply_plan(model, plan, groups, (inputs,), policy)),
+            _ms(lambda: _copy_and_cut(model, groups)),
             _ms(lambda: _theirs(model, inputs)),
+            _ms(lambda: _bare(model, inputs)),
         )
         for _ in range(repeats + 1)
     ][1:]
-    ours, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = statistics.median(a / b for a, b in pairs)
-    print(f"{name},{find_ms:.0f},{ours:.1f},{theirs:.1f},{ratio:.2f}", flush=True)
+    medians = [f"{statistics.median(column):.1f}" for column in zip(*rounds, strict=True)]
+    ratios = {
+        "apply_plan/magnitude_pruner": statistics.median(a / t for a, _, t, _ in rounds),
+        "apply_plan/bare": statistics.median(a / b for a, _, _, b in rounds),
+        "copy_and_cut/bare": statistics.median(c / b for _, c, _, b in rounds),
+    }
+    shown = " ".join(f"{key}={ratio:.2f}" for key, ratio in ratios.items())
+    print(name, f"{find_ms:.0f}", *medians, shown, sep=",", flush=True)
 
 
 if __name__ == "__main__":
