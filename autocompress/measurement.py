@@ -19,6 +19,10 @@ class Measurement:
         accuracy: The task's metric of the PyTorch candidate on the validation split; higher is
             better, a share in [0, 1]. Exported files are scored themselves, by `export`.
         loss: Mean task loss on the validation split.
+        divergence: Mean divergence of the outputs from the base model's on the validation split, in
+            nats where outputs are classes: tells candidates of equal accuracy apart.
+        untuned_divergence: The same before any tuning, on calibration data (the training-free
+            score); None where there was none to take.
         size_bytes: Size of the packed file as written to disk.
         latency_ms: Time of one inference in the runtime: the measured ratio to the untouched
             model, timed in between, times `baseline_latency_ms`; None if it was not measured.
@@ -43,6 +47,8 @@ class Measurement:
     seconds: float
     train_images_per_s: float | None = None
     skipped: tuple[str, ...] = ()
+    divergence: float | None = None
+    untuned_divergence: float | None = None
 
     def __post_init__(self) -> None:
         """Refuse figures that are not numbers: a missing figure is None, never inf or NaN.

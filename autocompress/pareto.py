@@ -66,6 +66,31 @@ def _slice_volume(points: Array, reference: Array) -> float:
     return volume
 
 
+def running_hypervolume(points: Array, reference: Array) -> list[float]:
+    """Hypervolume of the first point, of the first two, and so on.
+
+    Each point adds its exclusive volume: the box it spans, less what others already cover of that
+    box (WFG; While, Bradstreet & Barone 2012). That is far cheaper than starting over each time.
+
+    Args:
+        points: Shape (N, M), smaller is better, in the order in which they were found.
+        reference: Shape (M,).
+
+    Returns:
+        N volumes, as `hypervolume` gives them; they never fall.
+    """
+    volumes: list[float] = []
+    front = np.empty((0, len(reference)))
+    for point in points:
+        added = 0.0
+        if (point < reference).all() and not (front <= point).all(axis=1).any():
+            covered = np.unique(np.maximum(front, point), axis=0)
+            added = float(np.prod(reference - point)) - hypervolume(covered, reference)
+            front = np.vstack([front[~(point <= front).all(axis=1)], point])
+        volumes.append((volumes[-1] if volumes else 0.0) + added)
+    return volumes
+
+
 def knee(points: Array) -> int:
     """Index of the point with the best trade-off.
 

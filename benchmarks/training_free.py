@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from autocompress.analysis.profile import LayerInfo
-from autocompress.evaluate.evaluator import EvaluationSettings, Evaluator
+from autocompress.evaluate.evaluator import Evaluator
+from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.prepare import prepare_task

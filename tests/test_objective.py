@@ -2,7 +2,7 @@ import pytest
 
 from autocompress.errors import InputError
 from autocompress.measurement import Measurement
-from autocompress.objective import OBJECTIVES, parse_objectives
+from autocompress.objective import OBJECTIVES, Limits, parse_objectives
 
 
 def test_parse_objectives_keeps_the_order_given():
@@ -30,3 +30,57 @@ def test_parse_objectives_refuses_what_spans_no_front(names, message):
     with pytest.raises(InputError) as caught:
         parse_objectives(names)
     assert message in str(caught.value)
+
+
+def _violations(limits, **figures):
+    settings = {"accuracy": 0.9, "size_bytes": 100, "latency_ms": 1.0, "baseline_accuracy": 0.95}
+    return limits.violations(**{**settings, **figures})
+
+
+def test_violations_are_figure_minus_limit_for_limits_that_are_set():
+    limits = Limits(max_drop=0.01, max_size_bytes=80, max_latency_ms=1.5)
+    missed = _violations(limits)
+    assert missed == {
+        "max_drop": pytest.approx(0.04),
+        "max_size_bytes": 20,
+        "max_latency_ms": -0.5,
+    }
+    assert _violations(Limits(max_size_bytes=100)) == {"max_size_bytes": 0}
+    assert _violations(Limits()) == {}
+
+
+@pytest.mark.parametrize("n_wrong", range(1, 30))
+def test_violations_let_a_drop_of_exactly_the_limit_pass(n_wrong):
+    limits = Limits(max_drop=n_wrong / 300)
+    figures = {"baseline_accuracy": 290 / 300, "accuracy": (290 - n_wrong) / 300}
+    assert _violations(limits, **figures)["max_drop"] <= 0
+    assert _violations(limits, **{**figures, "accuracy": (289 - n_wrong) / 300})["max_drop"] > 0
+
+
+def test_violations_count_an_unmeasured_latency_as_missed():
+    assert _violations(Limits(max_latency_ms=3.0), latency_ms=None) == {"max_latency_ms": 3.0}
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"max_drop": 1.5}, "must lie in [0, 1], a share, but got 1.5. One point of accuracy"),
+        ({"max_drop": -0.1}, "must lie in [0, 1], a share, but got -0.1"),
+        ({"max_drop": float("nan")}, "but got nan"),
+        ({"max_size_bytes": 0}, "must be at least 1 byte, but got 0"),
+        ({"max_latency_ms": 0.0}, "must be > 0 ms, but got 0"),
+        ({"max_latency_ms": float("inf")}, "must be > 0 ms, but got inf"),
+    ],
+)
+def test_limits_refuse_what_nothing_or_everything_keeps(limits, message):
+    with pytest.raises(InputError) as caught:
+        Limits(**limits)
+    assert message in str(caught.value)
+
+
+def test_limits_to_json_holds_those_that_are_set():
+    limits = Limits(max_drop=0.0, max_latency_ms=2.0)
+    assert limits.to_json() == {"max_drop": 0.0, "max_latency_ms": 2.0}
+    assert Limits(**limits.to_json()) == limits
+    assert Limits().is_empty
+    assert not limits.is_empty

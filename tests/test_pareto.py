@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from autocompress.pareto import hypervolume, knee, non_dominated
+from autocompress.pareto import hypervolume, knee, non_dominated, running_hypervolume
 
 # Few distinct values, so that duplicates and ties are the rule
 POINTS = st.integers(1, 4).flatmap(
@@ -108,3 +108,15 @@ def test_knee_survives_objectives_that_do_not_differ():
 def test_knee_refuses_an_empty_set():
     with pytest.raises(ValueError, match="at least one point"):
         knee(np.empty((0, 2)))
+
+
+@given(POINTS)
+@settings(deadline=None)
+def test_running_hypervolume_equals_hypervolume_of_every_beginning(points):
+    reference = np.full(points.shape[1], 3.5)
+    expected = [hypervolume(points[: i + 1], reference) for i in range(len(points))]
+    assert running_hypervolume(points, reference) == pytest.approx(expected)
+
+
+def test_running_hypervolume_of_nothing_is_empty():
+    assert running_hypervolume(np.empty((0, 2)), np.ones(2)) == []

@@ -4,12 +4,22 @@ import numpy as np
 import pytest
 
 from autocompress.measurement import Measurement
-from autocompress.objective import parse_objectives
+from autocompress.objective import Limits, parse_objectives
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, TrialRecord
 
 
-def _trial(number, accuracy=None, size_bytes=100, *, role="search", latency_ms=None, fidelity=1):
+def _trial(
+    number,
+    accuracy=None,
+    size_bytes=100,
+    *,
+    role="search",
+    latency_ms=None,
+    fidelity=1,
+    divergence=None,
+    state="failed",
+):
     measurement = None
     if accuracy is not None:
         measurement = Measurement(
@@ -23,12 +33,13 @@ def _trial(number, accuracy=None, size_bytes=100, *, role="search", latency_ms=N
             macs=1,
             n_params=1,
             seconds=1.0,
+            divergence=divergence,
         )
     return TrialRecord(
         number=number,
         role=role,
         label=f"trial {number}",
-        state="failed" if measurement is None else "complete",
+        state=state if measurement is None else "complete",
         levels={},
         plan=CompressionPlan(),
         measurement=measurement,
@@ -36,7 +47,7 @@ def _trial(number, accuracy=None, size_bytes=100, *, role="search", latency_ms=N
     )
 
 
-def _run(*trials, objectives="accuracy,size"):
+def _run(*trials, objectives="accuracy,size", fidelity=1, **limits):
     return RunRecord(
         name="run",
         folder=Path("run"),
@@ -44,6 +55,8 @@ def _run(*trials, objectives="accuracy,size"):
         knobs=(),
         trials=trials,
         info={},
+        limits=Limits(**limits),
+        fidelity=fidelity,
     )
 
 
@@ -58,6 +71,158 @@ def test_front_holds_what_nobody_beats_most_accurate_first():
 def test_front_keeps_the_first_of_equal_trials():
     run = _run(_trial(0, 0.9, 400), _trial(1, 0.9, 400), _trial(2, 0.8, 200))
     assert [t.number for t in run.front()] == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("divergences", "kept"),
+    [
+        ((0.3, 0.1, 0.2), 2),
+        ((0.1, 0.1, None), 1),
+        ((None, None, 0.5), 3),
+        ((None, None, None), 1),
+    ],
+)
+def test_front_keeps_the_equal_trial_that_diverges_least_then_the_first(divergences, kept):
+    equal = [_trial(i + 1, 0.8, 200, divergence=d) for i, d in enumerate(divergences)]
+    run = _run(_trial(0, 0.9, 400), *equal, _trial(4, 0.8, 300, divergence=0.0))
+    assert [t.number for t in run.front()] == [0, kept]
+
+
+def test_front_of_a_run_without_training_holds_what_was_not_trained():
+    trials = (
+        _trial(0, 0.9, 400, role="baseline", fidelity=0),
+        _trial(1, 0.8, 200, fidelity=0),
+        _trial(2, 0.99, 1, fidelity=1),
+    )
+    run = _run(*trials, fidelity=0)
+    assert [t.number for t in run.front()] == [0, 1]
+    assert run.comparable == trials[:2]
+
+
+LIMITED = (
+    _trial(0, 0.9, 400, role="baseline", latency_ms=2.0),
+    _trial(1, 0.9, 300, latency_ms=2.5),
+    _trial(2, 0.89, 200, latency_ms=1.0),
+    _trial(3, 0.85, 100, latency_ms=1.0),
+)
+
+
+@pytest.mark.parametrize(
+    ("limits", "front"),
+    [
+        ({}, [1, 0, 2, 3]),
+        ({"max_drop": 0.01}, [1, 0, 2]),
+        ({"max_size_bytes": 200}, [2, 3]),
+        ({"max_latency_ms": 1.5}, [2, 3]),
+        ({"max_drop": 0.01, "max_size_bytes": 200}, [2]),
+        ({"max_drop": 0.0, "max_size_bytes": 300}, [1]),
+        ({"max_drop": 0.0, "max_size_bytes": 299}, []),
+    ],
+)
+def test_front_holds_only_what_keeps_every_limit(limits, front):
+    run = _run(*LIMITED, objectives="accuracy,size,latency", **limits)
+    assert [t.number for t in run.front()] == front
+    assert {t.number for t in run.feasible} >= set(front)
+    knee = run.knee()
+    assert (knee is None) == (not front)
+    assert knee is None or knee.number in front
+    assert run.baseline is run.trials[0]
+
+
+def test_a_limit_works_on_what_is_no_objective():
+    run = _run(*LIMITED, objectives="accuracy,size", max_latency_ms=2.2)
+    assert not run.is_feasible(run.trials[1])
+    assert run.violations(run.trials[1]) == {"max_latency_ms": pytest.approx(0.3)}
+    assert run.violations(run.trials[2]) == {}
+
+
+def test_what_was_not_measured_is_not_feasible():
+    run = _run(LIMITED[0], _trial(1), max_drop=0.5)
+    assert not run.is_feasible(run.trials[1])
+    assert run.violations(run.trials[1]) == {}
+
+
+def test_drop_is_counted_from_one_while_there_is_no_baseline():
+    run = _run(_trial(0, 0.9, 100), max_drop=0.05)
+    assert run.violations(run.trials[0]) == {"max_drop": pytest.approx(0.05)}
+
+
+def test_nearest_miss_has_the_smallest_sum_of_relative_excesses():
+    run = _run(*LIMITED, max_drop=0.0, max_size_bytes=150)
+    # 1: 150 of 150 bytes too large; 2: 0.01 of 0.9 and 50 of 150; 3: 0.05 of 0.9
+    assert run.nearest_miss() is run.trials[3]
+    assert _run(*LIMITED, max_drop=0.0, max_size_bytes=299).nearest_miss() is run.trials[1]
+
+
+def test_nearest_miss_is_none_when_something_besides_the_baseline_keeps_the_limits():
+    assert _run(*LIMITED).nearest_miss() is None
+    assert _run(*LIMITED, max_drop=0.01).nearest_miss() is None
+    assert _run(LIMITED[0], max_size_bytes=1).nearest_miss() is None
+    assert _run(LIMITED[0], LIMITED[3], max_drop=0.01).nearest_miss() is LIMITED[3]
+
+
+def test_n_finished_counts_failed_and_stopped_trials():
+    run = _run(_trial(0, 0.9), _trial(1), _trial(2, state="stopped"), _trial(3, state="running"))
+    assert run.n_finished == 3
+
+
+def test_hypervolume_of_half_the_size_at_the_baselines_accuracy_is_one():
+    run = _run(_trial(0, 0.8, 400, role="baseline"), _trial(1, 0.8, 200), _trial(2, 0.8, 100))
+    assert run.hypervolume(run.trials[1:2]) == 1.0
+    assert run.hypervolume(run.trials[2:]) == 2.0
+
+
+@pytest.mark.parametrize("objectives", ["accuracy,size", "accuracy,size,latency"])
+def test_hypervolume_of_the_baseline_and_of_nothing_is_zero(objectives):
+    run = _run(
+        _trial(0, 0.8, 400, role="baseline", latency_ms=2.0),
+        _trial(1, 0.8, 400, latency_ms=2.0),
+        objectives=objectives,
+    )
+    assert run.hypervolume(run.trials[:1]) == 0.0
+    assert run.running_hypervolume(run.trials) == [0.0, 0.0]
+    assert run.hypervolume(()) == 0.0
+    assert run.running_hypervolume(()) == []
+
+
+def test_hypervolume_with_one_cost_is_the_mean_number_of_halvings():
+    run = _run(
+        _trial(0, 0.8, 400, role="baseline"),
+        _trial(1, 0.78, 100),  # two halvings over three quarters of [0.72, 0.80]
+        _trial(2, 0.76, 50),  # a third one over half of it
+        _trial(3, 0.79, 500),  # larger than the baseline
+        _trial(4, 0.71, 10),  # loses more than a tenth of the baseline's accuracy
+        _trial(5, 0.84, 200),  # one halving, and half a region above the baseline
+    )
+    volumes = [0.0, 1.5, 2.0, 2.0, 2.0, 2.0 + 0.25 + 0.5]
+    assert run.running_hypervolume(run.trials) == pytest.approx(volumes)
+    assert run.hypervolume(run.trials[2:3]) == pytest.approx(1.5)
+
+
+def test_hypervolume_with_two_costs_counts_what_is_no_faster_than_the_baseline():
+    base = _trial(0, 0.8, 400, role="baseline", latency_ms=2.0)
+    points = (
+        _trial(1, 0.8, 100, latency_ms=2.0),  # weights only: exactly as fast
+        _trial(2, 0.76, 200, latency_ms=1.0),
+        _trial(3, 0.8, 100, latency_ms=3.0),
+        _trial(4, 0.8, 10, latency_ms=4.0),  # one halving in the wrong direction is all there is
+    )
+    run = _run(base, *points, objectives="accuracy,size,latency")
+    # Boxes of accuracy x size x latency up to twice the baseline's costs, less its own of 1 x 1 x 1
+    slower = 2.0 - np.log2(3.0)
+    assert run.hypervolume(points[:1]) == pytest.approx(1 * 3 * 1 - 1)
+    assert run.hypervolume(points[1:2]) == pytest.approx(0.5 * 2 * 2 - 0.5 * 1 * 1)
+    assert run.hypervolume(points[2:3]) == pytest.approx(1 * 3 * slower - 1 * 1 * slower)
+    assert run.hypervolume(points[3:]) == 0.0
+    overlap = 0.5 * 2 * 1
+    assert run.running_hypervolume(points) == pytest.approx([2.0] + [3.0 + 2.0 - overlap - 1.0] * 3)
+
+
+def test_hypervolume_of_half_the_size_is_one_with_two_costs_as_well():
+    base = _trial(0, 0.8, 400, role="baseline", latency_ms=2.0)
+    half = _trial(1, 0.8, 200, latency_ms=2.0)
+    run = _run(base, half, objectives="accuracy,size,latency")
+    assert run.hypervolume((half,)) == 1.0
 
 
 def test_front_never_compares_fidelities():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from math import inf
 from typing import Any
 
 import click
@@ -12,11 +13,44 @@ from autocompress.cli.task_options import task_arguments, task_options
 @click.command()
 @task_options
 @click.option("--space", default="default", show_default=True, help="Search-space file or name.")
+@click.option(
+    "--sensitivity",
+    is_flag=True,
+    help="Measure what every level of every knob does by itself. The options below belong to it.",
+)
+@click.option(
+    "--latency/--no-latency",
+    "has_latency",
+    default=True,
+    show_default=True,
+    help="Time every level in the runtime.",
+)
+@click.option("--threads", type=int, help="Threads of the model; default: all cores.")
+@click.option("--runtime-threads", default=1, show_default=True, help="Threads of the runtime.")
+@click.option("--device", default="cpu", show_default=True, help="Where the model runs.")
+@click.option(
+    "--level-timeout", default=600.0, show_default=True, help="Seconds one level may take."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def command(
-    task: str, data: str | None, task_args: tuple[str, ...], space: str, as_json: bool
+    task: str,
+    data: str | None,
+    task_args: tuple[str, ...],
+    space: str,
+    sensitivity: bool,
+    as_json: bool,
+    **measuring: Any,
 ) -> None:
-    """Show what can be compressed in TASK's model, and what gets no knob and why."""
+    """Show what can be compressed in TASK's model, and what gets no knob and why.
+
+    With --sensitivity also what it does: divergence from the model, size of the packed file and
+    latency of every level, measured without training. Levels that another one beats are marked; a
+    search leaves them out. What was measured is kept and not measured again; a measurement that was
+    stopped goes on.
+    """
+    if sensitivity:
+        _measure(task, task_arguments(data, task_args), space, as_json=as_json, **measuring)
+        return
     from autocompress.analysis.profile import profile_model
     from autocompress.space.build import build_space
     from autocompress.space.rules import load_rules
@@ -31,6 +65,33 @@ def command(
         click.echo(json.dumps(_as_json(profile, built), indent=2))
     else:
         _print(profile, built)
+
+
+def _measure(
+    task: str,
+    arguments: dict[str, str],
+    space: str,
+    *,
+    as_json: bool,
+    level_timeout: float,
+    **settings: Any,
+) -> None:
+    from autocompress.cli.sensitivity import measure_sensitivity
+    from autocompress.cli.sensitivity_table import print_sensitivity, sensitivity_json
+    from autocompress.errors import InputError
+    from autocompress.search.environment import n_usable_cores
+
+    for name, value in {**settings, "level_timeout": level_timeout}.items():
+        if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < inf:
+            raise InputError(f"`--{name.replace('_', '-')}` must be positive, but got {value:g}.")
+    settings["threads"] = settings["threads"] or n_usable_cores()
+    found = measure_sensitivity(task, arguments, space, timeout_s=level_timeout, **settings)
+    if as_json:
+        session = found.session
+        known = _as_json(session.evaluator.profile, session.built)
+        click.echo(json.dumps({**known, "sensitivity": sensitivity_json(found)}, indent=2))
+    else:
+        print_sensitivity(found)
 
 
 def _as_json(profile: Any, built: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from autocompress.cli.quantities import parse_share
 from autocompress.cli.runs import resolve_run, results_option
 
 
@@ -13,8 +14,8 @@ from autocompress.cli.runs import resolve_run, results_option
 @click.option("--trial", type=int, help="Number of the trial to export.")
 @click.option(
     "--max-drop",
-    type=float,
-    help="Smallest point of the front that loses at most this much accuracy (0.01 is 1 point).",
+    metavar="SHARE",
+    help="Smallest point of the front that loses at most this much accuracy: 0.01, 1% or 1pt.",
 )
 @click.option(
     "--by",
@@ -35,7 +36,7 @@ from autocompress.cli.runs import resolve_run, results_option
 def command(
     run: str | None,
     trial: int | None,
-    max_drop: float | None,
+    max_drop: str | None,
     by: str,
     knee: bool,
     output: Path | None,
@@ -51,13 +52,17 @@ def command(
     from autocompress.errors import InputError
     from autocompress.export.bundle import export_point
     from autocompress.export.choose import choose_point
+    from autocompress.report.limits import violation_words
     from autocompress.search.records import load_run
     from autocompress.search.session import reopen
 
     if sum((trial is not None, max_drop is not None, knee)) != 1:
         raise InputError("Exactly one of --trial N, --max-drop SHARE and --knee must be given.")
+    allowed = None if max_drop is None else parse_share("--max-drop", max_drop)
     record = load_run(resolve_run(run, results))
-    point = choose_point(record, trial=trial, max_drop=max_drop, by=by)
+    point = choose_point(record, trial=trial, max_drop=allowed, by=by)
+    if broken := violation_words(record, point):
+        click.echo(f"Warning: {point.label} breaks a limit: {', '.join(broken)}.", err=True)
     prepared, evaluator = reopen(record)
     output = output or record.folder / "exports" / f"trial_{point.number:05d}"
     click.echo(f"Exporting {point.label} of {record.name}", err=True)

@@ -30,8 +30,10 @@ _PLAIN_WIDTH = 80
 def command(run: str | None, as_csv: bool, as_json: bool, show_all: bool, results: Path) -> None:
     """Print the Pareto front of RUN (the newest run if none is named).
 
-    The table is most accurate first; `--json` prints an object with `run`, `baseline`, `controls`
-    and `points`, and with `--all` also `trials`. Exit code 4 if no trial has finished.
+    The table is most accurate first; `--json` prints an object with `run`, `baseline`, `controls`,
+    `points` and `search_gain` (search against controls, over the run's repeats with other seeds),
+    and with `--all` also `trials`. Exit code 4 if no trial has finished. A front that
+    is empty because nothing keeps the run's limits is said to be so; that is no error.
     """
     from autocompress.search.records import load_run
 
@@ -68,14 +70,20 @@ def require_a_point(run: RunRecord) -> None:
 
 
 def front_summary(run: RunRecord) -> Table:
-    """The front as a rich table that fits 80 columns."""
-    return _table(run, run.front())
+    """The front as a rich table that fits 80 columns; a baseline beyond the limits stands above."""
+    from autocompress.report.findings import front_with_baseline
+
+    return _table(run, front_with_baseline(run))
 
 
 def _json_text(run: RunRecord, show_all: bool) -> str:
+    from autocompress.report.search_gain import search_gain
     from autocompress.report.tables import front_json, trial_json
+    from autocompress.search.repeats import find_repeats
 
+    gain = search_gain(run, find_repeats(run.folder))
     document: dict[str, Any] = front_json(run)
+    document["search_gain"] = None if gain is None else gain.to_json()
     if show_all:
         document["trials"] = [trial_json(run, trial) for trial in run.trials]
     return json.dumps(document, indent=2, allow_nan=False)
@@ -84,22 +92,29 @@ def _json_text(run: RunRecord, show_all: bool) -> str:
 def _print_table(run: RunRecord, show_all: bool) -> None:
     from rich.console import Console
 
+    from autocompress.report.limits import nothing_feasible
+
     width = shutil.get_terminal_size((_PLAIN_WIDTH, 24)).columns if sys.stdout.isatty() else None
     console = Console(width=width or _PLAIN_WIDTH, highlight=False, emoji=False)
-    console.print(_table(run, run.trials if show_all else run.front()))
-    n_failed = sum(t.state == "failed" for t in run.trials)
-    failed = f", {n_failed} failed" if n_failed else ""
+    console.print(_table(run, run.trials) if show_all else front_summary(run))
+    counts = {state: sum(t.state == state for t in run.trials) for state in ("failed", "stopped")}
+    failed = f", {counts['failed']} failed" if counts["failed"] else ""
+    stopped = f", {counts['stopped']} stopped early" if counts["stopped"] else ""
     click.echo(
         f"{_printable(run.name)}: {len(run.front())} of {len(run.complete)} finished trials are on "
-        f"the front{failed}. Take one: autocompress export --trial N",
+        f"the front{failed}{stopped}. Take one: autocompress export --trial N",
         err=True,
     )
+    if problem := nothing_feasible(run):
+        click.echo(_printable(problem), err=True)
 
 
 def _table(run: RunRecord, trials: tuple[TrialRecord, ...]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
+
+    from autocompress.report.limits import violation_words
 
     has_latency = any(t.measurement and t.measurement.latency_ms is not None for t in trials)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
@@ -113,7 +128,7 @@ def _table(run: RunRecord, trials: tuple[TrialRecord, ...]) -> Table:
         is_strong = trial.number in on_front and len(trials) > len(on_front)
         cells = _figures(run, trial)[: len(titles)]
         # Text, not markup: a name such as [red] stays a name.
-        what = Text(_printable(trial.label))
+        what = Text(_printable(", ".join([trial.label, *violation_words(run, trial)])))
         table.add_row(str(trial.number), what, *cells, style="bold" if is_strong else None)
     return table
 

@@ -17,6 +17,7 @@ _COMMANDS = {
     "report": "Write a run's report as one HTML file.",
     "search": "Search for the Pareto front of a task.",
     "unpack": "Turn a packed model into a runnable ONNX file.",
+    "validate": "Compare the proxy's ranking with that of full training.",
 }
 _EPILOG = (
     "Exit codes: 0 done; 1 something failed; 2 bad input; 3 the run folder belongs to another "

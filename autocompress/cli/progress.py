@@ -8,20 +8,22 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from autocompress.report.limits import violation_words
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.search.driver import Listener
+from autocompress.search.stop_rules import Ending, StopRules
 
 
 class SearchProgress:
     """Shows what a search does; a context manager while it runs.
 
     Args:
-        budget: Trials the run shall hold.
+        rules: What ends the search.
         quiet: Whether to show nothing but warnings.
     """
 
-    def __init__(self, budget: int, *, quiet: bool) -> None:
-        self._budget = budget
+    def __init__(self, rules: StopRules, *, quiet: bool) -> None:
+        self._rules = rules
         self._quiet = quiet
         self._console = Console(stderr=True)
         self._is_live = self._console.is_terminal and not quiet
@@ -34,12 +36,19 @@ class SearchProgress:
             console=self._console,
             disable=not self._is_live,
         )
-        self._task = self._bar.add_task("Searching", total=budget, stage="")
+        self._task = self._bar.add_task("Searching", total=rules.budget, stage="")
         self._label = ""
         self._started: list[float] = []
         self.listener = Listener(
-            on_start=self._on_start, on_stage=self._on_stage, on_finish=self._on_finish
+            on_start=self._on_start,
+            on_stage=self._on_stage,
+            on_finish=self._on_finish,
+            on_end=self._on_end,
         )
+        self._n_finished = 0
+        self._options_began = 0.0
+        self._options_told = 0
+        self._options_s = 0.0
 
     def __enter__(self) -> "SearchProgress":
         self._bar.start()
@@ -64,10 +73,25 @@ class SearchProgress:
 
     def begin(self, run: RunRecord) -> None:
         """Say what lies ahead."""
-        n_finished = sum(trial.state != "running" for trial in run.trials)
-        self._bar.update(self._task, completed=n_finished)
-        verb = f"Continuing after {n_finished} trials" if n_finished else "Starting"
-        self.note(f"{verb}: {len(run.knobs)} knobs, budget {self._budget}, in {run.folder}")
+        self._n_finished = run.n_finished
+        self._bar.update(self._task, completed=run.n_finished)
+        verb = f"Continuing after {run.n_finished} trials" if run.n_finished else "Starting"
+        self.note(f"{verb}: {len(run.knobs)} knobs, budget {self._rules.budget}, in {run.folder}")
+
+    def tell_option(self, n_known: int, n_plans: int, label: str) -> None:
+        """Show how far the option table is."""
+        if not label and n_known < n_plans:
+            self._print(f"Looking at {n_plans - n_known} single options, without training")
+        left = ""
+        if label:
+            self._options_told += 1
+            seconds = (time.monotonic() - self._options_began) / self._options_told
+            left = f", about {seconds * (n_plans - n_known):.0f} s left"
+        else:
+            self._options_began = time.monotonic()
+        self._bar.update(self._task, stage=f"option {n_known} of {n_plans}{left}")
+        if n_known == n_plans:
+            self._options_s = time.monotonic() - self._options_began
 
     def _on_start(self, number: int, label: str) -> None:
         self._label = label
@@ -79,21 +103,47 @@ class SearchProgress:
         self._bar.update(self._task, stage=f"{self._label}: {stage}{percent}")
 
     def _on_finish(self, trial: TrialRecord, run: RunRecord) -> None:
-        n_finished = sum(t.state != "running" for t in run.trials)
-        self._bar.update(self._task, completed=n_finished, stage=self._eta(n_finished))
+        self._n_finished = run.n_finished
+        self._bar.update(self._task, completed=run.n_finished, stage=self._eta())
+        counted = f"[{run.n_finished}/{self._rules.budget}]"
+        self._print(f"{counted} {trial.label}: {_outcome(trial, run)}")
+
+    def _on_end(self, ending: Ending) -> None:
+        """Say why it ended and how to go on; a budget that was just used up explains itself."""
+        budget = self._rules.budget
+        if ending == "budget" and not self._started:
+            self._print(f"The budget of {budget} trials is reached; nothing was left to do.")
+        elif ending == "exhausted":
+            self._print("The search space is exhausted: every plan in it has been measured.")
+        elif ending == "stalled":
+            self._print(
+                f"Stalled after {self._n_finished} trials: the last {self._rules.until_stalled} "
+                "searched ones did not raise the hypervolume by 0.1 %. The same command with a "
+                "larger --until-stalled, or without it, goes on."
+            )
+        elif ending == "timeout":
+            self._print(
+                f"The time is up: {self._n_finished} of {budget} trials are finished. The same "
+                "command goes on."
+            )
+
+    def _print(self, line: str) -> None:
+        """Write a line above the bar."""
         if not self._quiet:
-            line = f"[{n_finished}/{self._budget}] {trial.label}: {_outcome(trial, run)}"
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
             sys.stderr.flush()
 
-    def _eta(self, n_finished: int) -> str:
-        seconds = (time.monotonic() - self._started[0]) / len(self._started)
-        left_s = seconds * max(0, self._budget - n_finished)
+    def _eta(self) -> str:
+        in_trials = time.monotonic() - self._started[0] - self._options_s
+        seconds = in_trials / len(self._started)
+        left_s = seconds * max(0, self._rules.budget - self._n_finished)
         return f"about {left_s / 60:.0f} min left" if left_s >= 60 else f"about {left_s:.0f} s left"
 
 
 def _outcome(trial: TrialRecord, run: RunRecord) -> str:
     measured = trial.measurement
+    if trial.state == "stopped":
+        return f"stopped early: {trial.reason}"
     if measured is None:
         return f"failed ({trial.reason})"
     parts = [f"{measured.accuracy:.2%}", f"{measured.size_bytes / 1000:,.1f} kB"]
@@ -106,6 +156,7 @@ def _outcome(trial: TrialRecord, run: RunRecord) -> str:
             parts.append(f"{measured.speedup:.2f}x speed")
     if any(t.number == trial.number for t in run.front()):
         parts.append("on the front")
+    parts += violation_words(run, trial)
     if measured.train_images_per_s:
         parts.append(f"{measured.train_images_per_s:,.0f} images/s")
     return ", ".join(parts)

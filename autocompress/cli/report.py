@@ -21,14 +21,16 @@ def command(run: str | None, output: Path | None, results: Path) -> None:
     """Write the report of RUN (the newest run if none is named) and print its path.
 
     The page holds the front, the progress of the search, the choices of the front's members, what
-    failed and how all was measured. A run without any finished trial gets a page that says so; the
-    exit code is then 4.
+    searching gained over the controls, what failed and how all was measured. Runs beside it that
+    differ only in their seed are found by themselves and give error bars. A run without any
+    finished trial gets a page that says so; the exit code is then 4.
     """
     from autocompress.report.page import write_report
     from autocompress.search.records import load_run
+    from autocompress.search.repeats import find_repeats
 
     record = load_run(resolve_run(run, results))
     path = output or record.folder / "report.html"
-    write_report(record, path)
+    write_report(record, path, find_repeats(record.folder))
     click.echo(path)
     require_a_point(record)

@@ -1,5 +1,6 @@
 """`autocompress search`: run or continue a search."""
 
+import dataclasses
 import json
 import signal
 import sys
@@ -9,6 +10,8 @@ from typing import Any
 
 import click
 
+from autocompress.cli.limit_options import limit_options, limits_of
+from autocompress.cli.quantities import parse_seconds
 from autocompress.cli.runs import results_option
 from autocompress.cli.task_options import task_arguments, task_options
 
@@ -16,6 +19,13 @@ from autocompress.cli.task_options import task_arguments, task_options
 @click.command()
 @task_options
 @click.option("--budget", default=50, show_default=True, help="Finished trials the run shall hold.")
+@click.option(
+    "--until-stalled",
+    type=int,
+    metavar="N",
+    help="End when N searched trials in a row have not enlarged the front's hypervolume by 0.1 %.",
+)
+@click.option("--timeout", metavar="TIME", help="Start no trial after this time, such as 30m, 2h.")
 @click.option("--run", "name", help="Name of the run folder; default: the task's name.")
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--space", default="default", show_default=True, help="Search-space file or name.")
@@ -25,9 +35,25 @@ from autocompress.cli.task_options import task_arguments, task_options
     show_default=True,
     help="Axes of the front: accuracy and one or both of size, latency.",
 )
-@click.option("--sampler", default="tpe", show_default=True, help="tpe, nsga2, gp or random.")
-@click.option("--proxy-epochs", type=float, help="Length of each trial's fine-tune.")
-@click.option("--learning-rate", type=float, help="Peak learning rate of the fine-tune.")
+@limit_options
+@click.option(
+    "--sampler",
+    default="guided",
+    show_default=True,
+    help="guided (option table, surrogate, expected hypervolume), tpe, nsga2, gp or random.",
+)
+@click.option(
+    "--proxy",
+    default="standard",
+    show_default=True,
+    help="Tuning behind a trial: quick, standard, thorough or none, and settings of the recipe, "
+    "such as quick,learning_rate=0.001.",
+)
+@click.option(
+    "--without",
+    metavar="PARTS",
+    help="Parts of the search to leave out: table, seeds, surrogate, ladder.",
+)
 @click.option("--threads", type=int, help="Threads of training; default: all cores.")
 @click.option("--runtime-threads", default=1, show_default=True, help="Threads of the runtime.")
 @click.option("--device", default="cpu", show_default=True, help="Where to train.")
@@ -49,14 +75,20 @@ def command(**options: Any) -> None:
 
     TASK is `digits` (embedded), file.py (its function `task`), file.py:function or
     package.module:function. The same command again continues the run: it does the trials that are
-    missing, or says that the budget is reached.
+    missing, or says that the budget is reached, or that the search is stalled. Points that break a
+    limit count towards the budget but are never on the front.
     """
     from autocompress.errors import InputError
     from autocompress.search.environment import n_usable_cores
+    from autocompress.search.stop_rules import StopRules
 
-    if options["budget"] < 1:
-        raise InputError(f"`--budget` must be at least 1, but got {options['budget']}.")
-    for name in ("proxy_epochs", "learning_rate", "threads", "runtime_threads", "trial_timeout"):
+    timeout = options.pop("timeout")
+    rules = StopRules(
+        budget=options.pop("budget"),
+        until_stalled=options.pop("until_stalled"),
+        timeout_s=None if timeout is None else parse_seconds("--timeout", timeout),
+    )
+    for name in ("threads", "runtime_threads", "trial_timeout"):
         value = options[name]
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"`--{name.replace('_', '-')}` must be positive, but got {value}.")
@@ -67,8 +99,10 @@ def command(**options: Any) -> None:
             "Choose the folder it lies in with --results.",
         )
     options["threads"] = options["threads"] or n_usable_cores()
+    limits = limits_of(*(options.pop(f"max_{of}") for of in ("size", "drop", "latency")))
+    parts = (part.strip() for part in (options.pop("without") or "").split(","))
     signal.signal(signal.SIGTERM, _terminate)
-    _search(**options)
+    _search(rules=rules, limits=limits, without=frozenset(filter(None, parts)), **options)
 
 
 def _search(
@@ -76,12 +110,15 @@ def _search(
     task: str,
     data: str | None,
     task_args: tuple[str, ...],
-    budget: int,
+    rules: Any,
     name: str | None,
     seed: int,
     space: str,
     objectives: str,
+    limits: Any,
     sampler: str,
+    proxy: str,
+    without: frozenset[str],
     results: Path,
     executor: str,
     trial_timeout: float,
@@ -90,30 +127,43 @@ def _search(
     **settings: Any,
 ) -> None:
     from autocompress.cli.progress import SearchProgress
-    from autocompress.evaluate.evaluator import EvaluationSettings
+    from autocompress.evaluate.sensitivity import measure_options
+    from autocompress.evaluate.settings import EvaluationSettings
     from autocompress.objective import parse_objectives
-    from autocompress.search.driver import run_search
+    from autocompress.search.driver import check_parts, run_search
     from autocompress.search.executors.inline import InlineExecutor
     from autocompress.search.executors.local import LocalExecutor, WorkerSpec
+    from autocompress.search.options import option_cache
     from autocompress.search.sampler import check_sampler
     from autocompress.search.session import open_session
     from autocompress.search.study import Study
     from autocompress.tasks.factory import load_task
+    from autocompress.train.presets import parse_proxy
 
     parse_objectives(objectives)
     check_sampler(sampler)
+    check_parts(without)
+    tuning = parse_proxy(proxy)
     arguments = task_arguments(data, task_args)
-    progress = SearchProgress(budget, quiet=quiet)
+    progress = SearchProgress(rules, quiet=quiet)
     progress.note(f"Loading task {task}")
-    session = open_session(load_task(task, arguments), space, EvaluationSettings(**settings))
+    loaded = load_task(task, arguments)
+    wanted = EvaluationSettings(**settings, **tuning.settings(loaded))
+    session = open_session(loaded, space, wanted)
     if session.warning:
         progress.warn(session.warning)
     folder = results / (name or _run_name(session.prepared.task.name))
     evaluator = session.evaluator
     identity = session.identity(run_seed=seed, sampler=sampler)
-    info = session.info(task, arguments)
-    with Study(folder, session.built.space, objectives, identity, info) as study:
-        n_before = study.n_finished()
+    with Study(
+        folder,
+        session.built.space,
+        objectives,
+        {**identity, "without": sorted(without)},
+        session.info(task, arguments),
+        limits=limits,
+        fidelity=tuning.fidelity,
+    ) as study:
         progress.begin(study.record())
         worker = (
             InlineExecutor(evaluator)
@@ -133,10 +183,18 @@ def _search(
                 run = run_search(
                     study,
                     worker,
-                    budget=budget,
                     sampler=sampler,
                     run_seed=seed,
+                    without=without,
+                    measure_table=lambda probe: measure_options(
+                        study.space,
+                        probe,
+                        option_cache(session, has_latency=study.has_latency),
+                        on_progress=progress.tell_option,
+                    ),
+                    n_shortlisted=session.n_shortlisted,
                     listener=progress.listener,
+                    **dataclasses.asdict(rules),
                 )
         except (KeyboardInterrupt, SystemExit):
             progress.note(f"Stopped. Nothing is lost: the same command continues {folder}.")
@@ -144,10 +202,6 @@ def _search(
         finally:
             worker.close()
             _write_views(study.record())
-    if n_before >= budget:
-        progress.note(f"The budget of {budget} trials is reached; nothing was left to do.")
-    elif len(run.trials) < budget:
-        progress.note("The search space is exhausted: every plan in it has been measured.")
     _print_result(run, as_json=as_json)
 
 
@@ -161,11 +215,12 @@ def _write_views(run: Any) -> None:
     from autocompress.errors import AutocompressError
     from autocompress.report.page import write_report
     from autocompress.report.tables import front_table, trials_table, write_csv
+    from autocompress.search.repeats import find_repeats
 
     try:
         write_csv(trials_table(run), run.folder / "trials.csv")
         write_csv(front_table(run), run.folder / "front.csv")
-        write_report(run, run.folder / "report.html")
+        write_report(run, run.folder / "report.html", find_repeats(run.folder))
     except (AutocompressError, OSError) as error:
         click.echo(f"Warning: the report could not be written: {error}", err=True)
 
@@ -174,15 +229,19 @@ def _print_result(run: Any, *, as_json: bool) -> None:
     from rich.console import Console
 
     from autocompress.cli.front import front_summary
+    from autocompress.report.limits import nothing_feasible
     from autocompress.report.tables import front_json
 
+    if problem := nothing_feasible(run):
+        click.echo(problem, err=True)
     if as_json:
         click.echo(json.dumps(front_json(run), indent=2))
         return
     Console(highlight=False).print(front_summary(run))
     click.echo(f"\nReport   {run.folder / 'report.html'}", err=True)
     click.echo(f"Tables   {run.folder / 'front.csv'}, {run.folder / 'trials.csv'}", err=True)
-    click.echo(f"Export   autocompress export {run.folder} --max-drop 0.01", err=True)
+    if run.front():
+        click.echo(f"Export   autocompress export {run.folder} --max-drop 0.01", err=True)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

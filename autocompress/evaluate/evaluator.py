@@ -1,70 +1,44 @@
 """Plan in, Measurement out: build, tune, measure. Knows no Optuna."""
 
 import copy
-import dataclasses
 import logging
-import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from autocompress.analysis.macs import count_macs
 from autocompress.analysis.profile import ModelProfile, profile_model
 from autocompress.compress.importance.table import find_criterion
 from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.compress.pipeline import Candidate, Construction, apply_plan
-from autocompress.compress.policy import PruningPolicy
 from autocompress.compress.quantizers.base import WeightQuantizer
 from autocompress.errors import InputError
 from autocompress.evaluate.candidate_file import load_candidate_, save_candidate
 from autocompress.evaluate.deploy import deploy
+from autocompress.evaluate.dominance import Rivals
 from autocompress.evaluate.evidence import EvidenceCollector
 from autocompress.evaluate.latency_scale import LatencyScale
+from autocompress.evaluate.packed_size import packed_size
+from autocompress.evaluate.probe import Probe
 from autocompress.evaluate.proxy import Tuner
-from autocompress.evaluate.scoring import score
+from autocompress.evaluate.scoring import divergence_of, score
+from autocompress.evaluate.settings import EvaluationSettings, recipe_for
 from autocompress.measurement import Fidelity, Measurement
-from autocompress.packing.packed import write_packed
 from autocompress.plan import CompressionPlan
 from autocompress.runtime.latency_cache import Latency
 from autocompress.runtime.onnx_export import ExportedGraph
+from autocompress.space.option_table import Figures
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.precision import fastest_precision, find_device, to_fast_layout_
-from autocompress.train.recipe import Recipe, check_recipe
+from autocompress.train.recipe import check_recipe
 from autocompress.train.teachers import Teacher, make_teacher, outputs_on
 
 _logger = logging.getLogger(__name__)
 OnStage = Callable[[str, float], None]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class EvaluationSettings:
-    """How candidates are tuned and measured; equal for all trials of a run.
-
-    Attributes:
-        threads: Threads of training and scoring. Part of the result: other counts sum floats in
-            another order.
-        runtime_threads: Threads of the runtime whose latency is measured.
-        proxy_epochs: Passes over the training data; None takes the task's.
-        learning_rate: Peak learning rate of the fine-tune; None takes the task's.
-        policy: How channels and weights are chosen.
-        recipe: Fields of `train.recipe.Recipe` that differ from its defaults.
-        has_latency: Whether latency is measured.
-        device: Where to train, such as `cpu` or `cuda:0`.
-    """
-
-    threads: int
-    runtime_threads: int = 1
-    proxy_epochs: float | None = None
-    learning_rate: float | None = None
-    policy: PruningPolicy = dataclasses.field(default_factory=PruningPolicy)
-    recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    has_latency: bool = True
-    device: str = "cpu"
 
 
 class Evaluator:
@@ -88,13 +62,23 @@ class Evaluator:
         self.precision = fastest_precision(self.device)
         self.model = copy.deepcopy(prepared.task.model).eval()
         self.profile: ModelProfile = profile_model(self.model, self.example_inputs)
-        self.recipe = _recipe(prepared, settings)
+        self.recipe = recipe_for(prepared, settings)
         self._evidence = EvidenceCollector(
             self.model,
             prepared,
             settings.policy.criterion,
             is_rewound=self.recipe.rewind,
         )
+        self._probe = Probe(
+            self.model,
+            prepared,
+            layers={layer.name: layer.kind for layer in self.profile.layers},
+            build=self.build,
+            time_graph=self.latency,
+            rounding=self.recipe.rounding,
+            device=self.device,
+        )
+        self._val_outputs: Tensor | None = None
         self._teacher: Teacher | None = None
         self._baseline: ExportedGraph | None = None
         self._scale: LatencyScale | None = None
@@ -112,6 +96,7 @@ class Evaluator:
         seed: int,
         fidelity: Fidelity = 1,
         keep: Path | None = None,
+        rivals: Rivals | None = None,
         on_stage: OnStage | None = None,
     ) -> Measurement:
         """Build, tune and measure one candidate.
@@ -123,24 +108,28 @@ class Evaluator:
             seed: Decides everything random; equal seeds give equal candidates.
             fidelity: 0 re-estimates statistics only, 1 also tunes briefly.
             keep: Where to write the candidate's weights; None for nowhere.
+            rivals: What the candidate must have a chance against before it is tuned.
             on_stage: Called with (stage, share of it that is done).
 
         Raises:
-            TrialError: If the candidate cannot be built, trained, exported or measured.
+            TrialError: If the candidate cannot be built, trained, exported or measured, or, with
+                reason `dominated`, has no chance against its rivals.
         """
         start = time.perf_counter()
         tell = on_stage or (lambda stage, share: None)
         tell("build", 0.0)
+        untuned = self._screen(plan, rivals) if fidelity > 0 and not _is_untouched(plan) else None
         candidate, images_per_s = self._tuned(plan, fidelity, seed, tell)
         model = candidate.model
         tell("score", 0.0)
         val = self.prepared.val
         outputs = outputs_on(model.eval(), val, self.device, "fp32")
         accuracy, loss = score(self.prepared.task, outputs, val.targets)
+        divergence = divergence_of(self.prepared.task, self._base_outputs_on_val(), outputs)
         tell("export", 0.0)
         model = model.to("cpu")
         exported = deploy(model, self.prepared)
-        size_bytes = _packed_size(exported, plan)
+        size_bytes = packed_size(exported, plan)
         tell("latency", 0.0)
         latency = self.latency(exported) if self.settings.has_latency else None
         if keep is not None:
@@ -162,6 +151,8 @@ class Evaluator:
                 *map(_not_in_graph, exported.unmatched),
                 *map(_not_integer, exported.not_integer),
             ),
+            divergence=divergence,
+            untuned_divergence=untuned,
         )
 
     def build(self, plan: CompressionPlan) -> Candidate:
@@ -180,11 +171,35 @@ class Evaluator:
             self.profile.blocks,
         )
 
+    def probe(
+        self, plan: CompressionPlan, *, has_size: bool = False, has_latency: bool = False
+    ) -> Figures:
+        """Look at a plan without training; see `Probe.measure`."""
+        return self._probe.measure(plan, has_size=has_size, has_latency=has_latency)
+
+    def probe_fingerprint(self) -> str:
+        """sha256 in hex over the examples that `probe` looks at."""
+        return self._probe.fingerprint()
+
+    def _screen(self, plan: CompressionPlan, rivals: Rivals | None) -> float:
+        """The training-free score of a plan, if it has a chance against its rivals."""
+        if rivals is None:
+            return self.probe(plan).divergence
+        figures = self.probe(plan, has_size=True, has_latency=rivals.has_latency)
+        rivals.check(figures)
+        return figures.divergence
+
+    def _base_outputs_on_val(self) -> Tensor:
+        if self._val_outputs is None:
+            model = to_fast_layout_(copy.deepcopy(self.model), self.device)
+            self._val_outputs = outputs_on(model, self.prepared.val, self.device, "fp32")
+        return self._val_outputs
+
     def _tuned(
         self, plan: CompressionPlan, fidelity: Fidelity, seed: int, tell: OnStage
     ) -> tuple[Candidate, float | None]:
         """A candidate as a fidelity promises it, and the images per second of its training."""
-        if plan.effective == CompressionPlan():
+        if _is_untouched(plan):
             candidate = self.build(plan)
             to_fast_layout_(candidate.model, self.device)
             return candidate, None
@@ -252,24 +267,16 @@ class Evaluator:
         return self._scale.measure(exported, fresh=fresh)
 
 
+def _is_untouched(plan: CompressionPlan) -> bool:
+    return plan.effective == CompressionPlan()
+
+
 def _not_in_graph(layer: str) -> str:
     return f"weight_bits of {layer!r} not stored: its weight was not found in the exported graph"
 
 
 def _not_integer(layer: str) -> str:
     return f"activation_bits of {layer!r} not used: its weight is no int8 grid, so it stays float"
-
-
-def _recipe(prepared: PreparedTask, settings: EvaluationSettings) -> Recipe:
-    """The brief fine-tune behind a trial."""
-    task = prepared.task
-    return Recipe(
-        epochs=settings.proxy_epochs or task.proxy_epochs,
-        learning_rate=settings.learning_rate or task.learning_rate,
-        batch_size=task.batch_size,
-        distill=task.distill,
-        **settings.recipe,
-    )
 
 
 def _keep(path: Path, model: nn.Module, plan: CompressionPlan) -> None:
@@ -284,9 +291,3 @@ def _count_parameters(model: nn.Module) -> int:
     quantizers = (m for m in model.modules() if isinstance(m, WeightQuantizer | InputQuantizer))
     steps = {id(p) for quantizer in quantizers for p in quantizer.parameters()}
     return sum(p.numel() for p in model.parameters() if id(p) not in steps)
-
-
-def _packed_size(exported: ExportedGraph, plan: CompressionPlan) -> int:
-    with tempfile.TemporaryDirectory(prefix="autocompress-") as folder:
-        path = Path(folder) / "model.acz"
-        return write_packed(path, exported.model, exported.quantized, {"plan": plan.to_json()})

@@ -18,13 +18,18 @@ def choose_point(
 
     Raises:
         InputError: If there is no such trial, or `max_drop` is negative.
-        NoPointError: If nothing has been measured, or no point is within `max_drop`.
+        NoPointError: If nothing has been measured, or no point keeps the limits and `max_drop`.
     """
     if trial is not None:
         return _by_number(run, trial)
     front = run.front()
-    if run.baseline is None or run.baseline.measurement is None or not front:
+    if run.baseline is None or run.baseline.measurement is None or not run.comparable:
         raise NoPointError(f"The run {run.name!r} has no measured point yet.")
+    if not front:
+        raise NoPointError(
+            f"No measured point of {run.name!r} keeps the run's limits.",
+            "Name one with --trial N, or search with wider limits under another --run NAME.",
+        )
     if max_drop is None:
         knee = run.knee()
         assert knee is not None

@@ -16,6 +16,7 @@ from autocompress.atomic_file import write_atomically
 from autocompress.compress.codes import StoredWeight
 from autocompress.errors import InputError, first_line
 from autocompress.packing.container import digest, read_container, to_container
+from autocompress.packing.row_bytes import bytes_of_rows
 from autocompress.packing.section import (
     Section,
     join_pools,
@@ -131,6 +132,35 @@ def size_ledger(path: Path) -> dict[str, int]:
         + (lengths.scale_stream + lengths.scale_lows + lengths.scale_floats),
         "floats": lengths.half_stream + lengths.half_lows + lengths.raw,
     }
+
+
+def tensor_bytes(path: Path, graph: onnx.ModelProto) -> dict[str, int]:
+    """Bytes of a packed file by tensor: its coded values, scales and codebooks.
+
+    Float16 values of all tensors are coded together (scales in one stream, biases and the like in
+    another); a stream is shared out by the number of values, all else is exact. A tensor whose
+    values or codes occurred before takes next to nothing.
+
+    Args:
+        path: What `write_packed` wrote.
+        graph: What it was given.
+
+    Returns:
+        Initializer name -> bytes; the sum is `payload`, `scales` and `floats` of `size_ledger`.
+
+    Raises:
+        InputError: As `read_packed`, or if the file holds another graph's tensors.
+    """
+    try:
+        section = read_section(read_container(_read(path), MAX_DECODED_BYTES).section)
+    except InputError as error:
+        raise _named(path, error) from error
+    order = make_skeleton(graph)[1]
+    tensors = {tensor.name: tensor for tensor in graph.graph.initializer}
+    wanted = [(tensors[name].data_type, tuple(tensors[name].dims)) for name in order]
+    if wanted != [(row.data_type, row.dims) for row in section.rows]:
+        raise InputError(f"{str(path)!r} must hold the given graph, but holds other tensors.")
+    return dict(zip(order, bytes_of_rows(section), strict=True))
 
 
 def _encode(

@@ -43,9 +43,11 @@ def measured(trial: TrialRecord) -> Measurement:
     return trial.measurement
 
 
-def comparable(run: RunRecord) -> tuple[TrialRecord, ...]:
-    """Complete trials of fidelity 1: those that may meet on one front."""
-    return tuple(t for t in run.complete if measured(t).fidelity == 1)
+def front_with_baseline(run: RunRecord) -> tuple[TrialRecord, ...]:
+    """The front, and above it the baseline where a limit keeps it off: what to compare with."""
+    if run.baseline is None or run.is_feasible(run.baseline):
+        return run.front()
+    return (run.baseline, *run.front())
 
 
 def cost_objectives(run: RunRecord) -> tuple[Objective, ...]:
@@ -108,9 +110,11 @@ def headline(run: RunRecord, cost: Objective) -> str:
     """The finding in one line, such as `9.8× smaller at −0.4 pt`."""
     if run.baseline is None:
         return "No baseline to compare with"
-    if all(trial.role == "baseline" for trial in comparable(run)):
+    if all(trial.role == "baseline" for trial in run.comparable):
         return "Nothing but the baseline is measured yet"
-    trial = cheapest_within(run, comparable(run), cost)
+    if run.nearest_miss() is not None:
+        return "No compressed point keeps the limits"
+    trial = cheapest_within(run, run.feasible, cost)
     ratio = None if trial is None else gain(run, trial, cost)
     if trial is None or ratio is None:
         return "No point within 1 pt of the baseline"
@@ -126,10 +130,12 @@ def compare_with_controls(
     """Set the best searched point beside the best control, both within the same drop.
 
     Controls without tuning compete as well: to beat the search with less training is to beat it.
+    Neither may break a limit of the run.
     """
-    searched = [t for t in comparable(run) if t.role == "search"]
+    searched = [t for t in run.feasible if t.role == "search"]
     search = cheapest_within(run, searched, cost, max_drop)
-    control = cheapest_within(run, run.controls, cost, max_drop)
+    controls = [t for t in run.controls if run.is_feasible(t)]
+    control = cheapest_within(run, controls, cost, max_drop)
     verdict: Verdict
     ratio = None
     if search is None or control is None:
@@ -146,13 +152,13 @@ def compare_with_controls(
 
 
 def tuned_controls(run: RunRecord) -> tuple[TrialRecord, ...]:
-    """Controls that had the same training as searched trials."""
-    return tuple(t for t in comparable(run) if t.role == "control")
+    """Controls that had the same training as searched trials and keep the limits."""
+    return tuple(t for t in run.feasible if t.role == "control")
 
 
 def beaten_controls(run: RunRecord) -> tuple[TrialRecord, ...]:
     """Tuned controls that some searched trial beats: no worse in any objective, better in one."""
-    searched = run.costs(tuple(t for t in comparable(run) if t.role == "search"))
+    searched = run.costs(tuple(t for t in run.feasible if t.role == "search"))
     controls = tuned_controls(run)
     return tuple(
         control

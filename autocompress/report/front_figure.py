@@ -12,7 +12,6 @@ from autocompress.objective import OBJECTIVES, Objective
 from autocompress.report.findings import (
     MAX_DROP,
     cheapest_within,
-    comparable,
     cost_of,
     headline,
     measured,
@@ -138,7 +137,8 @@ def _set_view(figure: go.Figure, costs: list[float], y_range: tuple[float, float
 def _steps(plane: _Plane) -> list[TrialRecord]:
     """What nobody beats on these two axes, cheapest first."""
     steps: list[TrialRecord] = []
-    rivals = [t for t in plane.trials if measured(t).fidelity == 1]
+    placed = {t.number for t in plane.trials}
+    rivals = [t for t in plane.run.feasible if t.number in placed]
     for trial in sorted(rivals, key=lambda t: (plane.x[t.number], -plane.y[t.number])):
         if not steps or plane.y[trial.number] > plane.y[steps[-1].number]:
             steps.append(trial)
@@ -157,13 +157,16 @@ def _add_step_line(figure: go.Figure, plane: _Plane, steps: Sequence[TrialRecord
 
 
 def _add_searched(figure: go.Figure, plane: _Plane) -> None:
-    """Searched trials: those on the front solid, the others faint."""
+    """Searched trials: those on the front solid, the others faint, what breaks a limit crossed."""
     searched = [t for t in plane.trials if t.role == "search"]
-    beaten = [t for t in searched if t.number not in plane.on_front]
+    broken = [t for t in searched if not plane.run.is_feasible(t)]
+    kept = [t for t in searched if plane.run.is_feasible(t)]
+    beaten = [t for t in kept if t.number not in plane.on_front]
     solid = [t for t in searched if t.number in plane.on_front]
     faint = {"size": 6, "color": GREY, "opacity": 0.5}
     strong = {"size": 10, "color": BLUE, "line": {"width": 1, "color": "#ffffff"}}
     _add_markers(figure, plane, beaten, "beaten trial", faint)
+    _add_markers(figure, plane, broken, "breaks a limit", {**faint, "symbol": "x"})
     spreads = [(measured(t).latency_spread_ms or 0.0) / 2 for t in solid]
     bars = {"array": spreads, "thickness": 1, "width": 0, "color": BLUE}
     extra = {"error_x": bars} if plane.cost.name == "latency" else {}
@@ -179,9 +182,12 @@ def _add_named(
     """Baseline and controls, with their names beside them where there is room."""
     named = [t for t in visible if t.role != "search"]
     positions = _label_positions(figure, plane, visible, steps)
+    controls = [t for t in named if t.role == "control"]
+    alike = [t for t in controls if measured(t).fidelity >= plane.run.fidelity]
+    untuned = [t for t in controls if measured(t).fidelity < plane.run.fidelity]
     for title, color, symbol, group in (
-        ("control (open: beaten)", VERMILLION, "diamond", _controls(named, is_tuned=True)),
-        ("control without tuning", VERMILLION, "x-thin", _controls(named, is_tuned=False)),
+        ("control (open: beaten)", VERMILLION, "diamond", alike),
+        ("control without tuning", VERMILLION, "x-thin", untuned),
         ("baseline", GREEN, "square", [t for t in named if t.role == "baseline"]),
     ):
         beaten_symbol = symbol if symbol == "x-thin" else f"{symbol}-open"
@@ -198,10 +204,6 @@ def _add_named(
             textfont={"size": 11},
             cliponaxis=False,
         )
-
-
-def _controls(trials: Sequence[TrialRecord], *, is_tuned: bool) -> list[TrialRecord]:
-    return [t for t in trials if t.role == "control" and (measured(t).fidelity > 0) == is_tuned]
 
 
 def _add_markers(
@@ -264,7 +266,7 @@ def _mark_headline(figure: go.Figure, plane: _Plane) -> None:
         annotation={"text": "baseline − 1 pt", "font": {"size": 11}},
         annotation_position="top left",
     )
-    trial = cheapest_within(plane.run, comparable(plane.run), plane.cost)
+    trial = cheapest_within(plane.run, plane.run.feasible, plane.cost)
     if trial is not None and trial.number in plane.x:
         figure.add_scatter(
             x=plane.xs([trial]),

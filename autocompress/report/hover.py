@@ -5,6 +5,7 @@ from typing import Final
 
 from autocompress.objective import OBJECTIVES
 from autocompress.report.findings import accuracy_change, gain, measured
+from autocompress.report.limits import violation_words
 from autocompress.report.wording import (
     format_count,
     format_gain,
@@ -40,6 +41,7 @@ def hover_text(run: RunRecord, trial: TrialRecord) -> str:
         spread_note = "" if spread is None else f" (spread {spread:.3f})"
         note = _gain_note(run, trial, "latency")
         lines.append(f"latency {figures.latency_ms:.3f} ms{spread_note}{note}")
+    lines += [f"breaks a limit: {words}" for words in violation_words(run, trial)]
     lines.append(f"{format_count(figures.macs)} MACs, {format_count(figures.n_params)} parameters")
     wrapped = [part for line in plan_lines(trial.plan) for part in _wrap(line, _LINE_CHARS)]
     return "<br>".join([*lines, "", *(html.escape(line) for line in wrapped)])

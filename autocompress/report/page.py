@@ -19,8 +19,10 @@ from plotly.offline import get_plotlyjs
 from autocompress.atomic_file import write_atomically
 from autocompress.objective import OBJECTIVES
 from autocompress.report.figures import run_figures
-from autocompress.report.findings import cheapest_within, comparable, cost_objectives
+from autocompress.report.findings import cheapest_within, cost_objectives, front_with_baseline
 from autocompress.report.page_assets import SCRIPT, STYLE
+from autocompress.report.page_gain import gain_section
+from autocompress.report.page_plot import plot_html
 from autocompress.report.page_summary import sentences, tiles
 from autocompress.report.page_tables import (
     choices_html,
@@ -35,21 +37,25 @@ from autocompress.run_record import RunRecord, TrialRecord
 _NAME_CHARS: Final = 80
 _CELL_PX: Final = 30
 _HOW_MEASURED: Final = (
-    ("accuracy", "the task's metric on the validation split, after a trial's brief fine-tune."),
+    ("accuracy", "the task's metric on the validation split, after a trial's tuning, if any."),
     ("size", "bytes of the packed file on disk, which unpacks to a running model; 1 kB = 1000 B."),
     ("latency", "median time of one inference of the exported model; spread is its interquartile "
      "range. “Faster” compares with the baseline timed in turns with the candidate."),
+    ("divergence", "how far the outputs on the validation split lie from the untouched model's, in "
+     "nats where they are classes; it decides between points of equal figures."),
     ("controls", "plans nobody had to search for, measured exactly as searched trials are."),
     ("tuning", "training behind a figure: none (statistics re-estimated only), brief or full."),
-    ("front", "points with the brief tuning that no other beats in all objectives."),
+    ("front", "points with the tuning of searched trials, within the run's limits, that no other "
+     "beats in all objectives."),
 )  # fmt: skip
 _CAPTIONS: Final = {
     "size": "Up and to the left is better. Filled marks are on the front; the line is the best "
     "accuracy for a file of at most that size. Point at a mark to read its plan.",
     "latency": "Up and to the left is better. The line is the best accuracy within that time; bars "
     "show the spread of the timing. Point at a mark to read its plan.",
-    "hypervolume": "Every objective is divided by the baseline's. The reference is accuracy 0 at "
-    "the baseline's costs, so the baseline itself stands at 0 %.",
+    "hypervolume": "What the points dominate: costs in halvings of the baseline's, averaged over "
+    "accuracies down to 10 % below the baseline's. With size as the only cost, 4 means 16 times "
+    "smaller on average. With two costs halvings multiply, each counted from twice the baseline's.",
     "choices": "A column is a point of the front, a row a part of the model. The stronger the "
     "colour, the stronger the compression; empty cells are untouched.",
 }
@@ -61,20 +67,21 @@ _HEADINGS: Final = {
 }
 
 
-def write_report(run: RunRecord, path: Path) -> None:
+def write_report(run: RunRecord, path: Path, repeats: Sequence[RunRecord] = ()) -> None:
     """Write the page of a run, whole or not at all.
 
     Args:
         run: Any state of a run, also one without a finished trial: the page says so.
         path: The HTML file; its folder is made if needed.
+        repeats: The same run with other seeds (see `search.repeats`), for error bars.
 
     Raises:
         InputError: If the file cannot be written.
     """
-    write_atomically(path, render_page(run))
+    write_atomically(path, render_page(run, repeats))
 
 
-def render_page(run: RunRecord) -> str:
+def render_page(run: RunRecord, repeats: Sequence[RunRecord] = ()) -> str:
     """The page of a run as HTML text."""
     figures = run_figures(run)
     scripts = [get_plotlyjs(), SCRIPT] if figures else []
@@ -86,6 +93,7 @@ def render_page(run: RunRecord) -> str:
         _summary(run),
         *(_figure_section(run, name, figure) for name, figure in figures.items()),
         _missing_cost_section(run, figures),
+        gain_section(run, repeats),
         _front_section(run),
         _failed_section(run),
         _how_section(run),
@@ -119,13 +127,15 @@ def _shell_name(run: RunRecord) -> str:
 
 def _header(run: RunRecord, title: str) -> str:
     n_failed = sum(t.state == "failed" for t in run.trials)
-    n_open = len(run.trials) - len(run.complete) - n_failed
+    n_stopped = sum(t.state == "stopped" for t in run.trials)
+    n_open = len(run.trials) - len(run.complete) - n_failed - n_stopped
     n_measured = len(run.complete)
     counts = [
         f"{n_measured} trial{'' if n_measured == 1 else 's'} measured",
         f"{len(run.front())} on the front",
     ]
     counts += [f"{n_failed} failed"] if n_failed else []
+    counts += [f"{n_stopped} stopped early"] if n_stopped else []
     counts += [f"{n_open} unfinished"] if n_open > 0 else []
     objectives = ", ".join(o.name for o in run.objectives)
     return (
@@ -152,19 +162,14 @@ def _with_code(line: str) -> str:
 
 def _figure_section(run: RunRecord, name: str, figure: go.Figure) -> str:
     """A chart, its caption, and the same figures as a table."""
-    data = figure.to_json().replace("<", "\\u003c").replace(">", "\\u003e")
-    height_px = figure.layout.height
     # Cells of a heat map must stay wide enough to hit: on a narrow screen it scrolls sideways.
     n_columns = len(figure.data[0].z[0]) if name == "choices" and figure.data else 0
-    style = f"height:{height_px}px" + (f";min-width:{190 + _CELL_PX * n_columns}px"
-                                       if n_columns else "")  # fmt: skip
+    min_width_px = 190 + _CELL_PX * n_columns if n_columns else 0
+    plot = plot_html(name, figure, _CAPTIONS[name], min_width_px=min_width_px)
     return (
-        f'<section><h2>{_HEADINGS[name]}</h2><figure><div class="plot-frame">'
-        f'<div class="plot" data-figure="figure-{name}" style="{style}"></div></div>'
-        f"<figcaption>{_CAPTIONS[name]}</figcaption></figure>"
-        "<noscript><p>The chart needs JavaScript; the table holds the same figures.</p></noscript>"
+        f"<section><h2>{_HEADINGS[name]}</h2>{plot}"
         f"<details><summary>The same as a table</summary>{_chart_table(run, name)}</details>"
-        f'<script type="application/json" id="figure-{name}">{data}</script></section>'
+        "</section>"
     )
 
 
@@ -197,10 +202,10 @@ def _missing_cost_section(run: RunRecord, figures: dict[str, go.Figure]) -> str:
 
 
 def _front_section(run: RunRecord) -> str:
-    front = run.front()
-    if not front:
+    shown = front_with_baseline(run)
+    if not shown:
         return ""
-    table = trials_html(run, front, "Members of the front, most accurate first")
+    table = trials_html(run, shown, "Members of the front, most accurate first")
     full = trials_html(run, run.complete, "All measured trials in order")
     return (
         f"<section><h2>The front</h2>{table}"
@@ -213,7 +218,7 @@ def _export_commands(run: RunRecord) -> str:
     """Shell commands that turn points of the front into bundles."""
     picks: dict[int, list[str]] = {}
     for cost in cost_objectives(run):
-        best = cheapest_within(run, comparable(run), cost)
+        best = cheapest_within(run, run.feasible, cost)
         if best is not None:
             word = "smallest" if cost is OBJECTIVES["size"] else "fastest"
             picks.setdefault(best.number, []).append(f"{word} within 1 pt")
@@ -238,12 +243,13 @@ def _failed_section(run: RunRecord) -> str:
     if not rest:
         return ""
     note = (
-        "Failed trials count towards the budget and are not drawn. Unfinished ones are picked up "
-        "by the same search command."
+        "Failed trials, and those stopped early because nothing spoke for tuning them, count "
+        "towards the budget and are not drawn. Unfinished ones are picked up by the same search "
+        "command."
     )
     table = failures_html(rest, f"{len(rest)} trials without a full measurement")
     return (
-        '<section class="words"><h2>Failed and unfinished trials</h2>'
+        '<section class="words"><h2>Failed, stopped and unfinished trials</h2>'
         f"<p>{note}</p>{table}</section>"
     )
 

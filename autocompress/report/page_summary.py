@@ -8,7 +8,6 @@ from autocompress.report.findings import (
     accuracy_change,
     beaten_controls,
     cheapest_within,
-    comparable,
     compare_with_controls,
     cost_objectives,
     cost_of,
@@ -16,6 +15,7 @@ from autocompress.report.findings import (
     measured,
     tuned_controls,
 )
+from autocompress.report.limits import limits_text, nothing_feasible
 from autocompress.report.tables import controls_hypervolume, hypervolume_history
 from autocompress.report.wording import (
     format_gain,
@@ -59,16 +59,42 @@ def sentences(run: RunRecord) -> list[str]:
         ]
     if all(trial.role == "baseline" for trial in run.complete):
         return ["Only the baseline is measured so far; nothing can be said about compression yet."]
-    lines = [_comparison_sentence(run, cost) for cost in cost_objectives(run)]
-    lines += _outright_sentences(run)
-    if len(run.front()) == 1:
-        lines.append("The front has a single point: nothing measured so far beats it anywhere.")
+    lines = _limit_sentences(run)
+    if run.nearest_miss() is None:
+        lines += [_comparison_sentence(run, cost) for cost in cost_objectives(run)]
+        lines += _outright_sentences(run)
+        if len(run.front()) == 1:
+            lines.append(
+                f"The front has a single point: nothing measured so far{_within(run)} beats it "
+                "anywhere."
+            )
     lines.append(
         "All accuracies are of the validation split, on which the search also chose, so the best "
         f"of {len(run.complete)} trials is flattered a little. `autocompress export` measures the "
         "point you pick once on the test split."
     )
     return lines
+
+
+def _limit_sentences(run: RunRecord) -> list[str]:
+    """What the limits leave; nothing for a run without any."""
+    if run.limits.is_empty:
+        return []
+    n_kept, n_all = len(run.feasible), len(run.comparable)
+    return [
+        f"Points of the front keep the limits of the run: {limits_text(run.limits)}. "
+        f"{n_kept} of {n_all} points do, baseline included.",
+        *filter(None, [nothing_feasible(run)]),
+    ]
+
+
+def _within(run: RunRecord) -> str:
+    return "" if run.limits.is_empty else " within the limits"
+
+
+def _scope(run: RunRecord) -> str:
+    """The points that are compared: those a user would take."""
+    return "within 1 pt" if run.limits.is_empty else "within the limits and 1 pt"
 
 
 def _nothing_measured(run: RunRecord) -> str:
@@ -90,15 +116,16 @@ def _cost_text(trial: TrialRecord, cost: Objective) -> str:
     return format_size(value) if cost.name == "size" else f"{value:.3f} ms"
 
 
-def _named(trial: TrialRecord) -> str:
+def _named(run: RunRecord, trial: TrialRecord) -> str:
     name = shorten(trial.label, _NAME_CHARS)
     if trial.role != "control":
         return name
-    return f"control {name}" if measured(trial).fidelity > 0 else f"untuned control {name}"
+    is_tuned_alike = measured(trial).fidelity >= run.fidelity
+    return f"control {name}" if is_tuned_alike else f"untuned control {name}"
 
 
-def _with_cost(trial: TrialRecord, cost: Objective) -> str:
-    return f"{_named(trial)} ({_cost_text(trial, cost)})"
+def _with_cost(run: RunRecord, trial: TrialRecord, cost: Objective) -> str:
+    return f"{_named(run, trial)} ({_cost_text(trial, cost)})"
 
 
 def _baseline_tile(run: RunRecord, baseline: TrialRecord) -> Tile:
@@ -110,15 +137,21 @@ def _baseline_tile(run: RunRecord, baseline: TrialRecord) -> Tile:
 
 def _best_tile(run: RunRecord, cost: Objective) -> Tile:
     title = f"{_SUPERLATIVES[cost.name].capitalize()} within 1 pt"
-    trial = cheapest_within(run, comparable(run), cost)
+    trial = cheapest_within(run, run.feasible, cost)
     if trial is None:
-        return Tile(title=title, value="none", detail="No compressed point loses 1 pt or less.")
+        return Tile(
+            title=title,
+            value="none",
+            detail=f"No compressed point{_within(run)} loses 1 pt or less.",
+        )
     ratio, change = gain(run, trial, cost), accuracy_change(run, trial)
     assert change is not None
     value = _cost_text(trial, cost) if ratio is None else format_gain(ratio, cost.name)
     accuracy = f"{format_share(measured(trial).accuracy)} ({format_points(change, 2)})"
     return Tile(
-        title=title, value=value, detail=f"{_named(trial)}: {_cost_text(trial, cost)}, {accuracy}"
+        title=title,
+        value=value,
+        detail=f"{_named(run, trial)}: {_cost_text(trial, cost)}, {accuracy}",
     )
 
 
@@ -155,29 +188,32 @@ def _comparison_sentence(run: RunRecord, cost: Objective) -> str:
     found = compare_with_controls(run, cost)
     start, superlative = f"By {cost.name}:", _SUPERLATIVES[cost.name]
     if found.search is None and found.control is None:
-        return f"{start} no point, searched or control, stays within 1 pt of the baseline."
+        return f"{start} no point, searched or control, stays {_scope(run)} of the baseline."
     if found.control is None:
         assert found.search is not None
-        why = "no control stays within 1 pt" if run.controls else "no control has been measured"
-        best = _with_cost(found.search, cost)
-        return f"{start} the {superlative} point within 1 pt is {best}; {why}."
-    control = _with_cost(found.control, cost)
+        stays = f"no control stays {_scope(run)}"
+        why = stays if run.controls else "no control has been measured"
+        best = _with_cost(run, found.search, cost)
+        return f"{start} the {superlative} point {_scope(run)} is {best}; {why}."
+    control = _with_cost(run, found.control, cost)
     if found.search is None:
         return (
-            f"{start} the search did not beat the controls. No searched point stays within 1 pt; "
+            f"{start} the search did not beat the controls. No searched point stays {_scope(run)}; "
             f"the {superlative} that does is {control}."
         )
     assert found.ratio is not None
-    search = _with_cost(found.search, cost)
+    search, scope = _with_cost(run, found.search, cost), _scope(run)
     if found.verdict == "level":
-        return f"{start} no measurable difference within 1 pt between {search} and {control}."
+        return f"{start} no measurable difference {scope} between {search} and {control}."
     if found.verdict == "better":
         much = format_gain(found.ratio, cost.name)
-        return f"{start} the search helped. Within 1 pt, {search} is {much} than {control}."
+        return (
+            f"{start} the search helped. {scope.capitalize()}, {search} is {much} than {control}."
+        )
     much = format_gain(1 / found.ratio, cost.name)
     return (
-        f"{start} the search did not beat the controls. Within 1 pt, {control} is {much} than the "
-        f"best searched point, {search}."
+        f"{start} the search did not beat the controls. {scope.capitalize()}, {control} is {much} "
+        f"than the best searched point, {search}."
     )
 
 
@@ -186,14 +222,14 @@ def _outright_sentences(run: RunRecord) -> list[str]:
         return []
     n_beaten, n_controls = len(beaten_controls(run)), len(tuned_controls(run))
     lines = [
-        f"Searched points beat {n_beaten} of {n_controls} equally tuned controls outright: "
-        "no worse in any objective and better in one."
+        f"Searched points beat {n_beaten} of {n_controls} equally tuned controls{_within(run)} "
+        "outright: no worse in any objective and better in one."
     ]
     history, alone = hypervolume_history(run), controls_hypervolume(run)
     if alone is not None:
         final = float(history["hypervolume"].iloc[-1])
         lines.append(
-            f"With the search the front dominates {format_share(final, 1)} of the box between "
-            f"useless and ideal; the controls alone dominate {format_share(alone, 1)}."
+            f"With the search the hypervolume is {final:.2f}; that of the controls alone "
+            f"is {alone:.2f}."
         )
     return lines

@@ -6,6 +6,7 @@ from typing import Any, Final, Literal
 
 from autocompress.objective import OBJECTIVES
 from autocompress.report.findings import accuracy_change, gain, measured
+from autocompress.report.limits import violation_words
 from autocompress.report.tables import hypervolume_history
 from autocompress.report.wording import (
     format_count,
@@ -27,12 +28,18 @@ def trials_html(
     caption: str,
     topic: Literal["all", "size", "latency"] = "all",
 ) -> str:
-    """A table of measured trials: all columns or those of one cost; latency only where measured."""
+    """A table of measured trials: all columns or those of one cost.
+
+    Latency stands only where it was measured, broken limits only where there are some.
+    """
     has_latency = any(measured(t).latency_ms is not None for t in trials)
+    has_violations = any(run.violations(t) for t in trials)
     columns = {
         title: cell
         for title, (topics, cell) in _COLUMNS.items()
-        if (topic == "all" or topic in topics) and (has_latency or topics != ("latency",))
+        if (topic == "all" or topic in topics)
+        and (has_latency or topics != ("latency",))
+        and (has_violations or cell is not _broken)
     }
     rows = [[cell(run, trial) for cell in columns.values()] for trial in trials]
     return table_html(list(columns), rows, caption, n_text_columns=1)
@@ -43,7 +50,7 @@ def history_html(run: RunRecord) -> str:
     history = hypervolume_history(run)
     names = {t.number: trial_name(t) for t in run.complete}
     rows = [
-        (names[number], f"{100 * volume:.2f} %")
+        (names[number], f"{volume:.3f}")
         for number, volume in zip(history["trial"], history["hypervolume"], strict=True)
     ]
     return table_html(["trial", "hypervolume"], rows, "Hypervolume so far", n_text_columns=1)
@@ -63,8 +70,10 @@ def trial_name(trial: TrialRecord) -> str:
 
 def failures_html(trials: Sequence[TrialRecord], caption: str) -> str:
     """Trials without a measurement, each with the reason."""
-    rows = [[trial_name(t), t.state, t.reason or _unmeasured(t), "; ".join(plan_lines(t.plan))]
-            for t in trials]  # fmt: skip
+    rows = [
+        [trial_name(t), _STATES[t.state], t.reason or _unmeasured(t), "; ".join(plan_lines(t.plan))]
+        for t in trials
+    ]
     return table_html(["trial", "state", "reason", "plan"], rows, caption, n_text_columns=4)
 
 
@@ -142,6 +151,10 @@ def _unmeasured(trial: TrialRecord) -> str:
     return "no reason recorded"
 
 
+def _broken(run: RunRecord, trial: TrialRecord) -> str:
+    return ", ".join(violation_words(run, trial))
+
+
 def _tuning(trial: TrialRecord) -> str:
     """The baseline is measured as it is, at whatever fidelity it stands for."""
     return "none" if trial.role == "baseline" else _TUNING[measured(trial).fidelity]
@@ -150,6 +163,10 @@ def _tuning(trial: TrialRecord) -> str:
 def _change(run: RunRecord, trial: TrialRecord) -> str:
     change = accuracy_change(run, trial)
     return _MISSING if change is None else format_points(change, 2)
+
+
+def _nats(divergence: float | None) -> str:
+    return _MISSING if divergence is None else f"{divergence:.3g}"
 
 
 def _gain(cost: str) -> Cell:
@@ -168,6 +185,12 @@ def _milliseconds(field: str) -> Cell:
     return cell
 
 
+_STATES: Final = {
+    "complete": "complete",
+    "failed": "failed",
+    "stopped": "stopped early",
+    "running": "running",
+}
 _TUNING: Final = {0: "none", 1: "brief", 2: "full"}
 _BOTH: Final = ("size", "latency")
 # Column title -> the topics it belongs to, and its text for a trial.
@@ -180,7 +203,9 @@ _COLUMNS: Final[dict[str, tuple[tuple[str, ...], Cell]]] = {
     "latency [ms]": (("latency",), _milliseconds("latency_ms")),
     "spread [ms]": (("latency",), _milliseconds("latency_spread_ms")),
     "faster": (("latency",), _gain("latency")),
+    "breaks a limit": (_BOTH, _broken),
     "tuning": ((), lambda run, t: _tuning(t)),
+    "divergence": ((), lambda run, t: _nats(measured(t).divergence)),
     "MACs": ((), lambda run, t: format_count(measured(t).macs)),
     "parameters": ((), lambda run, t: format_count(measured(t).n_params)),
     "plan": ((), lambda run, t: t.plan.digest),

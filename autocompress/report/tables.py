@@ -3,14 +3,11 @@
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from autocompress.atomic_file import write_atomically
 from autocompress.objective import OBJECTIVES
-from autocompress.pareto import hypervolume
-from autocompress.report.findings import comparable, gain, tuned_controls
+from autocompress.report.findings import gain
 from autocompress.run_record import RunRecord, TrialRecord
 
 # Column -> pandas dtype. Counts are nullable integers: a missing one stays missing, not NaN.
@@ -20,6 +17,7 @@ _COLUMNS: Final = {
     "role": "str",
     "state": "str",
     "on_front": "bool",
+    "feasible": "boolean",
     "fidelity": "Int64",
     "accuracy": "float64",
     "size_bytes": "Int64",
@@ -29,24 +27,31 @@ _COLUMNS: Final = {
     "baseline_latency_ms": "float64",
     "speedup": "float64",
     "loss": "float64",
+    "divergence": "float64",
+    "untuned_divergence": "float64",
     "macs": "Int64",
     "n_params": "Int64",
     "seconds": "float64",
     "train_images_per_s": "float64",
     "plan_digest": "str",
     "skipped": "str",
+    "violations": "str",
     "reason": "str",
 }
 _MEASURED: Final = (
     "fidelity", "accuracy", "size_bytes", "latency_ms", "latency_spread_ms", "baseline_latency_ms",
-    "speedup", "loss", "macs", "n_params", "seconds", "train_images_per_s",
+    "speedup", "loss", "divergence", "untuned_divergence", "macs", "n_params", "seconds",
+    "train_images_per_s",
 )  # fmt: skip
 # What a spreadsheet takes for the start of a formula (OWASP, "CSV injection").
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def trial_json(run: RunRecord, trial: TrialRecord) -> dict[str, Any]:
-    """One trial as plain JSON values; what was not measured is None."""
+    """One trial as plain JSON values; what was not measured is None.
+
+    `feasible` says whether it keeps all limits of the run, `violations` by how much it breaks some.
+    """
     figures = {
         name: None if trial.measurement is None else getattr(trial.measurement, name)
         for name in _MEASURED
@@ -60,6 +65,8 @@ def trial_json(run: RunRecord, trial: TrialRecord) -> dict[str, Any]:
         "compression": gain(run, trial, OBJECTIVES["size"]),
         "plan_digest": trial.plan.digest,
         "skipped": [] if trial.measurement is None else list(trial.measurement.skipped),
+        "feasible": None if trial.measurement is None else run.is_feasible(trial),
+        "violations": run.violations(trial),
         "reason": trial.reason,
     }
 
@@ -75,7 +82,7 @@ def front_json(run: RunRecord) -> dict[str, Any]:
 
 
 def trials_table(run: RunRecord) -> pd.DataFrame:
-    """All trials, also failed and running ones, in order of their numbers."""
+    """All trials, also failed, stopped and running ones, in order of their numbers."""
     return _frame(run, run.trials)
 
 
@@ -87,7 +94,12 @@ def front_table(run: RunRecord) -> pd.DataFrame:
 def _frame(run: RunRecord, trials: tuple[TrialRecord, ...]) -> pd.DataFrame:
     on_front = {trial.number for trial in run.front()}
     rows = [
-        {**row, "on_front": row["trial"] in on_front, "skipped": "; ".join(row["skipped"])}
+        {
+            **row,
+            "on_front": row["trial"] in on_front,
+            "skipped": "; ".join(row["skipped"]),
+            "violations": "; ".join(f"{name} {by:+.6g}" for name, by in row["violations"].items()),
+        }
         for row in (trial_json(run, trial) for trial in trials)
     ]
     columns = {
@@ -98,23 +110,20 @@ def _frame(run: RunRecord, trials: tuple[TrialRecord, ...]) -> pd.DataFrame:
 
 
 def hypervolume_history(run: RunRecord) -> pd.DataFrame:
-    """Hypervolume of all complete trials of fidelity 1 so far, after each of them.
+    """`RunRecord.hypervolume` of all comparable trials so far, after each of them.
 
-    Every objective is divided by the baseline's value, so the baseline sits at accuracy 1 and costs
-    1. The reference point is accuracy 0 and the baseline's costs. A value of 0.9 says: of the box
-    between "useless but free" and "as accurate as the baseline at no cost", 90 % is dominated. The
-    baseline itself adds nothing, nor does any point that costs more than it; a point more accurate
-    than the baseline can carry the value above what the box holds.
+    A trial that breaks a limit of the run has no row: it adds nothing.
 
     Returns:
         Columns `trial`, `label`, `role`, `hypervolume`; no rows without a finished baseline.
     """
-    trials = comparable(run) if run.baseline is not None else ()
+    trials = run.feasible if run.baseline is not None else ()
+    volumes = run.running_hypervolume(trials) if trials else []
     rows = {
         "trial": pd.Series([t.number for t in trials], dtype="int64"),
         "label": pd.Series([t.label for t in trials], dtype="str"),
         "role": pd.Series([t.role for t in trials], dtype="str"),
-        "hypervolume": pd.Series(_running_volume(run, trials), dtype="float64"),
+        "hypervolume": pd.Series(volumes, dtype="float64"),
     }
     return pd.DataFrame(rows)
 
@@ -122,39 +131,13 @@ def hypervolume_history(run: RunRecord) -> pd.DataFrame:
 def controls_hypervolume(run: RunRecord) -> float | None:
     """Hypervolume of the tuned controls alone, on the scale of `hypervolume_history`.
 
-    None without a finished baseline or without a finished control of fidelity 1.
+    None without a finished baseline or without a finished control of the run's fidelity. Controls
+    that break a limit add nothing.
     """
-    controls = tuned_controls(run)
+    controls = [t for t in run.comparable if t.role == "control"]
     if run.baseline is None or not controls:
         return None
-    return _running_volume(run, controls)[-1]
-
-
-def _running_volume(run: RunRecord, trials: tuple[TrialRecord, ...]) -> list[float]:
-    """Hypervolume after each of `trials`.
-
-    Each point adds its exclusive volume: the box it spans, less what others already cover of that
-    box (WFG; While, Bradstreet & Barone 2012). That is far cheaper than starting over each time.
-    """
-    volumes: list[float] = []
-    front: NDArray[np.float64] = np.empty((0, len(run.objectives)))
-    reference = np.array([0.0 if o.direction == "maximize" else 1.0 for o in run.objectives])
-    for point in _normalised_costs(run, trials):
-        added = 0.0
-        if (point < reference).all() and not (front <= point).all(axis=1).any():
-            covered = np.unique(np.maximum(front, point), axis=0)
-            added = float(np.prod(reference - point)) - hypervolume(covered, reference)
-            front = np.vstack([front[~(point <= front).all(axis=1)], point])
-        volumes.append((volumes[-1] if volumes else 0.0) + added)
-    return volumes
-
-
-def _normalised_costs(run: RunRecord, trials: tuple[TrialRecord, ...]) -> NDArray[np.float64]:
-    """Objective values over the baseline's, smaller is better; shape (N, M)."""
-    if run.baseline is None:
-        return run.costs(trials)
-    scale = np.abs(run.costs((run.baseline,)))
-    return run.costs(trials) / np.where(scale > 0.0, scale, 1.0)
+    return run.hypervolume(tuple(t for t in controls if run.is_feasible(t)))
 
 
 def csv_text(frame: pd.DataFrame) -> str:

@@ -7,7 +7,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import InputError, StudyMismatchError
 from autocompress.measurement import Measurement
-from autocompress.objective import parse_objectives
+from autocompress.objective import Limits, parse_objectives
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, State, TrialRecord
 from autocompress.search.storage import DATABASE_ERRORS, FORMAT, STUDY, open_storage, unreadable
@@ -18,7 +18,7 @@ _STATES: dict[TrialState, State] = {
     TrialState.FAIL: "failed",
     TrialState.RUNNING: "running",
     TrialState.WAITING: "running",
-    TrialState.PRUNED: "failed",
+    TrialState.PRUNED: "stopped",
 }
 
 
@@ -47,6 +47,7 @@ def load_run(folder: Path) -> RunRecord:
 def record_of(folder: Path, study: optuna.Study) -> RunRecord:
     """A run's record from its opened study."""
     attributes = study.user_attrs
+    identity = attributes["identity"]
     return RunRecord(
         name=folder.resolve().name,
         folder=folder,
@@ -56,7 +57,10 @@ def record_of(folder: Path, study: optuna.Study) -> RunRecord:
             for k in attributes["knobs"]
         ),
         trials=tuple(_trial_record(trial) for trial in study.get_trials(deepcopy=False)),
-        info={**attributes["info"], **attributes["identity"]},
+        info={**attributes["info"], **identity},
+        # studies made before there were limits say nothing of them
+        limits=Limits(**identity.get("limits", {})),
+        fidelity=identity.get("fidelity", 1),
     )
 
 

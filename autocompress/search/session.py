@@ -11,7 +11,9 @@ import torch
 from autocompress.analysis.fingerprint import model_fingerprint, state_fingerprint
 from autocompress.compress.policy import PruningPolicy
 from autocompress.errors import StudyMismatchError
-from autocompress.evaluate.evaluator import EvaluationSettings, Evaluator
+from autocompress.evaluate.evaluator import Evaluator
+from autocompress.evaluate.probe import N_LOOKED_AT
+from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.run_record import RunRecord
 from autocompress.search.environment import describe_environment, processor_name
 from autocompress.space.build import BuiltSpace, build_space
@@ -20,6 +22,9 @@ from autocompress.tasks.base import Task, TensorData
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.leakage import val_looks_seen
 from autocompress.tasks.prepare import PreparedTask, prepare_task
+
+_LOOKING_SHARE = 0.15
+_MOST_SHORTLISTED = 8
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,6 +62,18 @@ class Session:
             },
         }
 
+    @property
+    def n_shortlisted(self) -> int:
+        """Plans to look at before one is tuned: what a small share of a trial's work pays for.
+
+        Counted in examples that go through the model, three passes for a training step, so that it
+        does not depend on the clock.
+        """
+        n_trained = 3.0 * self.evaluator.recipe.epochs * len(self.prepared.train)
+        n_examples = n_trained + len(self.prepared.val)
+        affordable = int(_LOOKING_SHARE * n_examples / N_LOOKED_AT)
+        return min(max(affordable, 1), _MOST_SHORTLISTED)
+
     def _nni(self) -> dict[str, str]:
         """Version of NNI, if anything of it is used."""
         space = self.built.space
@@ -90,7 +107,8 @@ def open_session(
     Args:
         task: What the user brings.
         space: Search-space file, name of a shipped one, or rules.
-        settings: How to tune and measure; its policy and recipe are replaced by the space's.
+        settings: How to tune and measure; the space decides the policy, and the fields of the
+            recipe that the settings leave open.
 
     Raises:
         InputError: If the task, the space or a setting cannot be used.
@@ -99,7 +117,7 @@ def open_session(
     settings = dataclasses.replace(
         settings,
         policy=PruningPolicy(**rules.pruning.model_dump()),
-        recipe=rules.recipe.model_dump(exclude_none=True),
+        recipe={**rules.recipe.model_dump(exclude_none=True), **settings.recipe},
     )
     prepared = prepare_task(task)
     evaluator = Evaluator(prepared, settings)

@@ -3,50 +3,26 @@
 import contextlib
 import dataclasses
 import json
-import os
-import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import filelock
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.atomic_file import write_atomically
-from autocompress.errors import (
-    AutocompressError,
-    InputError,
-    RunLockedError,
-    StudyMismatchError,
-    first_line,
-)
+from autocompress.errors import AutocompressError, StudyMismatchError, first_line
 from autocompress.measurement import Fidelity, Measurement
-from autocompress.objective import Direction, parse_objectives
+from autocompress.objective import Direction, Limits, parse_objectives
 from autocompress.run_record import Role, RunRecord
+from autocompress.search.identity import check_identity
+from autocompress.search.pending import Job, job_of
 from autocompress.search.records import record_of
+from autocompress.search.run_lock import RunLock
 from autocompress.search.sampler import distributions_of
 from autocompress.search.storage import DATABASE_ERRORS, FORMAT, STUDY, open_storage, unreadable
+from autocompress.space.option_table import OptionTable
 from autocompress.space.search_space import SearchSpace
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """A trial that waits to be evaluated.
-
-    Attributes:
-        number: Trial number.
-        levels: Knob name -> level index.
-        fidelity: Training to put behind it.
-        label: What tables call it.
-        attempts: How often it was started, this time included.
-    """
-
-    number: int
-    levels: Mapping[str, int]
-    fidelity: Fidelity
-    label: str
-    attempts: int
 
 
 class Study:
@@ -60,6 +36,8 @@ class Study:
         objectives: Names, comma-separated.
         identity: What must not change between sessions: seed, settings, fingerprints. JSON.
         info: What else describes the run: versions, hardware. JSON.
+        limits: Constraints; part of the identity.
+        fidelity: Training behind searched trials; part of the identity.
 
     Raises:
         InputError: If the folder cannot be written.
@@ -74,29 +52,32 @@ class Study:
         objectives: str,
         identity: Mapping[str, Any],
         info: Mapping[str, Any],
+        *,
+        limits: Limits | None = None,
+        fidelity: Fidelity = 1,
     ) -> None:
         self.folder = folder
         self.space = space
         self.objectives = parse_objectives(objectives)
-        self._identity = {**identity, "objectives": objectives, "space": space.fingerprint}
+        self.limits = limits or Limits()
+        self.fidelity: Fidelity = fidelity
+        self._identity = {
+            **identity,
+            "objectives": objectives,
+            "space": space.fingerprint,
+            "limits": self.limits.to_json(),
+            "fidelity": fidelity,
+        }
         self._info = dict(info)
-        self._lock = filelock.FileLock(folder / ".lock", timeout=0)
+        self._lock = RunLock(folder)
         self._study: optuna.Study
 
     def __enter__(self) -> "Study":
         """Lock the folder, open or create the study, refuse one made for something else."""
+        self._lock.acquire()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire()
-        except filelock.Timeout:
-            raise _locked(self.folder) from None
-        except OSError as error:
-            raise InputError(
-                f"The run folder {self.folder} must be writable, but: {first_line(error)}.",
-                "Choose another place with --results FOLDER.",
-            ) from error
-        try:
-            self._open()
+            with self._guard():
+                self._open(self.folder / "study.db")
         except BaseException:
             self._lock.release()
             raise
@@ -105,14 +86,6 @@ class Study:
     def __exit__(self, *exc_info: object) -> None:
         """Release the folder."""
         self._lock.release()
-
-    def _open(self) -> None:
-        (self.folder / ".driver.json").write_text(
-            json.dumps({"host": socket.gethostname(), "pid": os.getpid()}), encoding="utf-8"
-        )
-        path = self.folder / "study.db"
-        with self._guard():
-            self._open_study(path)
 
     @contextlib.contextmanager
     def _guard(self) -> Iterator[None]:
@@ -133,7 +106,7 @@ class Study:
                 ) from error
             raise unreadable(self.folder / "study.db", error) from error
 
-    def _open_study(self, path: Path) -> None:
+    def _open(self, path: Path) -> None:
         is_new = not path.exists()
         self._study = optuna.create_study(
             study_name=STUDY,
@@ -148,7 +121,7 @@ class Study:
             for key, value in self._attributes().items():
                 self._study.set_user_attr(key, value)
         else:
-            _check_identity(path, stored["identity"], json.loads(json.dumps(self._identity)))
+            check_identity(path, stored["identity"], self._identity)
             # Data may have moved and versions changed since; when it began stays.
             moved = {**self._info, "started": stored["info"].get("started")}
             self._study.set_user_attr("info", moved)
@@ -176,18 +149,45 @@ class Study:
         """`maximize` or `minimize` per objective."""
         return [objective.direction for objective in self.objectives]
 
+    @property
+    def has_latency(self) -> bool:
+        """Whether latency is an objective or limited."""
+        is_axis = any(objective.name == "latency" for objective in self.objectives)
+        return is_axis or self.limits.max_latency_ms is not None
+
     def n_finished(self) -> int:
-        """Trials that are complete or failed: what a budget counts."""
+        """Trials that are complete, failed or stopped: what a budget counts."""
         return sum(t.state.is_finished() for t in self._study.get_trials(deepcopy=False))
 
     def finished(self) -> list[FrozenTrial]:
-        """Complete trials of fidelity 1, for samplers."""
+        """Complete trials of the run's fidelity, for samplers; they carry their constraints."""
         trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return [trial for trial in trials if trial.user_attrs["fidelity"] == 1]
+        return [trial for trial in trials if trial.user_attrs["fidelity"] == self.fidelity]
 
     def failed(self) -> list[dict[str, int]]:
         """Levels of failed trials."""
-        trials = self._study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+        return self._levels_of(TrialState.FAIL)
+
+    def stopped(self) -> list[dict[str, int]]:
+        """Levels of trials that were not worth tuning."""
+        return self._levels_of(TrialState.PRUNED)
+
+    def running(self) -> list[FrozenTrial]:
+        """Trials that are being evaluated."""
+        return list(self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
+
+    def option_table(self) -> OptionTable | None:
+        """The option table this study was begun with; None if it has none yet."""
+        kept = self._study.user_attrs.get("option_table")
+        return None if kept is None else OptionTable.from_json(kept)
+
+    def keep_option_table(self, table: OptionTable) -> None:
+        """Keep it: a resumed search must not depend on whether it is still in a cache."""
+        with self._guard():
+            self._study.set_user_attr("option_table", table.to_json())
+
+    def _levels_of(self, state: TrialState) -> list[dict[str, int]]:
+        trials = self._study.get_trials(deepcopy=False, states=(state,))
         return [{name: int(level) for name, level in trial.params.items()} for trial in trials]
 
     def interrupted(self) -> list[Job]:
@@ -199,7 +199,7 @@ class Study:
                 continue
             attempts = trial.user_attrs.get("attempts", 1) + 1
             self._set(trial.number, "attempts", attempts)
-            jobs.append(_job(trial, attempts))
+            jobs.append(job_of(trial, attempts))
         return jobs
 
     def add(self, levels: Mapping[str, int], role: Role, label: str, fidelity: Fidelity) -> Job:
@@ -218,22 +218,32 @@ class Study:
         )
         with self._guard():
             self._study.add_trial(trial)
-        return _job(self._study.get_trials(deepcopy=False)[-1], attempts=1)
+        return job_of(self._study.get_trials(deepcopy=False)[-1], attempts=1)
 
     def give_back(self, job: Job) -> None:
         """Forget that a trial was started: the user stopped it, it did not fail."""
         self._set(job.number, "attempts", job.attempts - 1)
 
     def complete(self, job: Job, measurement: Measurement) -> None:
-        """Write a result; safe against death between its two transactions."""
+        """Write a result; safe against death between its transactions."""
         self._set(job.number, "measurement", measurement.to_json())
         self._tell(job.number, measurement)
 
     def fail(self, job: Job, reason: str) -> None:
         """Mark a trial as failed, with its reason in one line."""
+        self._end(job, reason, TrialState.FAIL)
+
+    def stop(self, job: Job, reason: str) -> None:
+        """Mark a trial as stopped before it was tuned, with the reason in one line.
+
+        Optuna calls it pruned: finished, without values, and not a failure.
+        """
+        self._end(job, reason, TrialState.PRUNED)
+
+    def _end(self, job: Job, reason: str, state: TrialState) -> None:
         self._set(job.number, "reason", reason)
         with self._guard():
-            self._study.tell(job.number, state=TrialState.FAIL)
+            self._study.tell(job.number, state=state)
 
     def record(self) -> RunRecord:
         """The run as plain data."""
@@ -242,58 +252,24 @@ class Study:
     def _tell(self, number: int, measurement: Measurement) -> None:
         values = [getattr(measurement, objective.field) for objective in self.objectives]
         with self._guard():
+            self._constrain(number, measurement)
             self._study.tell(number, values)
+
+    def _constrain(self, number: int, measurement: Measurement) -> None:
+        """Write all limits as constraints: Optuna takes a trial without any for feasible."""
+        if self.limits.is_empty:
+            return
+        run = self.record()
+        told = dataclasses.replace(run.trials[number], measurement=measurement)
+        trials = (*run.trials[:number], told, *run.trials[number + 1 :])
+        excesses = dataclasses.replace(run, trials=trials).excesses(told)
+        frozen = self._study.get_trials(deepcopy=False)[number]
+        trial = optuna.trial.Trial(self._study, frozen._trial_id)
+        for name, excess in excesses.items():
+            if name not in frozen.constraints:  # a session that died here has written it
+                trial.set_constraint(name, excess)
 
     def _set(self, number: int, key: str, value: Any) -> None:
         trial = self._study.get_trials(deepcopy=False)[number]
         with self._guard():
             self._study._storage.set_trial_user_attr(trial._trial_id, key, value)
-
-
-def _job(trial: FrozenTrial, attempts: int) -> Job:
-    return Job(
-        number=trial.number,
-        levels={name: int(level) for name, level in trial.params.items()},
-        fidelity=trial.user_attrs["fidelity"],
-        label=trial.user_attrs["label"],
-        attempts=attempts,
-    )
-
-
-def _check_identity(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    then, now = _leaves(stored), _leaves(wanted)
-    differing = [key for key in sorted({**then, **now}) if then.get(key) != now.get(key)]
-    if differing:
-        what = "; ".join(
-            f"{key}: {_short(then.get(key))} then, {_short(now.get(key))} now" for key in differing
-        )
-        raise StudyMismatchError(
-            f"The study {path} was made for something else: {what}.",
-            "Repeat the first command to resume it, or start a new run with --run NAME.",
-        )
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as one level of dotted keys."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            leaves.update(_leaves(value, f"{prefix}{key}."))
-        else:
-            leaves[f"{prefix}{key}"] = value
-    return leaves
-
-
-def _short(value: object) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _locked(folder: Path) -> RunLockedError:
-    try:
-        holder = json.loads((folder / ".driver.json").read_text(encoding="utf-8"))
-        who = f"process {holder['pid']} on {holder['host']}"
-    except (OSError, ValueError, KeyError):
-        who = "another process"
-    message = f"The run {folder} is driven by {who} at the moment."
-    return RunLockedError(message, "Wait until it ends, or start another run with --run NAME.")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 SEARCH = ("search", "my_task.py", "--threads", "1", "--quiet")
+UNTIMED_SEARCH = (*SEARCH, "--objectives", "accuracy,size")
 TASK = '''
 import os, pathlib, time
 import torch
@@ -52,16 +53,7 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished_run(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Path:
     """Folder with the task file and `results/a`, a finished run of 7 trials; copy it."""
     folder = tmp_path_factory.mktemp("finished")
-    (folder / "my_task.py").write_text(TASK)
-    done = subprocess.run(
-        command((*SEARCH, "--budget", "7", "--run", "a")),
-        cwd=folder,
-        env={**os.environ, "AUTOCOMPRESS_CACHE": str(cache_folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    _search(folder, cache_folder, *SEARCH, "--budget", "7", "--run", "a")
     return folder
 
 
@@ -70,6 +62,34 @@ def searched(tmp_path: Path, finished_run: Path) -> Path:
     """A copy of the finished run, in this test's folder."""
     shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
     return tmp_path / "results" / "a"
+
+
+@pytest.fixture(scope="session")
+def finished_untimed_run(tmp_path_factory: pytest.TempPathFactory, cache_folder: Path) -> Path:
+    """The same of 8 trials in `results/u`, whose proposals do not depend on milliseconds."""
+    folder = tmp_path_factory.mktemp("untimed")
+    _search(folder, cache_folder, *UNTIMED_SEARCH, "--budget", "8", "--run", "u")
+    return folder
+
+
+@pytest.fixture
+def untimed(tmp_path: Path, finished_untimed_run: Path) -> Path:
+    """A copy of that run, in this test's folder."""
+    shutil.copytree(finished_untimed_run, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "results" / "u"
+
+
+def _search(folder: Path, cache_folder: Path, *arguments: str) -> None:
+    (folder / "my_task.py").write_text(TASK)
+    done = subprocess.run(
+        command(arguments),
+        cwd=folder,
+        env={**os.environ, "AUTOCOMPRESS_CACHE": str(cache_folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture

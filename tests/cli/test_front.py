@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import json
 import subprocess
@@ -11,7 +12,7 @@ from click.testing import CliRunner, Result
 from autocompress.cli.front import command
 from autocompress.errors import InputError, NoPointError
 from autocompress.measurement import Measurement
-from autocompress.objective import parse_objectives
+from autocompress.objective import Limits, parse_objectives
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.run_record import Role, RunRecord, TrialRecord
 
@@ -96,8 +97,10 @@ def test_front_all_prints_every_trial(run_command) -> None:
 
 def test_front_json_is_one_object_with_the_promised_keys(run_command) -> None:
     document = json.loads(run_command(FULL, "--json").stdout)
-    assert list(document) == ["run", "baseline", "controls", "points"]
+    assert list(document) == ["run", "baseline", "controls", "points", "search_gain"]
     assert [p["trial"] for p in document["points"]] == [0, 2]
+    (within_2pt,) = [r for r in document["search_gain"]["at_drops"] if r["max_drop"] == 0.02]
+    assert within_2pt["ratio"]["values"] == [2.0]
     everything = json.loads(run_command(FULL, "--json", "--all").stdout)
     assert [t["trial"] for t in everything["trials"]] == [0, 1, 2, 3]
 
@@ -107,6 +110,33 @@ def test_front_csv_has_a_row_per_point(run_command) -> None:
     assert [row["trial"] for row in rows] == ["0", "2"]
     assert float(rows[1]["compression"]) == 10.0
     assert len(list(csv.DictReader(io.StringIO(run_command(FULL, "--csv", "--all").stdout)))) == 4
+
+
+def test_front_keeps_the_limits_and_shows_the_baseline_beside_it(run_command) -> None:
+    limited = dataclasses.replace(FULL, limits=Limits(max_size_bytes=150_000))
+    result = run_command(limited)
+    assert result.exit_code == 0
+    assert "baseline, 850.0" in result.stdout
+    assert "kB too large" in result.stdout
+    assert "1 of 3 finished trials are on the front" in result.stderr
+    assert "nearest" not in result.stderr
+    assert [p["trial"] for p in json.loads(run_command(limited, "--json").stdout)["points"]] == [2]
+
+
+def test_front_says_when_nothing_keeps_the_limits(run_command) -> None:
+    result = run_command(dataclasses.replace(FULL, limits=Limits(max_size_bytes=99_000)))
+    assert result.exit_code == 0
+    assert "0 of 3 finished trials are on the front" in result.stderr
+    (line,) = [text for text in result.stderr.splitlines() if text.startswith("No compressed")]
+    assert line.endswith("(91.50 %, 100.0 kB, 0.400 ms): 1.0 kB too large.")
+    assert "\x1b" not in line
+
+
+def test_front_counts_stopped_trials(run_command) -> None:
+    stopped = dataclasses.replace(failed(4, "Not tuned."), state="stopped")
+    result = run_command(dataclasses.replace(FULL, trials=(*FULL.trials, stopped)), "--all")
+    assert "1 failed, 1 stopped early" in result.stderr
+    assert "stopped" in result.stdout
 
 
 def test_front_refuses_csv_and_json_together(run_command) -> None:

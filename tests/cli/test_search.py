@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 
 Run = Callable[..., Any]
 SEARCH = ("search", "my_task.py", "--threads", "1", "--quiet")
+UNTIMED_SEARCH = (*SEARCH, "--objectives", "accuracy,size")
 
 
 def trials(run_cli: Run, run: str) -> list[dict[str, Any]]:
@@ -37,10 +38,12 @@ def test_search_leaves_everything_a_run_promises(searched: Path, run_cli: Run) -
     names = {path.name for path in searched.iterdir()}
     assert {"study.db", "run.json", "trials.csv", "front.csv", "report.html"} <= names
 
-    front = json.loads(run_cli("front", "--json").stdout)
-    assert set(front) == {"run", "baseline", "controls", "points"}
+    front = json.loads(run_cli("front", "--json", "--all").stdout)
+    assert set(front) == {"run", "baseline", "controls", "points", "search_gain", "trials"}
     assert front["run"] == "a"
-    assert len(front["controls"]) == 4
+    assert [t["trial"] for t in front["trials"]] == list(range(7))
+    assert {t["role"] for t in front["trials"]} == {"baseline", "control", "search"}
+    assert front["controls"] == [t for t in front["trials"] if t["role"] == "control"]
     assert front["baseline"]["compression"] == 1.0
     wanted = {"trial", "fidelity", "accuracy", "size_bytes", "latency_ms", "plan_digest"}
     for point in [front["baseline"], *front["controls"], *front["points"]]:
@@ -58,22 +61,28 @@ def test_search_again_says_that_the_budget_is_reached(searched: Path, run_cli: R
     assert trials(run_cli, "a") == before
 
 
-def test_search_in_two_parts_equals_one(searched: Path, run_cli: Run) -> None:
-    for budget in ("4", "7"):
-        done = run_cli(*SEARCH, "--budget", budget, "--run", "b")
+def test_search_in_two_parts_equals_one(untimed: Path, run_cli: Run) -> None:
+    for budget in ("4", "8"):
+        done = run_cli(*UNTIMED_SEARCH, "--budget", budget, "--run", "b")
         assert done.returncode == 0, done.stderr
 
-    assert trials(run_cli, "b") == trials(run_cli, "a")
+    unbroken = trials(run_cli, "u")
+    assert trials(run_cli, "b") == unbroken
+    assert any(t["label"].startswith("sweep") for t in unbroken)
+    assert any(t["label"].startswith("trial") for t in unbroken)
 
 
 def test_search_killed_in_the_middle_of_a_trial_loses_and_repeats_nothing(
-    searched: Path, run_cli: Run, start_cli: Run, tmp_path: Path
+    untimed: Path, run_cli: Run, start_cli: Run, tmp_path: Path
 ) -> None:
     hold = tmp_path / "hold"
-    arguments = (*SEARCH, "--budget", "7", "--run", "killed")
-    assert run_cli(*SEARCH, "--budget", "5", "--run", "killed").returncode == 0
+    unbroken = trials(run_cli, "u")
+    # a control is tuned at once: before a proposal plans are looked at, and no trial runs yet
+    number = max(t["trial"] for t in unbroken if t["label"].startswith("uniform"))
+    arguments = (*UNTIMED_SEARCH, "--run", "killed", "--budget")
+    assert run_cli(*arguments, str(number)).returncode == 0
     hold.touch()
-    process = start_cli(*arguments, HOLD=str(hold))
+    process = start_cli(*arguments, "8", HOLD=str(hold))
     wait_for(tmp_path / "hold.reached", process)
     worker = child_of(process.pid)
     process.send_signal(signal.SIGKILL)
@@ -81,10 +90,10 @@ def test_search_killed_in_the_middle_of_a_trial_loses_and_repeats_nothing(
 
     assert gone_within(worker, 5.0)
     front = json.loads(run_cli("front", "killed", "--json", "--all").stdout)
-    assert [t["state"] for t in front["trials"]] == ["complete"] * 5 + ["running"]
+    assert [t["state"] for t in front["trials"]] == ["complete"] * number + ["running"]
     hold.unlink()
-    assert run_cli(*arguments).returncode == 0
-    assert trials(run_cli, "killed") == trials(run_cli, "a")
+    assert run_cli(*arguments, "8").returncode == 0
+    assert trials(run_cli, "killed") == unbroken
 
 
 @pytest.mark.parametrize(
@@ -95,7 +104,7 @@ def test_search_stops_cleanly_on_a_signal(
 ) -> None:
     hold = task_file.parent / "hold"
     hold.touch()
-    process = start_cli("search", "my_task.py", "--budget", "5", "--run", "s", HOLD=str(hold))
+    process = start_cli("search", "my_task.py", "--budget", "2", "--run", "s", HOLD=str(hold))
     wait_for(task_file.parent / "hold.reached", process)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=30)
@@ -105,7 +114,7 @@ def test_search_stops_cleanly_on_a_signal(
     assert "Nothing is lost" in stderr
     assert (task_file.parent / "results" / "s" / "report.html").is_file()
     hold.unlink()
-    assert run_cli(*SEARCH[:2], "--budget", "5", "--run", "s").returncode == 0
+    assert run_cli(*SEARCH[:2], "--budget", "2", "--run", "s").returncode == 0
 
 
 def test_second_search_on_a_run_is_told_who_drives_it(

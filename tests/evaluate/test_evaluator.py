@@ -11,58 +11,15 @@ from autocompress.analysis.fingerprint import model_fingerprint
 from autocompress.compress.policy import PruningPolicy
 from autocompress.errors import InputError, TrialError
 from autocompress.evaluate.deploy import deploy
-from autocompress.evaluate.evaluator import EvaluationSettings, Evaluator
+from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.evidence import EvidenceCollector, mean_gradients
 from autocompress.evaluate.scoring import score
+from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.packing.packed import read_packed, write_packed
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.runtime.onnxruntime import make_session
 from autocompress.runtime.onnxruntime import predict as predict_onnx
-from autocompress.tasks.base import Task
-from autocompress.tasks.prepare import prepare_task
 from autocompress.train.teachers import outputs_on
-
-
-class Net(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(1, 32, 3, padding=1)
-        self.bn1 = nn.BatchNorm2d(32)
-        self.conv2 = nn.Conv2d(32, 32, 3, padding=1)
-        self.bn2 = nn.BatchNorm2d(32)
-        self.fc = nn.Linear(32, 3)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = torch.relu(self.bn1(self.conv1(x)))
-        return self.fc(torch.relu(self.bn2(self.conv2(x))).mean((2, 3)))
-
-
-def stripes(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images of noise on which a bar stands left, in the middle or right."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(n) % 3
-    images = 0.3 * torch.randn(n, 1, 6, 6, generator=generator)
-    for label in range(3):
-        images[labels == label, :, :, 2 * label : 2 * label + 2] += 1.0
-    return images, labels
-
-
-@pytest.fixture(scope="module")
-def evaluator() -> Evaluator:
-    torch.manual_seed(0)
-    net = Net()
-    x, y = stripes(384, 0)
-    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
-    for _ in range(40):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(net(x), y).backward()
-        optimizer.step()
-    task = Task(
-        model=net.eval(), train=(x, y), val=stripes(150, 1), test=stripes(150, 2), batch_size=64
-    )
-    settings = EvaluationSettings(threads=1, has_latency=False)
-    return Evaluator(prepare_task(task), settings)
-
 
 MIXED = CompressionPlan(
     pruning_ratios={"conv1": 0.5},

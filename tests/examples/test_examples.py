@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from autocompress.errors import InputError
-from autocompress.evaluate.evaluator import EvaluationSettings
+from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.plan import CompressionPlan
 from autocompress.search.session import open_session
 from autocompress.tasks.base import top1

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import pytest
 from autocompress.errors import InputError, NoPointError
 from autocompress.export.choose import choose_point
 from autocompress.measurement import Measurement
-from autocompress.objective import parse_objectives
+from autocompress.objective import Limits, parse_objectives
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, TrialRecord
 
@@ -99,6 +100,22 @@ def test_choose_point_refuses_trials_without_figures(
 def test_choose_point_refuses_a_drop_that_is_no_share(run: RunRecord, max_drop: float) -> None:
     with pytest.raises(InputError, match=f"but got {max_drop}"):
         choose_point(run, max_drop=max_drop)
+
+
+def test_choose_point_keeps_the_limits_of_the_run(run: RunRecord) -> None:
+    limited = dataclasses.replace(run, limits=Limits(max_size_bytes=400, max_latency_ms=0.75))
+    assert choose_point(limited, max_drop=0.05).number == 3
+    assert choose_point(limited, max_drop=0.01).number == 2
+    assert choose_point(limited).number in {2, 3, 4}
+    assert choose_point(limited, trial=6).number == 6  # asked for by its number
+
+
+def test_choose_point_says_when_nothing_keeps_the_limits(run: RunRecord) -> None:
+    limited = dataclasses.replace(run, limits=Limits(max_size_bytes=5))
+    for settings in ({}, {"max_drop": 0.5}):
+        with pytest.raises(NoPointError, match="keeps the run's limits") as caught:
+            choose_point(limited, **settings)
+        assert "--trial N" in caught.value.hint
 
 
 def test_choose_point_says_when_nothing_is_within_the_drop() -> None:

@@ -86,7 +86,11 @@ def random_weight(kind: str, seed: int, shape: tuple[int, ...] | None = None) ->
     values = values.astype(np.float32)
     if kind == "codebook":
         return CodebookTensor(
-            codes=codes % n_entries, codebook=values, scale=scale, axis=axis, bits=bits
+            codes=(codes.astype(np.int16) % n_entries).astype(np.uint8),
+            codebook=values,
+            scale=scale,
+            axis=axis,
+            bits=bits,
         )
     return HashedTensor(
         shape=shape,

@@ -1,7 +1,5 @@
 from collections.abc import Callable
 
-import pytest
-
 from autocompress.report.hypervolume_figure import hypervolume_figure
 from autocompress.report.tables import controls_hypervolume, hypervolume_history
 from autocompress.run_record import RunRecord
@@ -11,11 +9,24 @@ Factory = Callable[..., RunRecord]
 
 def test_hypervolume_figure_draws_history_and_the_controls_line(make_run: Factory) -> None:
     run = make_run(12)
-    progress, controls = hypervolume_figure(run).data
-    assert progress.y == pytest.approx(100 * hypervolume_history(run)["hypervolume"])
+    figure = hypervolume_figure(run)
+    progress, controls = figure.data
+    volumes = hypervolume_history(run)["hypervolume"].tolist()
+    assert list(progress.y) == volumes
     alone = controls_hypervolume(run)
     assert alone is not None
-    assert controls.y == pytest.approx([100 * alone] * 2)
+    assert list(controls.y) == [alone] * 2
+    title = f"The hypervolume is {volumes[-1]:.2f}, that of the controls alone {alone:.2f}"
+    assert title in figure.layout.title.text
+    assert figure.layout.yaxis.title.text == "hypervolume"
+
+
+def test_hypervolume_figure_says_what_each_trial_added(make_run: Factory) -> None:
+    run = make_run(12)
+    volumes = hypervolume_history(run)["hypervolume"].tolist()
+    texts = hypervolume_figure(run).data[0].hovertext
+    for text, before, after in zip(texts, [0.0, *volumes], volumes, strict=False):
+        assert text.endswith(f"{after:.3f} ({after - before:+.3f})")
 
 
 def test_hypervolume_figure_has_no_controls_line_without_controls(make_run: Factory) -> None:

@@ -110,6 +110,7 @@ def test_render_page_figures_are_valid_json(make_run: Factory) -> None:
     blocks = re.findall(r'<script type="application/json" id="([^"]+)">(.*?)</script>', page)
     assert [name for name, _ in blocks] == [
         "figure-size", "figure-latency", "figure-hypervolume", "figure-choices",
+        "figure-gain-size", "figure-gain-latency",
     ]  # fmt: skip
     for _, block in blocks:
         assert json.loads(block)["data"]

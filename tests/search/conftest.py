@@ -1,14 +1,17 @@
 """A small space, a study factory and an executor that costs nothing."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from autocompress.errors import TrialError
 from autocompress.measurement import Measurement
-from autocompress.search.executors.job import EvaluationJob, OnStage
+from autocompress.search.executors.job import EvaluationJob, OnStage, ProbeJob
 from autocompress.search.study import Study
+from autocompress.space.option_table import Figures
 from autocompress.space.search_space import Knob, SearchSpace
 
 
@@ -57,6 +60,7 @@ class FakeExecutor:
 
     def __init__(self, fail: Callable[[int], None] | None = None) -> None:
         self.jobs: list[EvaluationJob] = []
+        self.probes: list[ProbeJob] = []
         self._fail = fail
 
     def run(self, job: EvaluationJob, on_stage: OnStage) -> Measurement:
@@ -68,8 +72,40 @@ class FakeExecutor:
         job.keep.write_bytes(b"weights")
         return figures_of(job)
 
+    def probe(self, job: ProbeJob) -> Figures:
+        """Divergences and sizes that go with `figures_of`."""
+        self.probes.append(job)
+        figures = figures_of(EvaluationJob(plan=job.plan, seed=0, fidelity=1, keep=Path("nowhere")))
+        size_bytes = figures.size_bytes
+        return Figures(
+            divergence=0.99 - figures.accuracy,
+            size_bytes=size_bytes if job.has_size else None,
+            layer_bytes={"stem": size_bytes} if job.has_size else {},
+            latency_ratio=figures.latency_ms if job.has_latency else None,
+        )
+
     def close(self) -> None:
         pass
+
+
+class ScreeningExecutor(FakeExecutor):
+    """Looks whether a candidate has a chance, as the evaluator does."""
+
+    def run(self, job: EvaluationJob, on_stage: OnStage) -> Measurement:
+        figures = super().run(job, on_stage)
+        untuned = 1.0 - figures.accuracy
+        if job.rivals is not None:
+            look = Figures(
+                divergence=untuned,
+                size_bytes=figures.size_bytes,
+                latency_ratio=figures.latency_ms,
+            )
+            try:
+                job.rivals.check(look)
+            except TrialError:
+                job.keep.unlink()
+                raise
+        return dataclasses.replace(figures, untuned_divergence=untuned)
 
 
 @pytest.fixture
@@ -78,14 +114,18 @@ def make_executor() -> type[FakeExecutor]:
 
 
 @pytest.fixture
+def make_screening_executor() -> type[ScreeningExecutor]:
+    return ScreeningExecutor
+
+
+@pytest.fixture
 def open_study(tmp_path: Path, space: SearchSpace) -> Callable[..., Study]:
     def open_(name: str = "run", **changes: Any) -> Study:
         settings = {"threads": 2, "device": "cpu"}
         identity = {"seed": 0, "model": "abc", "settings": settings, **changes.pop("identity", {})}
         objectives = changes.pop("objectives", "accuracy,size,latency")
-        return Study(
-            tmp_path / name, changes.pop("space", space), objectives, identity, {"task": "t"}
-        )
+        chosen = changes.pop("space", space)
+        return Study(tmp_path / name, chosen, objectives, identity, {"task": "t"}, **changes)
 
     return open_
 

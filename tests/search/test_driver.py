@@ -28,7 +28,8 @@ def test_run_search_finishes_exactly_the_budget(open_study: OpenStudy, make_exec
     assert len(run.trials) == 20
     assert [t.number for t in run.trials] == list(range(20))
     assert all(t.state == "complete" for t in run.trials)
-    assert [t.role for t in run.trials[:7]] == ["baseline"] + ["control"] * 6
+    assert [t.role for t in run.trials[:13]] == ["baseline", *["control", "search"] * 6]
+    assert {t.role for t in run.trials[13:]} == {"search"}
     assert len({t.plan.digest for t in run.trials}) == 19  # post-training int8 = uniform 8 bit
 
 

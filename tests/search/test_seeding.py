@@ -1,5 +1,9 @@
-from autocompress.search.seeding import make_seeds
+import numpy as np
+
+from autocompress.objective import Limits
+from autocompress.search.seeding import make_seeds, swept_levels
 from autocompress.space.search_space import Knob, SearchSpace
+from tests.search.guided.conftest import make_world
 
 
 def test_make_seeds_starts_with_the_untouched_baseline(space: SearchSpace) -> None:
@@ -49,3 +53,54 @@ def test_make_seeds_never_repeats_a_plan_at_one_fidelity(space: SearchSpace) -> 
 
     assert len(set(keys)) == len(keys)
     assert [s.label for s in seeds if s.fidelity == 0] == ["int8 post-training"]
+
+
+def test_make_seeds_puts_swept_plans_before_controls(space: SearchSpace) -> None:
+    swept = [{knob.name: min(i, 1) for knob in space.knobs} for i in (0, 1)]
+    seeds = make_seeds(space, swept)
+
+    # the first swept plan is the baseline over again: left out
+    assert [s.label for s in seeds[:4]] == [
+        "baseline",
+        "sweep 2",
+        "int8 post-training",
+        "uniform 8 bit",
+    ]
+    assert next(s for s in seeds if s.label == "sweep 2").role == "search"
+
+
+def test_make_seeds_leaves_a_control_to_the_controls(space: SearchSpace) -> None:
+    controls = {seed.label: seed.levels for seed in make_seeds(space)}
+    other = {knob.name: 1 for knob in space.knobs}
+    swept = [controls["uniform 2 bit"], other, controls["uniform pruning"]]
+    seeds = make_seeds(space, swept)
+
+    assert [s.label for s in seeds if s.role == "search"] == ["sweep 2"]
+    assert {s.label: s.levels for s in seeds if s.role != "search"} == controls
+
+
+def test_swept_levels_spread_over_sizes() -> None:
+    predictor = make_world(1).predictor
+    names = [knob.name for knob in predictor.space.knobs]
+    plans = swept_levels(predictor, Limits(), has_latency=False)
+    levels = np.array([[plan[name] for name in names] for plan in plans])
+    ratios = predictor.table.baseline.size_bytes / predictor.size_bytes(levels)
+
+    assert len(plans) == 3
+    assert ratios.max() / ratios.min() > 3.0
+
+
+def test_swept_levels_keep_the_limit_on_size() -> None:
+    predictor = make_world(1).predictor
+    limit = predictor.table.baseline.size_bytes // 10
+    names = [knob.name for knob in predictor.space.knobs]
+    plans = swept_levels(predictor, Limits(max_size_bytes=limit), has_latency=False)
+    levels = np.array([[plan[name] for name in names] for plan in plans])
+
+    assert len(np.unique(levels, axis=0)) > 1
+    assert (predictor.size_bytes(levels) <= limit).all()
+
+
+def test_swept_levels_are_none_where_no_plan_keeps_the_limit() -> None:
+    predictor = make_world(1).predictor
+    assert swept_levels(predictor, Limits(max_size_bytes=1), has_latency=False) == []

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import optuna
 import pytest
 
 from autocompress.errors import (
@@ -13,6 +14,7 @@ from autocompress.errors import (
     RunLockedError,
     StudyMismatchError,
 )
+from autocompress.objective import Limits
 from autocompress.run_record import RunRecord
 from autocompress.search.executors.job import EvaluationJob
 from autocompress.search.records import load_run
@@ -100,6 +102,8 @@ def test_study_reopens_with_its_trials(open_study: OpenStudy, measure: Callable)
         ({"identity": {"model": "xyz"}}, 'model: "abc" then, "xyz" now'),
         ({"objectives": "accuracy,size"}, "objectives"),
         ({"identity": {"settings": {"device": "cuda"}}}, 'settings.device: "cpu" then'),
+        ({"limits": Limits(max_drop=0.01)}, "limits.max_drop: null then, 0.01 now"),
+        ({"fidelity": 0}, "fidelity: 1 then, 0 now"),
         ({"space": SearchSpace(knobs=(
             Knob(kind="weight_bits", targets=("a",), levels=(32, 8), label="a"),
         ))}, "space"),
@@ -146,6 +150,77 @@ def test_interrupted_tells_a_result_that_was_written_but_not_told(
     with open_study() as study:
         assert study.interrupted() == []
         assert study.record().trials[0].measurement == figures
+
+
+def test_interrupted_writes_the_constraints_that_a_dead_session_did_not(
+    open_study: OpenStudy, measure: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(max_drop=0.1, max_size_bytes=70_000)
+    write, written = optuna.trial.Trial.set_constraint, []
+
+    def die_at_the_second(trial: optuna.trial.Trial, name: str, value: float) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(name)
+        write(trial, name, value)
+
+    with open_study(limits=limits) as study:
+        job = add(study)
+        with monkeypatch.context() as patch:
+            patch.setattr(optuna.trial.Trial, "set_constraint", die_at_the_second)
+            with pytest.raises(KeyboardInterrupt):
+                study.complete(job, measure(job_of(study, job)))
+    with open_study(limits=limits) as study:
+        assert study.interrupted() == []
+        (trial,) = study._study.get_trials()
+        assert trial.state == optuna.trial.TrialState.COMPLETE
+        assert trial.constraints == study.record().excesses(study.record().trials[0])
+    assert trial.constraints == {"max_drop": pytest.approx(-0.1), "max_size_bytes": -6_000}
+
+
+def test_stop_finishes_a_trial_that_is_no_failure(open_study: OpenStudy) -> None:
+    with open_study() as study:
+        job = add(study, "trial 0", **{"weight_bits:body": 5})
+        study.stop(job, "Not tuned: hopeless.")
+        run = load_run(study.folder)
+        assert study.n_finished() == 1
+        assert study.failed() == []
+        assert study.stopped() == [dict(job.levels)]
+
+    assert (run.trials[0].state, run.trials[0].reason) == ("stopped", "Not tuned: hopeless.")
+    assert run.complete == ()
+
+
+def test_finished_gives_samplers_trials_of_the_runs_fidelity_with_constraints(
+    open_study: OpenStudy, measure: Callable
+) -> None:
+    with open_study(limits=Limits(max_size_bytes=1)) as study:
+        for fidelity in (1, 0):
+            full = {knob.name: 0 for knob in study.space.knobs}
+            job = study.add(full, "control", f"fidelity {fidelity}", fidelity)
+            study.complete(job, measure(job_of(study, job)))
+        (told,) = study.finished()
+
+    assert told.user_attrs["fidelity"] == 1
+    assert told.constraints == {"max_size_bytes": 63_999}
+
+
+def test_load_run_reads_limits_and_fidelity(open_study: OpenStudy) -> None:
+    limits = Limits(max_size_bytes=5, max_latency_ms=0.5)
+    with open_study(limits=limits, fidelity=0) as study:
+        run = load_run(study.folder)
+        view = json.loads((study.folder / "run.json").read_text())
+    assert (run.limits, run.fidelity) == (limits, 0)
+    assert view["limits"] == {"max_size_bytes": 5, "max_latency_ms": 0.5}
+
+
+def test_load_run_reads_a_study_that_knows_no_limits(open_study: OpenStudy) -> None:
+    with open_study() as study:
+        identity = study._study.user_attrs["identity"]
+        old = {k: v for k, v in identity.items() if k not in ("limits", "fidelity")}
+        study._study.set_user_attr("identity", old)
+        run = load_run(study.folder)
+    assert (run.limits, run.fidelity) == (Limits(), 1)
 
 
 def test_load_run_refuses_a_damaged_database(tmp_path: Path) -> None:

@@ -1,9 +1,15 @@
 """Evaluate in this process: for tests, debugging and tasks that exist only in memory."""
 
+from collections.abc import Callable
+from typing import TypeVar
+
 from autocompress.errors import AutocompressError, TrialError, first_line
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.measurement import Measurement
-from autocompress.search.executors.job import EvaluationJob, OnStage
+from autocompress.search.executors.job import EvaluationJob, OnStage, ProbeJob
+from autocompress.space.option_table import Figures
+
+_T = TypeVar("_T")
 
 
 class InlineExecutor:
@@ -20,6 +26,10 @@ class InlineExecutor:
         """Evaluate one job; every exception becomes a TrialError."""
         return evaluate_job(self._evaluator, job, on_stage)
 
+    def probe(self, job: ProbeJob) -> Figures:
+        """Look at a plan without training; every exception becomes a TrialError."""
+        return probe_job(self._evaluator, job)
+
     def close(self) -> None:
         """Nothing to free."""
 
@@ -28,12 +38,34 @@ def evaluate_job(evaluator: Evaluator, job: EvaluationJob, on_stage: OnStage) ->
     """Evaluate one job; whatever goes wrong becomes a TrialError with a reason.
 
     Raises:
-        TrialError: If the candidate failed.
+        TrialError: If the candidate failed, or was stopped because its rivals dominate it.
     """
-    try:
-        return evaluator.evaluate(
-            job.plan, seed=job.seed, fidelity=job.fidelity, keep=job.keep, on_stage=on_stage
+    return _guarded(
+        lambda: evaluator.evaluate(
+            job.plan,
+            seed=job.seed,
+            fidelity=job.fidelity,
+            keep=job.keep,
+            rivals=job.rivals,
+            on_stage=on_stage,
         )
+    )
+
+
+def probe_job(evaluator: Evaluator, job: ProbeJob) -> Figures:
+    """Look at a plan without training; whatever goes wrong becomes a TrialError with a reason.
+
+    Raises:
+        TrialError: If the candidate cannot be built or measured.
+    """
+    return _guarded(
+        lambda: evaluator.probe(job.plan, has_size=job.has_size, has_latency=job.has_latency)
+    )
+
+
+def _guarded(act: Callable[[], _T]) -> _T:
+    try:
+        return act()
     except TrialError:
         raise
     except AutocompressError as error:

@@ -13,10 +13,12 @@ from typing import Any
 
 from autocompress.analysis.fingerprint import model_fingerprint
 from autocompress.errors import AutocompressError, InputError, TrialError
-from autocompress.evaluate.evaluator import EvaluationSettings, Evaluator
+from autocompress.evaluate.evaluator import Evaluator
+from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.measurement import Measurement
-from autocompress.search.executors.inline import evaluate_job
-from autocompress.search.executors.job import EvaluationJob, OnStage
+from autocompress.search.executors.inline import evaluate_job, probe_job
+from autocompress.search.executors.job import EvaluationJob, OnStage, ProbeJob
+from autocompress.space.option_table import Figures
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.prepare import prepare_task
 
@@ -64,6 +66,23 @@ class LocalExecutor:
             TrialError: If the candidate failed, took too long, or killed its worker.
             InputError: If the worker cannot load the task.
         """
+        measurement = self._ask(job, on_stage)
+        assert isinstance(measurement, Measurement)
+        return measurement
+
+    def probe(self, job: ProbeJob) -> Figures:
+        """Look at a plan without training, in the worker.
+
+        Raises:
+            TrialError: If the candidate failed, took too long, or killed its worker.
+            InputError: If the worker cannot load the task.
+        """
+        figures = self._ask(job, lambda stage, share: None)
+        assert isinstance(figures, Figures)
+        return figures
+
+    def _ask(self, job: EvaluationJob | ProbeJob, on_stage: OnStage) -> Measurement | Figures:
+        """Send a job to the worker and wait for its answer."""
         if self._process is None or not self._process.is_alive():
             self._start()
         deadline = time.monotonic() + self._timeout_s
@@ -139,12 +158,17 @@ def _serve(jobs: Connection, lifeline: Connection, spec: WorkerSpec) -> None:
         while True:
             job = jobs.recv()
             try:
-                result = evaluate_job(
-                    evaluator, job, lambda stage, share: jobs.send(("stage", stage, share))
-                )
-                jobs.send(("measured", result))
+                jobs.send(("measured", _answer(evaluator, job, jobs)))
             except TrialError as error:
                 jobs.send(("failed", error.reason, error.message))
+
+
+def _answer(
+    evaluator: Evaluator, job: EvaluationJob | ProbeJob, jobs: Connection
+) -> Measurement | Figures:
+    if isinstance(job, ProbeJob):
+        return probe_job(evaluator, job)
+    return evaluate_job(evaluator, job, lambda stage, share: jobs.send(("stage", stage, share)))
 
 
 def _die_with_driver(lifeline: Connection) -> None:

@@ -3,64 +3,15 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from autocompress.analysis.fingerprint import model_fingerprint
 from autocompress.errors import InputError, TrialError
-from autocompress.evaluate.evaluator import EvaluationSettings
 from autocompress.plan import CompressionPlan, LayerPlan
-from autocompress.search.executors.job import EvaluationJob
-from autocompress.search.executors.local import LocalExecutor, WorkerSpec
-from autocompress.tasks.factory import load_task
-
-TASK = """
-import os, signal, time
-import torch
-from torch import nn
-from autocompress import Task
-
-def augment(inputs, generator):
-    what = os.environ.get("AUGMENT_DOES", "")
-    if what == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if what == "hang":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        time.sleep(600)
-    if what == "raise":
-        raise RuntimeError("the augmentation broke")
-    return inputs
-
-def task():
-    torch.manual_seed(0)
-    x = torch.randn(256, 8)
-    y = (x[:, 0] > 0).long()
-    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
-    return Task(model=model, train=(x, y), val=(x, y), augment=augment)
-"""
-
-
-@pytest.fixture
-def make(tmp_path: Path) -> Iterator[Callable[..., LocalExecutor]]:
-    path = tmp_path / "my_task.py"
-    path.write_text(TASK)
-    started: list[LocalExecutor] = []
-
-    fingerprint = model_fingerprint(load_task(str(path), {}).model.eval())
-
-    def make_(
-        task: str = str(path), timeout_s: float = 60.0, model: str | None = None
-    ) -> LocalExecutor:
-        settings = EvaluationSettings(threads=1, has_latency=False)
-        spec = WorkerSpec(task=task, arguments={}, settings=settings, model=model or fingerprint)
-        started.append(LocalExecutor(spec, timeout_s))
-        return started[-1]
-
-    yield make_
-    for executor in started:
-        executor.close()
+from autocompress.search.executors.job import EvaluationJob, ProbeJob
+from autocompress.search.executors.local import LocalExecutor
 
 
 def job(tmp_path: Path, bits: int = 4) -> EvaluationJob:
@@ -68,8 +19,20 @@ def job(tmp_path: Path, bits: int = 4) -> EvaluationJob:
     return EvaluationJob(plan=plan, seed=1, fidelity=1, keep=tmp_path / "w.safetensors")
 
 
+PROBE = ProbeJob(plan=CompressionPlan(layers={"0": LayerPlan(weight_bits=4)}))
+Ask = Callable[[LocalExecutor, Path], object]
+
+
 def run(executor: LocalExecutor, job: EvaluationJob) -> object:
     return executor.run(job, lambda stage, share: None)
+
+
+def evaluate(executor: LocalExecutor, tmp_path: Path) -> object:
+    return run(executor, job(tmp_path))
+
+
+def look(executor: LocalExecutor, tmp_path: Path) -> object:
+    return executor.probe(PROBE)
 
 
 def is_running(pid: int) -> bool:
@@ -106,10 +69,12 @@ def test_local_executor_measures_reproducibly_in_a_warm_worker(
         ("raise", "crashed", "RuntimeError: the augmentation broke"),
     ],
 )
+@pytest.mark.parametrize("ask", [evaluate, look])
 def test_local_executor_survives_a_trial_that_dies(
     make: Callable[..., LocalExecutor],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    ask: Ask,
     what: str,
     reason: str,
     message: str,
@@ -117,21 +82,25 @@ def test_local_executor_survives_a_trial_that_dies(
     executor = make()
     monkeypatch.setenv("AUGMENT_DOES", what)
     with pytest.raises(TrialError, match=message) as caught:
-        run(executor, job(tmp_path))
+        ask(executor, tmp_path)
     assert caught.value.reason == reason
 
     executor.close()
     monkeypatch.delenv("AUGMENT_DOES")
-    assert run(executor, job(tmp_path)) is not None
+    assert ask(executor, tmp_path) is not None
 
 
+@pytest.mark.parametrize("ask", [evaluate, look])
 def test_local_executor_kills_a_trial_that_hangs_and_ignores_sigterm(
-    make: Callable[..., LocalExecutor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., LocalExecutor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ask: Ask,
 ) -> None:
     monkeypatch.setenv("AUGMENT_DOES", "hang")
     executor = make(timeout_s=8.0)
     with pytest.raises(TrialError, match="took longer than 8 s") as caught:
-        run(executor, job(tmp_path))
+        ask(executor, tmp_path)
 
     assert caught.value.reason == "timeout"
     assert executor._process is None

@@ -1,0 +1,85 @@
+"""`autocompress validate`: does the proxy rank candidates as full training does?"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from autocompress.cli.runs import resolve_run, results_option
+from autocompress.errors import NoPointError
+
+if TYPE_CHECKING:  # scipy and rich take a while: `--help` must not wait for them
+    from autocompress.search.validation import Validation
+
+
+@click.command(short_help="Compare the proxy's ranking with that of full training.")
+@click.argument("run", required=False)
+@click.option(
+    "--sample", default=24, show_default=True, help="Trials to train in full, >= 3.", metavar="N"
+)
+@click.option(
+    "--epochs", type=float, help="Epochs of full training; default: 20 times the proxy's."
+)
+@click.option("--seed", default=0, show_default=True, help="Seed of the full trainings.")
+@click.option("--quiet", is_flag=True, help="No progress, only the result.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@results_option
+def command(
+    run: str | None,
+    sample: int,
+    epochs: float | None,
+    seed: int,
+    quiet: bool,
+    as_json: bool,
+    results: Path,
+) -> None:
+    """Re-train a spread sample of RUN's trials in full and compare with the search's figures.
+
+    RUN is the newest run if none is named. The sample goes from the worst to the best trial in even
+    steps, tuned controls and members of the front included. Each is trained again from the base
+    model with the run's recipe and more epochs. Printed are Kendall's tau-b and Spearman's rho of
+    the proxy's ranking against that of full training, over all and over the third that is best
+    after full training; trials of equal accuracy are ranked by the divergence of their outputs from
+    the base model's on the validation split.
+
+    Every result is kept in validation.json in the run folder: the same command again continues. As
+    many epochs as the proxy's show how much of a ranking is chance.
+    """
+    from autocompress.cli.validation_progress import ValidationProgress
+    from autocompress.search.records import load_run
+    from autocompress.search.retrain import validate_run
+
+    record = load_run(resolve_run(run, results))
+    progress = ValidationProgress(quiet=quiet)
+    try:
+        with progress:
+            found = validate_run(
+                record, n_sample=sample, epochs=epochs, seed=seed, listener=progress.listener
+            )
+    except KeyboardInterrupt:
+        progress.note(f"Stopped. Nothing is lost: the same command continues {record.folder}.")
+        raise
+    if as_json:
+        click.echo(json.dumps(found.to_json(), indent=2, allow_nan=False))
+    else:
+        _print(found)
+    if not found.done:
+        raise NoPointError(
+            f"None of the {len(found.retrainings)} trials could be trained in full.",
+            f"The first reason: {found.retrainings[0].reason}",
+        )
+
+
+def _print(found: Validation) -> None:
+    from rich.console import Console
+
+    from autocompress.cli.validation_table import agreement_table, sentences, trials_table
+
+    console = Console(highlight=False, emoji=False)
+    console.print(trials_table(found))
+    console.print(agreement_table(found))
+    for line in sentences(found):
+        console.print(line, markup=False, soft_wrap=not console.is_terminal)

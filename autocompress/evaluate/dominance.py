@@ -1,0 +1,84 @@
+"""The dominance stop: a candidate without a chance is not tuned."""
+
+import dataclasses
+from typing import Final
+
+from autocompress.errors import TrialError
+from autocompress.space.option_table import Figures
+
+DOMINATED: Final = "dominated"
+"""Reason of the TrialError that stops a candidate before it is tuned."""
+
+_LEAST_WITNESSES = 6
+_SHRINKS_BY_TUNING = 0.02
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Rival:
+    """A measured point that a candidate has to beat.
+
+    Attributes:
+        label: What tables call it.
+        accuracy: On the validation split.
+        size_bytes: Of its packed file.
+        latency_ratio: Time over the untouched model's; None where latency is no objective.
+    """
+
+    label: str
+    accuracy: float
+    size_bytes: int
+    latency_ratio: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Rivals:
+    """What is known when a candidate starts.
+
+    Attributes:
+        front: The points nobody beats so far.
+        history: Divergence before tuning and accuracy after it, of every tuned trial so far.
+        has_latency: Whether latency is an objective.
+    """
+
+    front: tuple[Rival, ...]
+    history: tuple[tuple[float, float], ...]
+    has_latency: bool
+
+    def check(self, figures: Figures) -> None:
+        """Stop a candidate that no evidence speaks for.
+
+        Hopeless is what diverges from the base model, untuned, so far that no trial which started
+        there or farther (at least 6 of them) came out as accurate as a front point that costs no
+        more. Tuning makes files a little smaller (by 0.1 to 1.5 % on digits and CIFAR-10), so a
+        rival has to be smaller by more than that; latency follows from shapes and does not change.
+
+        Args:
+            figures: Of the candidate before tuning, size included.
+
+        Raises:
+            TrialError: With reason `dominated`.
+        """
+        assert figures.size_bytes is not None
+        cheaper = [r for r in self.front if self._costs_no_more(r, figures)]
+        witnesses = [a for divergence, a in self.history if divergence >= figures.divergence]
+        if not cheaper or len(witnesses) < _LEAST_WITNESSES:
+            return
+        rival, hoped = max(cheaper, key=lambda r: r.accuracy), max(witnesses)
+        if hoped < rival.accuracy:
+            raise TrialError(
+                DOMINATED,
+                f"Not tuned: {figures.size_bytes:,} bytes, divergence {figures.divergence:.3g} "
+                f"untuned; the best of {len(witnesses)} trials that started no better reached "
+                f"{100 * hoped:.2f} %, and {rival.label} has {100 * rival.accuracy:.2f} % at "
+                f"{rival.size_bytes:,} bytes.",
+            )
+
+    def _costs_no_more(self, rival: Rival, figures: Figures) -> bool:
+        assert figures.size_bytes is not None
+        if rival.size_bytes > (1.0 - _SHRINKS_BY_TUNING) * figures.size_bytes:
+            return False
+        if not self.has_latency:
+            return True
+        if rival.latency_ratio is None or figures.latency_ratio is None:
+            return False
+        return rival.latency_ratio <= figures.latency_ratio

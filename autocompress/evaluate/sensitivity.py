@@ -1,0 +1,212 @@
+"""Measure the option table: every level of every knob, each plan once."""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from autocompress.errors import TrialError
+from autocompress.evaluate.option_cache import KnownFigures, OptionCache, ProbePlan
+from autocompress.plan import CompressionPlan
+from autocompress.space.option_table import Option, OptionTable, context_of
+from autocompress.space.search_space import Knob, SearchSpace
+
+OnProgress = Callable[[int, int, str], None]
+
+_ROOMS: Final = ("analysis", "compress", "evaluate", "packing", "runtime", "tasks", "train")
+_LIBRARIES: Final = (
+    *("autocompress", "constriction", "nni", "numpy", "onnx", "onnxruntime"),
+    *("torch", "torch-pruning"),
+)
+
+
+def measure_options(
+    space: SearchSpace,
+    probe: ProbePlan,
+    cache: OptionCache,
+    *,
+    on_progress: OnProgress = lambda n_known, n_plans, label: None,
+) -> OptionTable:
+    """Look at every level of every knob by itself, or in its context (see `context_of`).
+
+    What the cache knows is not measured again, and each plan once, however many knobs lead to it.
+
+    Args:
+        space: The knobs.
+        probe: Measures a plan; may raise TrialError.
+        cache: Keeps figures; made for what `probe` measures and how.
+        on_progress: Called at the start and after each plan that had to be measured, with how many
+            plans are known, how many there are, and which it was.
+
+    Returns:
+        The table. An option that failed has a reason and no figures; so have all options of a knob
+        whose context failed.
+
+    Raises:
+        TrialError: If the untouched model cannot be measured.
+    """
+    plans = TablePlans(space)
+    results: dict[str, KnownFigures | _Failure] = {}
+    for digest in plans.by_digest:
+        known = cache.get(digest)
+        if known is not None:
+            results[digest] = known
+    on_progress(len(results), len(plans.by_digest), "")
+    for digest, (label, plan) in plans.by_digest.items():
+        if digest in results:
+            continue
+        result = _look(plan, probe, cache)
+        if digest == plans.baseline and isinstance(result, _Failure):
+            raise result.error
+        results[digest] = result
+        on_progress(len(results), len(plans.by_digest), label)
+    baseline = results[plans.baseline]
+    assert isinstance(baseline, KnownFigures)
+    contexts = {name: results[digest] for name, digest in plans.contexts.items()}
+    return OptionTable(
+        baseline=baseline.figures,
+        contexts={n: c.figures for n, c in contexts.items() if isinstance(c, KnownFigures)},
+        options=tuple(
+            _option(name, level, results[digest], contexts.get(name))
+            for (name, level), digest in plans.options.items()
+        ),
+        seconds=sum(result.seconds for result in results.values()),
+    )
+
+
+class TablePlans:
+    """The plans that an option table is measured on, each once.
+
+    Plans are known by the digest of what they do, so that words without effect do not count.
+
+    Args:
+        space: The knobs.
+
+    Attributes:
+        by_digest: Digest -> what progress calls the plan, and the plan.
+        baseline: Digest of the untouched plan.
+        contexts: Name of a knob -> digest of what its levels are measured in, see `context_of`.
+        options: (name of a knob, level) -> digest.
+    """
+
+    def __init__(self, space: SearchSpace) -> None:
+        untouched = {knob.name: 0 for knob in space.knobs}
+        self._space = space
+        self.by_digest: dict[str, tuple[str, CompressionPlan]] = {}
+        self.baseline = self._add("untouched", untouched)
+        self.contexts: dict[str, str] = {}
+        self.options: dict[tuple[str, int], str] = {}
+        for knob in space.knobs:
+            context = context_of(space, knob)
+            if context != untouched:
+                self.contexts[knob.name] = self._add(f"what {knob.name} works on", context)
+            self._add_options(knob, context)
+
+    def _add_options(self, knob: Knob, context: Mapping[str, int]) -> None:
+        for level, value in enumerate(knob.levels[1:], start=1):
+            label = f"{knob.name} = {value}"
+            digest = self._add(label, {**context, knob.name: level})
+            self.options[knob.name, level] = digest
+
+    def _add(self, label: str, levels: Mapping[str, int]) -> str:
+        plan = self._space.decode(levels)
+        digest = plan.effective.digest
+        self.by_digest.setdefault(digest, (label, plan))
+        return digest
+
+
+def options_key(
+    *,
+    model: str,
+    data: Mapping[str, str],
+    policy: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    has_size: bool,
+    has_latency: bool,
+    threads: int,
+    runtime_threads: int,
+    machine: Mapping[str, str],
+) -> str:
+    """What the figures of a plan depend on besides the plan, as one sha256 in hex.
+
+    The versions of the libraries and of this package's sources count, too.
+
+    Args:
+        model: Fingerprint of the base model.
+        data: Name -> fingerprint of whatever data is looked at.
+        policy: How channels and weights are chosen.
+        recipe: Of the fine-tune what counts before it: `rounding`, `rewind`, `distill`.
+        has_size: Whether plans are packed.
+        has_latency: Whether they are timed.
+        threads: Threads of training and scoring.
+        runtime_threads: Threads of the runtime.
+        machine: Where outputs are computed and plans are timed: processor, device and the like.
+    """
+    parts = {
+        "model": model,
+        "data": dict(data),
+        "policy": dict(policy),
+        "recipe": dict(recipe),
+        "has_size": has_size,
+        "has_latency": has_latency,
+        "threads": threads,
+        "runtime_threads": runtime_threads if has_latency else None,
+        "machine": dict(machine),
+        "versions": _versions(),
+        "sources": _source_digest(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # an extra
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def _source_digest() -> str:
+    """sha256 in hex over the sources that decide a plan's figures."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted(p for room in _ROOMS for p in (package / room).rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Failure:
+    """A plan that could not be measured."""
+
+    error: TrialError
+    seconds: float
+
+    @property
+    def reason(self) -> str:
+        return f"{self.error.reason}: {self.error.message}"
+
+
+def _look(plan: CompressionPlan, probe: ProbePlan, cache: OptionCache) -> KnownFigures | _Failure:
+    start = time.perf_counter()
+    try:
+        return cache.look(plan, probe)
+    except TrialError as error:
+        return _Failure(error=error, seconds=time.perf_counter() - start)
+
+
+def _option(
+    knob: str, level: int, result: KnownFigures | _Failure, context: KnownFigures | _Failure | None
+) -> Option:
+    if isinstance(result, _Failure):
+        return Option(knob=knob, level=level, figures=None, reason=result.reason)
+    if isinstance(context, _Failure):
+        reason = f"what it works on failed: {context.reason}"
+        return Option(knob=knob, level=level, figures=None, reason=reason)
+    return Option(knob=knob, level=level, figures=result.figures)

@@ -1,0 +1,46 @@
+"""How candidates are tuned and measured: one setting for all trials of a run."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from autocompress.compress.policy import PruningPolicy
+from autocompress.tasks.prepare import PreparedTask
+from autocompress.train.recipe import Recipe
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationSettings:
+    """How candidates are tuned and measured; equal for all trials of a run.
+
+    Attributes:
+        threads: Threads of training and scoring. Part of the result: other counts sum floats in
+            another order.
+        runtime_threads: Threads of the runtime whose latency is measured.
+        proxy_epochs: Passes over the training data; None takes the task's.
+        learning_rate: Peak learning rate of the fine-tune; None takes the task's.
+        policy: How channels and weights are chosen.
+        recipe: Other fields of `train.recipe.Recipe` that differ from the task's and its defaults.
+        has_latency: Whether latency is measured.
+        device: Where to train, such as `cpu` or `cuda:0`.
+    """
+
+    threads: int
+    runtime_threads: int = 1
+    proxy_epochs: float | None = None
+    learning_rate: float | None = None
+    policy: PruningPolicy = dataclasses.field(default_factory=PruningPolicy)
+    recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    has_latency: bool = True
+    device: str = "cpu"
+
+
+def recipe_for(prepared: PreparedTask, settings: EvaluationSettings) -> Recipe:
+    """The brief fine-tune behind a trial: the task's, where the settings say nothing else."""
+    task = prepared.task
+    of_task = {"batch_size": task.batch_size, "distill": task.distill}
+    return Recipe(
+        epochs=settings.proxy_epochs or task.proxy_epochs,
+        learning_rate=settings.learning_rate or task.learning_rate,
+        **{**of_task, **settings.recipe},
+    )

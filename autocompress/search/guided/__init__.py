@@ -1,0 +1,1 @@
+"""The default sampler: option table, sweep, surrogate, expected hypervolume improvement."""

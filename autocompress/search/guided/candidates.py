@@ -1,0 +1,102 @@
+"""Plans worth judging: perturbed sweeps, mutations and crossings of the front, and chance.
+
+Dimension key: `P` plans, `K` knobs.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from autocompress.search.guided.sweep import best_plans
+from autocompress.space.prediction import Levels, Predictor
+
+_N_SWEEPS = 64
+_N_MUTANTS = 256
+_N_CROSSED = 64
+_N_RANDOM = 32
+_DOUBT = 0.7  # standard deviation of the log factor by which an option's divergence is doubted
+
+
+def draw_candidates(
+    live: Sequence[Sequence[int]],
+    parents: Levels,
+    predictor: Predictor | None,
+    random: np.random.Generator,
+    *,
+    power: float,
+    has_latency: bool,
+) -> Levels:
+    """Draw plans from all sources.
+
+    Args:
+        live: Levels to choose from, per knob.
+        parents: Measured plans on the front; (P, K) level indices, P >= 1.
+        predictor: What the option table says; without one there are no sweeps.
+        random: Source of chance.
+        power: Divergences are raised to it in sweeps.
+        has_latency: Whether some sweeps shall pay for time as well.
+
+    Returns:
+        (n, K) level indices without repeats.
+    """
+    drawn = [parents, _at_random(live, _N_RANDOM, random)]
+    if predictor is not None:
+        drawn.append(_perturbed_sweeps(live, predictor, random, power, has_latency))
+        drawn.append(mutated(live, drawn[-1], _N_MUTANTS // 2, random))
+    drawn.append(mutated(live, parents, _N_MUTANTS, random))
+    drawn.append(_crossed(parents, _N_CROSSED, random))
+    return np.unique(np.concatenate(drawn), axis=0)
+
+
+def mutated(
+    live: Sequence[Sequence[int]], parents: Levels, n_plans: int, random: np.random.Generator
+) -> Levels:
+    """Copies of random parents with a few knobs moved, mostly by one level; (n_plans, K)."""
+    plans = parents[random.integers(len(parents), size=n_plans)].copy()
+    movable = [k for k, choices in enumerate(live) if len(choices) > 1]
+    if not movable:
+        return plans
+    for plan in plans:
+        n_moves = min(len(movable), int(random.geometric(0.4)))
+        for k in random.choice(movable, size=n_moves, replace=False):
+            choices = live[k]
+            at = int(np.searchsorted(choices, plan[k]))
+            if random.random() < 0.8:
+                at += 1 if random.random() < 0.5 else -1
+            else:
+                at = int(random.integers(len(choices)))
+            plan[k] = choices[min(max(at, 0), len(choices) - 1)]
+    return plans
+
+
+def _perturbed_sweeps(
+    live: Sequence[Sequence[int]],
+    predictor: Predictor,
+    random: np.random.Generator,
+    power: float,
+    has_latency: bool,
+) -> Levels:
+    prices = np.zeros((_N_SWEEPS, 2))
+    prices[:, 0] = 10.0 ** random.uniform(-3.0, 2.0, size=_N_SWEEPS)
+    if has_latency:
+        of_time = 10.0 ** random.uniform(-2.0, 1.0, size=_N_SWEEPS)
+        prices[:, 1] = prices[:, 0] * of_time * (random.random(_N_SWEEPS) < 0.75)
+    weights = [
+        np.exp(_DOUBT * random.standard_normal((_N_SWEEPS, 1)))
+        * np.exp(0.3 * _DOUBT * random.standard_normal((_N_SWEEPS, len(knob.levels))))
+        for knob in predictor.space.knobs
+    ]
+    start = np.zeros((_N_SWEEPS, len(live)), dtype=np.int64)
+    return best_plans(predictor, prices, start, live, power=power, weights=weights)
+
+
+def _crossed(parents: Levels, n_plans: int, random: np.random.Generator) -> Levels:
+    """Each knob from one of two random parents; (n_plans, K)."""
+    mothers = parents[random.integers(len(parents), size=n_plans)]
+    fathers = parents[random.integers(len(parents), size=n_plans)]
+    return np.where(random.random(mothers.shape) < 0.5, mothers, fathers)
+
+
+def _at_random(live: Sequence[Sequence[int]], n_plans: int, random: np.random.Generator) -> Levels:
+    columns = [random.choice(np.asarray(choices), size=n_plans) for choices in live]
+    return np.stack(columns, axis=1).astype(np.int64)

@@ -1,0 +1,81 @@
+"""Runs that repeat another with a different seed: what error bars are made of."""
+
+import contextlib
+import dataclasses
+import json
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from autocompress.errors import AutocompressError
+from autocompress.run_record import RunRecord
+from autocompress.search.records import record_of
+from autocompress.search.storage import DATABASE_ERRORS, STUDY, open_storage
+
+_IDENTITY = "SELECT value_json FROM study_user_attributes WHERE key = 'identity'"
+
+
+def find_repeats(folder: Path) -> tuple[RunRecord, ...]:
+    """Find the runs beside one that differ from it in nothing but their seed.
+
+    A repeat must have finished at least as many trials; it is cut to the first so many, so that no
+    seed had a larger budget than another. Of several with the same seed the first by name counts.
+    Runs that cannot be read are passed over.
+
+    Args:
+        folder: The run folder; its siblings are looked at and only read.
+
+    Returns:
+        The repeats, cut, in order of their seeds; without the run itself.
+    """
+    here = folder.resolve()
+    identity = _identity(here / "study.db")
+    run = _load(here / "study.db") if identity else None
+    if run is None or run.n_finished == 0:
+        return ()
+    by_seed: dict[int, RunRecord] = {}
+    for path in sorted(here.parent.glob("*/study.db")):
+        other = _identity(path)
+        if not other or _without_seed(other) != _without_seed(identity):
+            continue
+        repeat = None if other["seed"] in (identity["seed"], *by_seed) else _load(path)
+        if repeat is not None and repeat.n_finished >= run.n_finished:
+            by_seed[other["seed"]] = _cut(repeat, run.n_finished)
+    return tuple(by_seed[seed] for seed in sorted(by_seed))
+
+
+def _identity(path: Path) -> dict[str, Any]:
+    """What a study was made for; empty if it does not say so.
+
+    Read without Optuna, which would create its tables in a file that another process is only about
+    to fill.
+    """
+    try:
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
+        with contextlib.closing(connection):
+            found = connection.execute(_IDENTITY).fetchone()
+        identity = json.loads(found[0]) if found else {}
+    except (sqlite3.Error, ValueError, TypeError):
+        return {}
+    return identity if isinstance(identity, dict) and "seed" in identity else {}
+
+
+def _without_seed(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in identity.items() if key != "seed"}
+
+
+def _load(path: Path) -> RunRecord | None:
+    try:
+        study = optuna.load_study(study_name=STUDY, storage=open_storage(path))
+        return record_of(path.parent, study)
+    except (*DATABASE_ERRORS, AutocompressError, KeyError):
+        return None
+
+
+def _cut(run: RunRecord, n_trials: int) -> RunRecord:
+    """A run as it was when its first `n_trials` trials had finished."""
+    finished = tuple(trial for trial in run.trials if trial.is_finished)
+    return dataclasses.replace(run, trials=finished[:n_trials])

@@ -1,0 +1,239 @@
+"""Re-train a sample of a run's trials in full, one by one, and keep every result.
+
+Reads the study and never writes it; results go to `validation.json` in the run folder.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import filelock
+
+from autocompress.atomic_file import write_atomically
+from autocompress.errors import InputError, RunLockedError, TrialError, first_line
+from autocompress.evaluate.evaluator import Evaluator
+from autocompress.measurement import Measurement
+from autocompress.run_record import RunRecord, TrialRecord
+from autocompress.search.environment import processor_name
+from autocompress.search.rank_agreement import LEAST_CANDIDATES
+from autocompress.search.sampler import derive_seed
+from autocompress.search.session import reopen
+from autocompress.search.spread_sample import spread_sample, validatable
+from autocompress.search.validation import Retraining, Validation
+
+EPOCHS_FACTOR: Final = 20.0
+"""Full training is so many times as long as the proxy where nothing else is asked for."""
+
+_FILE = "validation.json"
+_FORMAT = 1
+_FIELDS = ("key", "trial", "plan_digest", "epochs", "seed", "processor", "measurement", "reason")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RetrainListener:
+    """What a validation tells whoever shows its progress.
+
+    Attributes:
+        on_begin: Called once with the trials that are not trained in full yet, the size of the
+            sample, and the epochs of full training over the proxy's (None if that trains nothing).
+        on_start: Called with each trial before it is trained.
+        on_stage: Called with the stage of the running trial and the share of it that is done.
+        on_finish: Called with each result.
+    """
+
+    on_begin: Callable[[tuple[TrialRecord, ...], int, float | None], None] = (
+        lambda missing, n_sample, ratio: None
+    )
+    on_start: Callable[[TrialRecord], None] = lambda trial: None
+    on_stage: Callable[[str, float], None] = lambda stage, share: None
+    on_finish: Callable[[Retraining], None] = lambda result: None
+
+
+def validate_run(
+    run: RunRecord,
+    *,
+    n_sample: int = 24,
+    epochs: float | None = None,
+    seed: int = 0,
+    listener: RetrainListener | None = None,
+) -> Validation:
+    """Re-train a spread sample of a run's trials in full and compare.
+
+    Each starts again from the base model, with the run's recipe but more epochs, and with batches
+    and augmentation of its own, so that the proxy's luck is not repeated. Each result is written
+    at once: a validation that was stopped goes on where it was.
+
+    Args:
+        run: The run; its task is loaded again and must be unchanged.
+        n_sample: Size of the sample; see `spread_sample`.
+        epochs: Epochs of full training; 20 times the recipe's if None.
+        seed: What batches and augmentation are derived from.
+        listener: Told about progress.
+
+    Raises:
+        InputError: If the sample or the epochs are too small, the run has too few trials,
+            or its `validation.json` is damaged or cannot be written.
+        StudyMismatchError: If the task's model or data have changed since.
+        RunLockedError: If another process validates this run.
+    """
+    trials = validatable(run)
+    recipe_epochs = float(run.info["recipe"]["epochs"])
+    proxy_epochs = recipe_epochs if run.fidelity > 0 else 0.0
+    epochs = EPOCHS_FACTOR * recipe_epochs if epochs is None else epochs
+    _check(run, n_trials=len(trials), n_sample=n_sample, epochs=epochs, proxy_epochs=proxy_epochs)
+    sample = spread_sample(trials, n_sample, front={t.number for t in run.front()})
+    with _locked(run.folder):
+        entries = _train_missing(run, sample, epochs, seed, listener or RetrainListener())
+    return Validation(
+        run=run.name,
+        n_candidates=len(trials),
+        proxy_epochs=proxy_epochs,
+        epochs=epochs,
+        seed=seed,
+        retrainings=tuple(_retraining(run, trial, entries[trial.number]) for trial in sample),
+    )
+
+
+def _train_missing(
+    run: RunRecord,
+    sample: tuple[TrialRecord, ...],
+    epochs: float,
+    seed: int,
+    listener: RetrainListener,
+) -> dict[int, dict[str, Any]]:
+    """Results of a sample by trial number; what is not there yet is trained and written."""
+    path = run.folder / _FILE
+    known = _read(path)
+    keys = {trial.number: _key(run, trial, epochs, seed) for trial in sample}
+    missing = tuple(trial for trial in sample if keys[trial.number] not in known)
+    ratio = epochs / float(run.info["recipe"]["epochs"]) if run.fidelity > 0 else None
+    listener.on_begin(missing, len(sample), ratio)
+    evaluator = _full_evaluator(run, epochs) if missing else None
+    for trial in missing:
+        assert evaluator is not None
+        listener.on_start(trial)
+        key = keys[trial.number]
+        known[key] = {
+            "key": key,
+            "trial": trial.number,
+            "plan_digest": trial.plan.digest,
+            "epochs": epochs,
+            "seed": seed,
+            "processor": processor_name(),
+            **_train(evaluator, trial, seed, listener),
+        }
+        _write(path, known)
+        listener.on_finish(_retraining(run, trial, known[key]))
+    return {number: known[key] for number, key in keys.items()}
+
+
+def _check(
+    run: RunRecord, *, n_trials: int, n_sample: int, epochs: float, proxy_epochs: float
+) -> None:
+    if n_sample < LEAST_CANDIDATES:
+        raise InputError(f"`--sample` must be at least {LEAST_CANDIDATES}, but got {n_sample}.")
+    if not max(proxy_epochs, 1e-9) <= epochs < float("inf"):
+        least = f"at least the proxy's {proxy_epochs:g}" if proxy_epochs else "positive"
+        raise InputError(
+            f"`--epochs` must be {least}, but got {epochs:g}.",
+            f"The default is {EPOCHS_FACTOR:g} times the recipe's.",
+        )
+    if n_trials < LEAST_CANDIDATES:
+        raise InputError(
+            f"Run {run.name!r} must have at least {LEAST_CANDIDATES} measured trials besides "
+            f"the baseline to compare rankings, but has {n_trials}.",
+            "Continue its search with a larger --budget.",
+        )
+
+
+def _full_evaluator(run: RunRecord, epochs: float) -> Evaluator:
+    """The run's evaluator with more epochs; the latency of a plan does not depend on them."""
+    prepared, proxy = reopen(run)
+    settings = dataclasses.replace(proxy.settings, proxy_epochs=epochs, has_latency=False)
+    return Evaluator(prepared, settings)
+
+
+def _train(
+    evaluator: Evaluator, trial: TrialRecord, seed: int, listener: RetrainListener
+) -> dict[str, Any]:
+    """Measurement of a trial after full training, or the reason why there is none."""
+    try:
+        measurement = evaluator.evaluate(
+            trial.plan,
+            seed=derive_seed(seed, "validate", trial.number),
+            fidelity=2,
+            on_stage=listener.on_stage,
+        )
+    except TrialError as error:
+        return {"measurement": None, "reason": f"{error.reason}: {error.message}"}
+    return {"measurement": measurement.to_json(), "reason": None}
+
+
+def _key(run: RunRecord, trial: TrialRecord, epochs: float, seed: int) -> str:
+    """Equal for re-trainings that give the same result."""
+    parts = {
+        "model": run.info["model"],
+        "data": run.info["data"],
+        "settings": run.info["settings"],
+        "recipe": {**run.info["recipe"], "epochs": epochs},
+        "seed": seed,
+        "trial": trial.number,
+        "plan": trial.plan.digest,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _retraining(run: RunRecord, trial: TrialRecord, entry: Mapping[str, Any]) -> Retraining:
+    full = entry["measurement"]
+    return Retraining(
+        trial=trial,
+        full=None if full is None else Measurement.from_json(full),
+        reason=entry["reason"],
+        is_same_machine=entry["processor"] == run.info["machine"]["processor"],
+    )
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """Results so far by their keys."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if document["format"] != _FORMAT:
+            raise ValueError(f"it must have format {_FORMAT}, but has {document['format']!r}")
+        return {e["key"]: {name: e[name] for name in _FIELDS} for e in document["results"]}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"The results of earlier validations in {path} cannot be read: {first_line(error)}.",
+            "Restore the file, or delete it to start anew.",
+        ) from error
+
+
+def _write(path: Path, known: Mapping[str, Mapping[str, Any]]) -> None:
+    document = {"format": _FORMAT, "results": list(known.values())}
+    write_atomically(path, json.dumps(document, indent=1, allow_nan=False))
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One validation of a run at a time; searching on is not hindered."""
+    lock = filelock.FileLock(folder / ".validation.lock", timeout=0)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise RunLockedError(
+            f"The run {folder} is validated by another process at the moment.",
+            "Wait until it ends: the same command then continues.",
+        ) from None
+    except OSError as error:
+        raise InputError(
+            f"The run folder {folder} must be writable, but: {first_line(error)}."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,179 @@
+"""What comes next: the baseline, the option table, swept plans and controls, then proposals."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence, Set
+
+from autocompress.errors import AutocompressError, TrialError
+from autocompress.evaluate.dominance import Rivals
+from autocompress.evaluate.option_cache import ProbePlan
+from autocompress.measurement import Fidelity
+from autocompress.plan import CompressionPlan
+from autocompress.search.executors.job import Executor, ProbeJob
+from autocompress.search.pending import Job
+from autocompress.search.rivals import rivals_of
+from autocompress.search.sampler import GUIDED, Guidance, propose_levels
+from autocompress.search.seeding import Seed, make_seeds, next_seed, swept_levels
+from autocompress.search.study import Study
+from autocompress.space.option_table import Figures, OptionTable
+from autocompress.space.prediction import Predictor
+
+MeasureTable = Callable[[ProbePlan], OptionTable]
+
+
+class Strategy:
+    """Decides which trial is started next, from nothing but the study.
+
+    Args:
+        study: Opened study.
+        executor: Looks at plans without training.
+        sampler: Name in `sampler.SAMPLERS`.
+        run_seed: Seed of the run.
+        without: Parts of the search that are left out, see `PARTS`.
+        measure_table: Measures the option table; None to do without.
+        n_shortlisted: Plans that are looked at before one of them is tuned.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        executor: Executor,
+        *,
+        sampler: str,
+        run_seed: int,
+        without: Set[str],
+        measure_table: MeasureTable | None,
+        n_shortlisted: int,
+    ) -> None:
+        self._study = study
+        self._executor = executor
+        self._sampler = sampler
+        self._run_seed = run_seed
+        self._without = without
+        self._measure_table = measure_table
+        self._n_shortlisted = n_shortlisted
+        self._predictor: Predictor | None = None
+        self._seeds: list[Seed] | None = None
+
+    def prepare(self) -> bool:
+        """Measure the option table and plan the start, once the baseline is measured.
+
+        The table is kept in the study.
+
+        Returns:
+            Whether there was something to do: time may be up now.
+
+        Raises:
+            AutocompressError: If the untouched model cannot be looked at.
+        """
+        if self._seeds is not None or self._study.n_finished() == 0:
+            return False
+        self._predictor = self._open_table()
+        self._seeds = self._all_seeds()
+        return True
+
+    def next_job(self) -> Job | None:
+        """Start the next trial; None if every plan of the space has been tried."""
+        self.prepare()
+        number = self._study.n_finished()
+        if number == 0:
+            baseline = make_seeds(self._study.space)[0]
+            return self._study.add(baseline.levels, baseline.role, baseline.label, self._fidelity)
+        assert self._seeds is not None
+        trials = self._study.record().trials
+        started = {trial.label for trial in trials}
+        upcoming = [seed for seed in self._seeds if seed.label not in started]
+        seed = next_seed(upcoming, trials[-1].role)
+        if seed is None:
+            levels = self._proposed(number, [seed.levels for seed in upcoming])
+            if levels is not None:
+                return self._study.add(levels, "search", f"trial {number}", self._fidelity)
+            if not upcoming:
+                return None
+            seed = upcoming[0]
+        return self._study.add(seed.levels, seed.role, seed.label, seed.fidelity)
+
+    @property
+    def _fidelity(self) -> Fidelity:
+        return self._study.fidelity
+
+    def _open_table(self) -> Predictor | None:
+        """The study's option table, measured now if it has none and something needs it."""
+        is_needed = self._sampler == GUIDED or "seeds" not in self._without
+        if "table" in self._without or self._measure_table is None or not is_needed:
+            return None
+        table = self._study.option_table()
+        if table is None:
+            has_latency = self._study.has_latency
+            try:
+                table = self._measure_table(
+                    lambda plan: self._executor.probe(
+                        ProbeJob(plan=plan, has_size=True, has_latency=has_latency)
+                    )
+                )
+            except TrialError as error:
+                raise AutocompressError(
+                    f"The untouched model cannot be looked at without training: {error.message}",
+                    "Search without the option table: --without table.",
+                ) from error
+            self._study.keep_option_table(table)
+        return Predictor(self._study.space, table)
+
+    def _all_seeds(self) -> list[Seed]:
+        """Seeds, none trained more than the run trains; the first of equal ones."""
+        swept: Sequence[Mapping[str, int]] = ()
+        if self._predictor is not None and "seeds" not in self._without:
+            baseline = self._study.record().baseline
+            measured = None if baseline is None else baseline.measurement
+            swept = swept_levels(
+                self._predictor,
+                self._study.limits,
+                has_latency=self._study.has_latency,
+                baseline_latency_ms=None if measured is None else measured.latency_ms,
+            )
+        seeds: dict[tuple[str, int], Seed] = {}
+        for seed in make_seeds(self._study.space, swept):
+            fidelity = seed.fidelity if self._fidelity > 0 else self._fidelity
+            plan = self._study.space.decode(seed.levels).effective
+            seeds.setdefault((plan.digest, fidelity), dataclasses.replace(seed, fidelity=fidelity))
+        return list(seeds.values())
+
+    def _proposed(self, number: int, planned: Sequence[Mapping[str, int]]) -> dict[str, int] | None:
+        """A plan that neither was tried nor is about to be."""
+        study = self._study
+        guidance = Guidance(
+            predictor=self._predictor,
+            costs=tuple(o.field for o in study.objectives if o.direction == "minimize"),
+            limits=study.limits,
+            is_learning="surrogate" not in self._without,
+            screen=None if "ladder" in self._without or self._fidelity == 0 else self._screen,
+            n_shortlisted=self._n_shortlisted,
+        )
+        return propose_levels(
+            study.space,
+            self._sampler,
+            study.directions,
+            study.finished(),
+            run_seed=self._run_seed,
+            number=number,
+            failed=[*study.failed(), *study.stopped(), *planned],
+            running=study.running(),
+            guidance=guidance,
+        )
+
+    def _screen(self, plans: Sequence[Mapping[str, int]]) -> list[float | None]:
+        run = self._study.record()
+        rivals = rivals_of(run, len(run.trials))
+        decoded = map(self._study.space.decode, plans)
+        return [screened(plan, self._executor.probe, rivals) for plan in decoded]
+
+
+def screened(
+    plan: CompressionPlan, probe: Callable[[ProbeJob], Figures], rivals: Rivals
+) -> float | None:
+    """Training-free score of a plan; None if it cannot be built or has no chance."""
+    try:
+        figures = probe(ProbeJob(plan=plan, has_size=True, has_latency=rivals.has_latency))
+        rivals.check(figures)
+    except TrialError:
+        return None
+    return figures.divergence

@@ -1,0 +1,129 @@
+"""The option table: what every level of every knob does by itself, measured."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from autocompress.space.search_space import AMOUNT_OF, Knob, KnobKind, SearchSpace
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What a plan does to the model without any training.
+
+    Attributes:
+        divergence: Mean divergence of the outputs from the base model's on calibration data, in
+            nats per example where outputs are classes; batch-norm statistics of both re-estimated
+            on the same examples.
+        size_bytes: Size of the packed file; None if it was not asked for.
+        layer_bytes: Layer name -> bytes of its tensors in that file; what is left is graph, table
+            and header. A layer that is gone holds 0. Empty if the size was not asked for.
+        latency_ratio: Time of one inference over the untouched model's, taken interleaved; None if
+            it was not asked for.
+    """
+
+    divergence: float
+    size_bytes: int | None = None
+    layer_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    latency_ratio: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain containers only, for JSON."""
+        return {**dataclasses.asdict(self), "layer_bytes": dict(self.layer_bytes)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Figures":
+        """Inverse of `to_json`."""
+        return cls(**data)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One level of one knob, everything else as in the knob's context.
+
+    Attributes:
+        knob: Name of the knob.
+        level: Index into its levels, >= 1.
+        figures: What it does; None if it could not be built or measured.
+        reason: Why not, one line; None if it could.
+    """
+
+    knob: str
+    level: int
+    figures: Figures | None
+    reason: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class OptionTable:
+    """All options of a search space.
+
+    Attributes:
+        baseline: Figures of the untouched model.
+        contexts: Knob name -> figures of what its levels were measured in, for knobs that do
+            nothing by themselves (see `context_of`); all others were measured on the untouched
+            model.
+        options: Every level but the untouched ones.
+        seconds: Wall time that measuring took, cached options included as they were measured.
+    """
+
+    baseline: Figures
+    contexts: Mapping[str, Figures]
+    options: tuple[Option, ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain containers only, for JSON."""
+        return {
+            "baseline": self.baseline.to_json(),
+            "contexts": {name: figures.to_json() for name, figures in self.contexts.items()},
+            "options": [
+                {
+                    "knob": option.knob,
+                    "level": option.level,
+                    "figures": None if option.figures is None else option.figures.to_json(),
+                    "reason": option.reason,
+                }
+                for option in self.options
+            ],
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "OptionTable":
+        """Inverse of `to_json`."""
+        return cls(
+            baseline=Figures.from_json(data["baseline"]),
+            contexts={k: Figures.from_json(f) for k, f in data["contexts"].items()},
+            options=tuple(
+                Option(
+                    knob=option["knob"],
+                    level=option["level"],
+                    figures=option["figures"] and Figures.from_json(option["figures"]),
+                    reason=option["reason"],
+                )
+                for option in data["options"]
+            ),
+            seconds=data["seconds"],
+        )
+
+
+def amount_of(kind: KnobKind) -> KnobKind | None:
+    """The kind of knob without which one of this kind does nothing; None if it does by itself."""
+    return "weight_bits" if kind == "activation_bits" else AMOUNT_OF.get(kind)
+
+
+def context_of(space: SearchSpace, knob: Knob) -> dict[str, int]:
+    """Levels of the plan that a knob's levels are measured in, one per knob of the space.
+
+    Methods (a quantizer, a factorization) do nothing without their amount, and 8-bit inputs nothing
+    without integer weights: they are measured where the amounts of the same layers stand at their
+    middle level, inputs where weights stand at their first. All other knobs are measured alone.
+    """
+    amount = amount_of(knob.kind)
+    levels = {}
+    for other in space.knobs:
+        is_amount = other.kind == amount and not set(other.targets).isdisjoint(knob.targets)
+        middle = 1 if knob.kind == "activation_bits" else len(other.levels) // 2
+        levels[other.name] = middle if is_amount else 0
+    return levels

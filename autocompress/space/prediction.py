@@ -1,0 +1,188 @@
+"""From the option table to whole plans: what a plan would do if its options did not interact.
+
+Dimension key: `N` plans, `K` knobs, `L` layers.
+"""
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autocompress.space.option_context import OptionContext, option_context
+from autocompress.space.option_table import Figures, OptionTable
+from autocompress.space.search_space import AMOUNT_OF, SearchSpace
+
+Array = NDArray[np.float64]
+Levels = NDArray[np.int64]
+
+_GONE: Final = 1e-9  # bytes of a layer that an option removes, over those it had
+_LATENCY_NOISE: Final = 0.02  # of the log of a ratio
+
+
+class Predictor:
+    """Predicts divergence, bytes and latency of plans from those of their options.
+
+    Divergences add up (measured divergences of single layers; HAWQ-V3, Yao et al. 2021, adds
+    second-order estimates in the same way). Bytes multiply within a layer, since half the channels
+    at half the bits leave a quarter, and layers add up. Latency ratios multiply.
+
+    Knobs measured in a context (see `context_of`) have an effect where that is given: 8-bit inputs
+    by the share of their layers that have integer weights, a method in the layers whose amount is
+    touched. There it multiplies the divergence of the amount, by as much as in its context.
+
+    Args:
+        space: The knobs.
+        table: Their options. One that failed is taken for its milder neighbour; `live_levels`
+            leaves it out.
+
+    Attributes:
+        layers: Names of the layers that have bytes of their own in the untouched model's file.
+        base_bytes: Their bytes; (L,).
+        base_rest: Bytes of its file outside of layers.
+        added_divergence: Per knob, what each of its levels adds to the divergence; (levels,), nats.
+        log_bytes: Per knob, log of what each level multiplies the bytes of each layer by;
+            (levels, L).
+        added_rest: Per knob, what each level adds to the bytes outside of layers; (levels,).
+        log_latency: Per knob, log of what each level multiplies the latency by; (levels,).
+    """
+
+    def __init__(self, space: SearchSpace, table: OptionTable) -> None:
+        self.space = space
+        self.table = table
+        base = table.baseline
+        self.layers = tuple(name for name, n_bytes in base.layer_bytes.items() if n_bytes > 0)
+        measured = {(o.knob, o.level): o for o in table.options}
+        self.has_latency = base.latency_ratio is not None
+        self.base_bytes = _bytes_of(base, self.layers)
+        self.base_rest = float(base.size_bytes or 0) - float(self.base_bytes.sum())
+        self.added_divergence: list[Array] = []
+        self.log_bytes: list[Array] = []
+        self.added_rest: list[Array] = []
+        self.log_latency: list[Array] = []
+        self._contexts: list[OptionContext] = []
+        self._figures: list[list[Figures | None]] = []
+        for k, knob in enumerate(space.knobs):
+            context = table.contexts.get(knob.name)
+            levels = [measured.get((knob.name, i)) for i in range(1, len(knob.levels))]
+            figures = [context or base, *(o.figures if o else None for o in levels)]
+            self._add(figures)
+            self._figures.append(figures)
+            if context is not None:
+                self._contexts.append(option_context(space, k, figures, self.layers))
+
+    def _add(self, measured: list[Figures | None]) -> None:
+        """Append the changes that each level of a knob makes; level 0, its context, makes none."""
+        assert measured[0] is not None
+        figures = [context := measured[0]]
+        for figures_of_level in measured[1:]:
+            figures.append(figures_of_level or figures[-1])
+        before = np.maximum(_bytes_of(context, self.layers), 1.0)
+        rest = [_rest_of(f, self.layers) - _rest_of(context, self.layers) for f in figures]
+        ratios = [_bytes_of(f, self.layers) / before for f in figures]
+        self.added_divergence.append(
+            np.array([max(0.0, f.divergence - context.divergence) for f in figures])
+        )
+        self.log_bytes.append(np.log(np.maximum(np.array(ratios), _GONE)))
+        self.added_rest.append(np.array(rest))
+        before_ratio = context.latency_ratio or 1.0
+        self.log_latency.append(
+            np.log([(f.latency_ratio or before_ratio) / before_ratio for f in figures])
+        )
+
+    def divergences(self, levels: Levels) -> Array:
+        """What each knob adds to the divergence; (N, K) level indices -> (N, K), nats.
+
+        What a method changes counts for the knob of its amount.
+        """
+        added = _picked(self.added_divergence, levels)
+        for context in self._contexts:
+            if context.factors is None:
+                added[:, context.knob] *= context.share(levels)
+                continue
+            added[:, context.knob] = 0.0
+            factors = context.factors[levels[:, context.knob]] - 1.0
+            for amount, share in context.share_of_amount.items():
+                added[:, amount] *= 1.0 + share * factors
+        return added
+
+    def divergence(self, levels: Levels) -> Array:
+        """(N, K) level indices -> (N,), nats."""
+        return self.divergences(levels).sum(axis=1)
+
+    def size_bytes(self, levels: Levels) -> Array:
+        """(N, K) level indices -> (N,), bytes of the packed file."""
+        contexts = {context.knob: context for context in self._contexts}
+        log_ratios = np.zeros((len(levels), len(self.layers)))
+        for k, table in enumerate(self.log_bytes):
+            change = table[levels[:, k]]
+            log_ratios += change if k not in contexts else change * contexts[k].is_given(levels)
+        tensors = np.exp(log_ratios) @ self.base_bytes
+        rest = self._in_context(_picked(self.added_rest, levels), levels).sum(axis=1)
+        return np.asarray(tensors + self.base_rest + rest)
+
+    def latency_ratio(self, levels: Levels) -> Array:
+        """(N, K) level indices -> (N,), time over the untouched model's; 1 if none was measured."""
+        logs = self._in_context(_picked(self.log_latency, levels), levels)
+        return np.asarray(np.exp(logs.sum(axis=1)))
+
+    def _in_context(self, changes: Array, levels: Levels) -> Array:
+        """Changes per knob, those measured in a context scaled by how far it is given; (N, K)."""
+        for context in self._contexts:
+            changes[:, context.knob] *= context.share(levels)
+        return changes
+
+    def live_levels(self) -> tuple[tuple[int, ...], ...]:
+        """Levels worth proposing, per knob: measured, and beaten by no other level of the knob.
+
+        A level is beaten if another diverges no more, is no larger and no slower, and is better in
+        one of them, or milder and equal in all. Differences in latency below 2 % are noise. Methods
+        are kept: what is best at the one amount they were measured at need not be at others. So is
+        everything if sizes were not measured.
+        """
+        has_costs = self.table.baseline.size_bytes is not None
+        live = []
+        for knob, figures in zip(self.space.knobs, self._figures, strict=True):
+            measured = {i: f for i, f in enumerate(figures) if f is not None}
+            kept = [
+                i
+                for i, own in measured.items()
+                if i == 0
+                or knob.kind in AMOUNT_OF
+                or not has_costs
+                or not any(
+                    _beats(other, own, is_milder=j < i) for j, other in measured.items() if j != i
+                )
+            ]
+            live.append(tuple(kept))
+        return tuple(live)
+
+
+def _beats(other: Figures, own: Figures, *, is_milder: bool) -> bool:
+    """Whether a level is as good in everything, and better in something or milder."""
+    gains = (
+        own.divergence - other.divergence,
+        (own.size_bytes or 0) - (other.size_bytes or 0),
+        _gain_of_time(own.latency_ratio or 1.0, other.latency_ratio or 1.0),
+    )
+    return min(gains) >= 0 and (max(gains) > 0 or is_milder)
+
+
+def _gain_of_time(own: float, other: float) -> float:
+    """How much faster the other is, 0 if that is within noise."""
+    gain = math.log(own / other)
+    return 0.0 if abs(gain) < _LATENCY_NOISE else gain
+
+
+def _picked(tables: list[Array], levels: Levels) -> Array:
+    """One value per plan and knob; (N, K)."""
+    columns = [table[levels[:, k]] for k, table in enumerate(tables)]
+    return np.stack(columns, axis=1) if columns else np.zeros((len(levels), 0))
+
+
+def _bytes_of(figures: Figures, layers: tuple[str, ...]) -> Array:
+    return np.array([figures.layer_bytes.get(layer, 0) for layer in layers], dtype=np.float64)
+
+
+def _rest_of(figures: Figures, layers: tuple[str, ...]) -> float:
+    return float(figures.size_bytes or 0) - float(_bytes_of(figures, layers).sum())

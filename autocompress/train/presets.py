@@ -1,0 +1,128 @@
+"""The proxy: how much tuning stands behind a trial, by a preset's name and explicit settings."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from autocompress.errors import InputError, unknown_name
+from autocompress.measurement import Fidelity
+from autocompress.tasks.base import Task
+from autocompress.train.recipe import Recipe
+
+NO_TUNING: Final = "none"
+DEFAULT: Final = "standard"
+
+# Name -> factor on Task.proxy_epochs. A training-free proxy has no epochs to scale.
+PRESETS: Final[Mapping[str, float | None]] = {
+    "quick": 0.25,
+    DEFAULT: 1.0,
+    "thorough": 4.0,
+    NO_TUNING: None,
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Proxy:
+    """What stands behind every trial of a run.
+
+    Attributes:
+        preset: Name in `PRESETS`.
+        fields: Fields of the recipe that were set by hand.
+    """
+
+    preset: str = DEFAULT
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def fidelity(self) -> Fidelity:
+        """0 if statistics are re-estimated only, 1 if candidates are tuned."""
+        return 0 if PRESETS[self.preset] is None else 1
+
+    def settings(self, task: Task) -> dict[str, Any]:
+        """Arguments of `evaluate.settings.EvaluationSettings` that make it so.
+
+        Args:
+            task: Gives the epochs that presets scale.
+
+        Returns:
+            `proxy_epochs` and `learning_rate`, None where they are the task's, and `recipe`.
+        """
+        factor, recipe = PRESETS[self.preset], dict(self.fields)
+        scaled = None if factor in (None, 1.0) else factor * task.proxy_epochs
+        return {
+            "proxy_epochs": recipe.pop("epochs", scaled),
+            "learning_rate": recipe.pop("learning_rate", None),
+            "recipe": recipe,
+        }
+
+
+def parse_proxy(text: str) -> Proxy:
+    """Read `--proxy`: a preset, settings, or both, as in `quick,learning_rate=0.001`.
+
+    Args:
+        text: Comma-separated; what has no `=` is the preset.
+
+    Raises:
+        InputError: If a name is unknown, stands twice or has a value that does not fit, or epochs
+            are given to a proxy without training.
+    """
+    preset, fields = None, {}
+    for item in (part.strip() for part in text.split(",")):
+        name, is_setting, value = (part.strip() for part in item.partition("="))
+        if not is_setting:
+            if name not in PRESETS:
+                raise unknown_name("preset of --proxy", name, PRESETS)
+            if preset is not None:
+                raise InputError(f"`--proxy` must name one preset, but got {preset} and {name}.")
+            preset = name
+            continue
+        if name not in _READERS:
+            raise unknown_name("setting of --proxy", name, _READERS)
+        if name in fields:
+            raise InputError(f"`--proxy` must set each field once, but {name!r} came twice.")
+        fields[name] = _read(name, value)
+    proxy = Proxy(preset=preset or DEFAULT, fields=fields)
+    _check(proxy)
+    return proxy
+
+
+def _check(proxy: Proxy) -> None:
+    idle = [name for name in ("epochs", "learning_rate") if name in proxy.fields]
+    if proxy.fidelity == 0 and idle:
+        raise InputError(f"`--proxy {proxy.preset}` trains nothing, but {idle[0]!r} was set.")
+    Recipe(**{"epochs": 1.0, "learning_rate": 0.1, "batch_size": 1, **proxy.fields})
+
+
+def _read(name: str, value: str) -> Any:
+    what, read = _READERS[name]
+    try:
+        return read(value)
+    except (ValueError, KeyError):
+        raise InputError(
+            f"`{name}` of --proxy must be {what}, but got {value!r}.",
+            "For example: --proxy quick,learning_rate=0.001.",
+        ) from None
+
+
+def _truth(text: str) -> bool:
+    return {"true": True, "false": False}[text.lower()]
+
+
+# Type of a recipe's field -> what it is called, and how it is read.
+_TYPES: Final[Mapping[type, tuple[str, Callable[[str], Any]]]] = {
+    float: ("a number", float),
+    int: ("a whole number", int),
+    bool: ("true or false", _truth),
+    str: ("a name", str),
+}
+
+
+def _reader(hint: Any) -> tuple[str, Callable[[str], Any]]:
+    """How a field is read; one that may be None is left out to have it so."""
+    choices = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return _TYPES[next(choice for choice in choices if choice is not types.NoneType)]
+
+
+_READERS: Final = {field.name: _reader(field.type) for field in dataclasses.fields(Recipe)}

@@ -1,0 +1,67 @@
+"""Metric and divergence of outputs, against sums written out."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autocompress.errors import TrialError
+from autocompress.evaluate.scoring import divergence_of
+from autocompress.tasks.base import Task
+
+TASK = Task(model=nn.Identity(), train=(torch.zeros(2, 1), torch.zeros(2)))
+
+
+def outputs(seed: int, *shape: int) -> Tensor:
+    return 2.0 * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def kl(base: Tensor, other: Tensor) -> float:
+    """Mean over examples of sum q log(q / p)."""
+    q, p = (np.exp(x.double().numpy()) for x in (base, other))
+    q, p = (x / x.sum(axis=1, keepdims=True) for x in (q, p))
+    return float((q * np.log(q / p)).sum(axis=1).mean())
+
+
+@pytest.mark.parametrize("distill", ["kl", "none"])
+@pytest.mark.parametrize("shape", [(7, 4), (3, 5, 6)])
+def test_divergence_of_classes_is_their_kl_divergence(distill: str, shape: tuple[int, ...]) -> None:
+    task = dataclasses.replace(TASK, distill=distill)
+    base, other = outputs(0, *shape), outputs(1, *shape)
+    assert divergence_of(task, base, other) == pytest.approx(kl(base, other), rel=1e-5)
+    assert divergence_of(task, base, base) == 0.0
+
+
+@pytest.mark.parametrize("changes", [{"distill": "mse"}, {"distill": "none", "loss": F.mse_loss}])
+@pytest.mark.parametrize("shape", [(9,), (9, 1), (4, 2, 3)])
+def test_divergence_of_numbers_is_their_squared_error_over_the_variance(
+    changes: dict[str, object], shape: tuple[int, ...]
+) -> None:
+    task = dataclasses.replace(TASK, **changes)
+    base, other = outputs(0, *shape), outputs(1, *shape)
+    x, y = base.double().numpy(), other.double().numpy()
+    assert divergence_of(task, base, other) == pytest.approx(((x - y) ** 2).mean() / x.var())
+    assert divergence_of(task, base, base) == 0.0
+
+
+def test_divergence_of_outputs_that_are_all_alike_is_a_number() -> None:
+    task = dataclasses.replace(TASK, distill="mse")
+    assert math.isfinite(divergence_of(task, torch.ones(3, 1), torch.full((3, 1), 2.0)))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_divergence_fails_on_outputs_that_are_not_finite(value: float) -> None:
+    other = outputs(1, 3, 4)
+    other[1, 2] = value
+    with pytest.raises(TrialError, match="NaN or infinity") as caught:
+        divergence_of(TASK, outputs(0, 3, 4), other)
+    assert caught.value.reason == "nonfinite_output"
+
+
+def test_divergence_fails_where_it_is_not_finite_itself() -> None:
+    with pytest.raises(TrialError, match="too large to compare"):
+        divergence_of(TASK, torch.tensor([[0.0, 1.0]]), torch.tensor([[3e38, -3e38]]))

@@ -1,0 +1,64 @@
+"""A task whose user code misbehaves on demand, and executors that evaluate it."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from autocompress.analysis.fingerprint import model_fingerprint
+from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.search.executors.local import LocalExecutor, WorkerSpec
+from autocompress.tasks.factory import load_task
+
+TASK = """
+import os, signal, time
+import torch
+from torch import nn
+from autocompress import Task
+
+def augment(inputs, generator):
+    what = os.environ.get("AUGMENT_DOES", "")
+    if what == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "hang":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(600)
+    if what == "raise":
+        raise RuntimeError("the augmentation broke")
+    if what == "exhaust":
+        raise MemoryError
+    return inputs
+
+def task():
+    torch.manual_seed(0)
+    x = torch.randn(256, 8)
+    y = (x[:, 0] > 0).long()
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+    return Task(model=model, train=(x, y), val=(x, y), augment=augment)
+"""
+SETTINGS = EvaluationSettings(threads=1, has_latency=False)
+
+
+@pytest.fixture
+def task_path(tmp_path: Path) -> Path:
+    path = tmp_path / "my_task.py"
+    path.write_text(TASK)
+    return path
+
+
+@pytest.fixture
+def make(task_path: Path) -> Iterator[Callable[..., LocalExecutor]]:
+    """Make local executors; they are closed after the test."""
+    started: list[LocalExecutor] = []
+    fingerprint = model_fingerprint(load_task(str(task_path), {}).model.eval())
+
+    def make_(
+        task: str = str(task_path), timeout_s: float = 60.0, model: str | None = None
+    ) -> LocalExecutor:
+        spec = WorkerSpec(task=task, arguments={}, settings=SETTINGS, model=model or fingerprint)
+        started.append(LocalExecutor(spec, timeout_s))
+        return started[-1]
+
+    yield make_
+    for executor in started:
+        executor.close()

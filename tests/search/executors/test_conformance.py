@@ -1,0 +1,81 @@
+"""What every executor does alike."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from autocompress.errors import TrialError
+from autocompress.evaluate.dominance import DOMINATED, Rival, Rivals
+from autocompress.evaluate.evaluator import Evaluator
+from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.plan import CompressionPlan, LayerPlan
+from autocompress.search.executors.inline import InlineExecutor
+from autocompress.search.executors.job import EvaluationJob, Executor, ProbeJob
+from autocompress.search.executors.local import LocalExecutor
+from autocompress.tasks.factory import load_task
+from autocompress.tasks.prepare import prepare_task
+
+PLAN = CompressionPlan(layers={"0": LayerPlan(weight_bits=2), "2": LayerPlan(weight_bits=8)})
+UNKNOWN = CompressionPlan(layers={"nowhere": LayerPlan(weight_bits=4)})
+
+
+@pytest.fixture
+def evaluator(task_path: Path) -> Evaluator:
+    settings = EvaluationSettings(threads=1, has_latency=False)
+    return Evaluator(prepare_task(load_task(str(task_path), {})), settings)
+
+
+@pytest.fixture(params=["inline", "local"])
+def executor(
+    request: pytest.FixtureRequest, make: Callable[..., LocalExecutor], evaluator: Evaluator
+) -> Executor:
+    return InlineExecutor(evaluator) if request.param == "inline" else make()
+
+
+def job(tmp_path: Path, plan: CompressionPlan, rivals: Rivals | None = None) -> EvaluationJob:
+    keep = tmp_path / "w.safetensors"
+    return EvaluationJob(plan=plan, seed=1, fidelity=1, keep=keep, rivals=rivals)
+
+
+def test_executor_does_one_job_after_the_other_and_says_why_one_failed(
+    executor: Executor, evaluator: Evaluator, tmp_path: Path
+) -> None:
+    looked = executor.probe(ProbeJob(plan=PLAN))
+    assert looked == evaluator.probe(PLAN)
+    assert looked.size_bytes is None
+
+    with pytest.raises(TrialError, match="nowhere") as caught:
+        executor.probe(ProbeJob(plan=UNKNOWN, has_size=True))
+    assert caught.value.reason == "invalid"
+
+    stages: list[str] = []
+    measured = executor.run(job(tmp_path, PLAN), lambda stage, share: stages.append(stage))
+    assert measured.untuned_divergence == looked.divergence
+    assert {"build", "tune", "score", "export"} <= set(stages)
+
+    sized = executor.probe(ProbeJob(plan=PLAN, has_size=True))
+    assert sized == evaluator.probe(PLAN, has_size=True)
+    assert sized.size_bytes is not None
+    assert sum(sized.layer_bytes.values()) < sized.size_bytes
+
+    with pytest.raises(TrialError, match="nowhere") as caught:
+        executor.run(job(tmp_path, UNKNOWN), lambda stage, share: None)
+    assert caught.value.reason == "invalid"
+
+    rival = Rival(label="trial 3", accuracy=1.0, size_bytes=1, latency_ratio=None)
+    rivals = Rivals(front=(rival,), history=((1e6, 0.5),) * 6, has_latency=False)
+    with pytest.raises(TrialError, match="trial 3 has 100") as caught:
+        executor.run(job(tmp_path, PLAN, rivals), lambda stage, share: None)
+    assert caught.value.reason == DOMINATED
+    assert executor.probe(ProbeJob(plan=PLAN)) == looked
+
+
+@pytest.mark.parametrize(("does", "reason"), [("raise", "crashed"), ("exhaust", "oom")])
+def test_executor_turns_what_user_code_raises_into_a_trial_error(
+    executor: Executor, monkeypatch: pytest.MonkeyPatch, does: str, reason: str
+) -> None:
+    monkeypatch.setenv("AUGMENT_DOES", does)
+    with pytest.raises(TrialError) as caught:
+        executor.probe(ProbeJob(plan=PLAN))
+    assert caught.value.reason == reason

@@ -1,0 +1,92 @@
+"""Beliefs start from the table and end with the trials."""
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from autocompress.search.guided.beliefs import NODE_WEIGHTS, Beliefs, History
+
+
+def history_of(world, plans: np.ndarray) -> History:
+    measured = [world.measure(plan) for plan in plans]
+    base = world.table.baseline.size_bytes
+    return History(
+        levels=np.asarray(plans),
+        accuracy=np.array([m.accuracy for m in measured]),
+        divergence=np.array([m.divergence for m in measured]),
+        untuned=np.array([m.untuned_divergence for m in measured]),
+        costs=np.log([m.size_bytes / base for m in measured]).reshape(-1, 1),
+    )
+
+
+def random_plans(world, n: int, seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    columns = [random.integers(len(knob.levels), size=n) for knob in world.space.knobs]
+    return np.stack(columns, axis=1)
+
+
+def _beliefs(world, plans, **changes) -> Beliefs:
+    settings = {"predictor": world.predictor, "is_learning": True, **changes}
+    return Beliefs(
+        world.space,
+        settings["predictor"],
+        history_of(world, plans),
+        baseline_accuracy=0.95,
+        is_latency=(False,),
+        is_learning=settings["is_learning"],
+    )
+
+
+def test_node_weights_are_probabilities():
+    assert NODE_WEIGHTS.sum() == pytest.approx(1.0)
+    assert (NODE_WEIGHTS > 0).all()
+
+
+def test_without_trials_the_table_ranks_plans(world):
+    asked = random_plans(world, 40, seed=1)
+    beliefs = _beliefs(world, np.empty((0, 12), dtype=np.int64))
+    truth = [world.measure(plan).divergence for plan in asked]
+    assert spearmanr(beliefs.divergence(asked), truth).statistic > 0.6
+
+
+def test_trials_correct_the_table(world):
+    asked = random_plans(world, 100, seed=1)
+    truth = np.log([world.measure(plan).divergence for plan in asked])
+
+    def error(**changes) -> float:
+        beliefs = _beliefs(world, random_plans(world, 60, seed=2), **changes)
+        return float(np.abs(np.log(beliefs.divergence(asked)) - truth).mean())
+
+    assert error() < 0.7 * error(is_learning=False)
+    assert error() < error(predictor=None)
+
+
+def test_costs_are_learned_without_a_table(world):
+    asked = random_plans(world, 50, seed=3)
+    beliefs = _beliefs(world, random_plans(world, 80, seed=4), predictor=None)
+    truth = np.log([world.measure(p).size_bytes / world.table.baseline.size_bytes for p in asked])
+    assert spearmanr(beliefs.costs(asked)[:, 0], truth).statistic > 0.8
+
+
+def test_costs_follow_the_table_exactly_where_it_is_exact(world):
+    asked = random_plans(world, 20, seed=5)
+    beliefs = _beliefs(world, random_plans(world, 10, seed=6))
+    truth = np.log([world.measure(p).size_bytes / world.table.baseline.size_bytes for p in asked])
+    np.testing.assert_allclose(beliefs.costs(asked)[:, 0], truth, atol=1e-3)
+
+
+def test_accuracies_lie_between_what_was_seen(world):
+    plans = random_plans(world, 20, seed=7)
+    accuracy = _beliefs(world, plans).accuracy(random_plans(world, 30, seed=8))
+    seen = [world.measure(plan).accuracy for plan in plans]
+    assert accuracy.shape == (30, len(NODE_WEIGHTS))
+    assert accuracy.min() >= min(seen) - 1e-9
+    assert accuracy.max() <= 0.95 + 1e-9
+
+
+def test_a_score_before_tuning_moves_the_prediction(world):
+    beliefs = _beliefs(world, random_plans(world, 40, seed=9))
+    plan = random_plans(world, 1, seed=10)
+    good = beliefs.accuracy(plan, np.array([1e-3])) @ NODE_WEIGHTS
+    bad = beliefs.accuracy(plan, np.array([3.0])) @ NODE_WEIGHTS
+    assert good[0] > bad[0]
