@@ -4,12 +4,9 @@ import dataclasses
 import json
 import logging
 import math
-import os
 from pathlib import Path
 
-import platformdirs
-
-_CACHE_VARIABLE = "AUTOCOMPRESS_CACHE"
+from autocompress.tasks.model_cache import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +45,7 @@ class LatencyCache:
     """
 
     def __init__(self, path: Path | None = None) -> None:
-        folder = os.environ.get(_CACHE_VARIABLE) or platformdirs.user_cache_dir("autocompress")
-        self.path = Path(folder) / "latency.jsonl" if path is None else path
+        self.path = cache_folder() / "latency.jsonl" if path is None else path
 
     def get(self, key: str) -> Latency | None:
         """The first whole entry for `key`, or None."""

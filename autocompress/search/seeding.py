@@ -111,10 +111,15 @@ def swept_levels(
     """
     live = predictor.live_levels()
     names = [knob.name for knob in predictor.space.knobs]
+    of_size = sweep(predictor, live, power=_SWEEP_POWER)
+    of_both = (
+        sweep(predictor, live, power=_SWEEP_POWER, time_share=_TIME_SHARE)
+        if has_latency
+        else of_size
+    )
     chosen: list[Levels] = []
     for i, share in enumerate(_BUDGETS):
-        time_share = _TIME_SHARE if has_latency and i % 2 == 1 else 0.0
-        plans = sweep(predictor, live, power=_SWEEP_POWER, time_share=time_share)
+        plans = of_both if i % 2 == 1 else of_size
         fits = np.ones(len(plans), dtype=bool)
         if limits.max_latency_ms is not None and baseline_latency_ms is not None:
             latency_ratio = limits.max_latency_ms / baseline_latency_ms
