@@ -217,7 +217,7 @@ class RunRecord:
         assert self.baseline is not None
         base, costs = self.costs((self.baseline,))[0], self.costs(trials)
         tiny = np.finfo(np.float64).tiny
-        allowed = np.maximum(REGION * np.abs(base), tiny)
+        allowed = REGION * np.where(base == 0.0, 1.0, np.abs(base))  # a metric may start at 0
         halvings = np.log2(np.maximum(costs, tiny) / np.maximum(base, tiny))
         return np.where(is_accuracy, (costs - base) / allowed, halvings)
 

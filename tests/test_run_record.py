@@ -199,6 +199,11 @@ def test_hypervolume_with_one_cost_is_the_mean_number_of_halvings():
     assert run.hypervolume(run.trials[2:3]) == pytest.approx(1.5)
 
 
+def test_hypervolume_is_finite_where_the_baseline_scores_zero():
+    run = _run(_trial(0, 0.0, 400, role="baseline"), _trial(1, 0.0, 200), _trial(2, 0.5, 100))
+    assert run.running_hypervolume(run.trials) == pytest.approx([0.0, 1.0, 2.0 * (1.0 + 5.0)])
+
+
 def test_hypervolume_with_two_costs_counts_what_is_no_faster_than_the_baseline():
     base = _trial(0, 0.8, 400, role="baseline", latency_ms=2.0)
     points = (

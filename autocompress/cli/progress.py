@@ -2,19 +2,17 @@
 
 import sys
 import time
-from types import TracebackType
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from autocompress.cli.live_bar import LiveBar
 from autocompress.report.limits import violation_words
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.search.driver import Listener
 from autocompress.search.stop_rules import Ending, StopRules
 
 
-class SearchProgress:
+class SearchProgress(LiveBar):
     """Shows what a search does; a context manager while it runs.
 
     Args:
@@ -24,19 +22,7 @@ class SearchProgress:
 
     def __init__(self, rules: StopRules, *, quiet: bool) -> None:
         self._rules = rules
-        self._quiet = quiet
-        self._console = Console(stderr=True)
-        self._is_live = self._console.is_terminal and not quiet
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[stage]}"),
-            console=self._console,
-            disable=not self._is_live,
-        )
-        self._task = self._bar.add_task("Searching", total=rules.budget, stage="")
+        super().__init__("Searching", rules.budget, quiet=quiet)
         self._label = ""
         self._started: list[float] = []
         self.listener = Listener(
@@ -49,18 +35,6 @@ class SearchProgress:
         self._options_began = 0.0
         self._options_told = 0
         self._options_s = 0.0
-
-    def __enter__(self) -> "SearchProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
     def note(self, text: str) -> None:
         """Say something in passing."""

@@ -2,14 +2,12 @@
 
 import dataclasses
 import time
-from types import TracebackType
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from autocompress.analysis.fingerprint import model_fingerprint
+from autocompress.cli.live_bar import LiveBar
 from autocompress.evaluate.additivity import WholePlan, additivity
 from autocompress.evaluate.sensitivity import measure_options
 from autocompress.evaluate.settings import EvaluationSettings
@@ -80,36 +78,13 @@ def measure_sensitivity(
     return Sensitivity(session=session, predictor=predictor, wholes=wholes)
 
 
-class SensitivityProgress:
+class SensitivityProgress(LiveBar):
     """Shows how far a table is, on stderr: a bar on a terminal, a line now and then elsewhere."""
 
     def __init__(self) -> None:
-        console = Console(stderr=True)
-        self._is_live = console.is_terminal
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[stage]}"),
-            console=console,
-            disable=not self._is_live,
-        )
-        self._task = self._bar.add_task("Measuring levels", total=None, stage="")
+        super().__init__("Measuring levels", None, quiet=False)
         self._n_before = 0
         self._started = self._said = 0.0
-
-    def __enter__(self) -> "SensitivityProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
     def note(self, text: str) -> None:
         """Say something in passing."""

@@ -1,17 +1,14 @@
 """Live progress of a validation on stderr: a bar on a terminal, one line per trial elsewhere."""
 
 import time
-from types import TracebackType
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
+from autocompress.cli.live_bar import LiveBar
 from autocompress.run_record import TrialRecord
 from autocompress.search.retrain import RetrainListener
 from autocompress.search.validation import Retraining
 
 
-class ValidationProgress:
+class ValidationProgress(LiveBar):
     """Shows what a validation does; a context manager while it runs.
 
     Args:
@@ -19,18 +16,7 @@ class ValidationProgress:
     """
 
     def __init__(self, *, quiet: bool) -> None:
-        self._quiet = quiet
-        console = Console(stderr=True)
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[stage]}"),
-            console=console,
-            disable=quiet or not console.is_terminal,
-        )
-        self._task = self._bar.add_task("Training in full", total=None, stage="")
+        super().__init__("Training in full", None, quiet=quiet)
         self._label = ""
         self._n_open = 0
         self._seconds_each: list[float] = []
@@ -41,18 +27,6 @@ class ValidationProgress:
             on_stage=self._on_stage,
             on_finish=self._on_finish,
         )
-
-    def __enter__(self) -> "ValidationProgress":
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._bar.stop()
 
     def note(self, text: str) -> None:
         """Say something in passing."""

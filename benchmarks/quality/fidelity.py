@@ -14,7 +14,7 @@ from quality.nets import Lab, open_net
 
 N_PLANS = 24
 FULL_EPOCHS = 2.0
-PROXY_EPOCHS = (0.025, 0.05, 0.1, 0.25)
+PROXY_EPOCHS = (0.025, 0.05, 0.1)
 
 
 def spread_levels(space: SearchSpace, n_plans: int, seed: int) -> list[dict[str, int]]:

@@ -1,0 +1,44 @@
+"""A progress bar on stderr that says nothing where nobody watches."""
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+class LiveBar:
+    """One bar with a count, the time and a few words; a context manager while it is shown.
+
+    Args:
+        title: What is being done.
+        total: How often; None if that is not known yet.
+        quiet: Whether to show nothing.
+    """
+
+    def __init__(self, title: str, total: int | None, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._console = Console(stderr=True)
+        self._is_live = self._console.is_terminal and not quiet
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[stage]}"),
+            console=self._console,
+            disable=not self._is_live,
+        )
+        self._task = self._bar.add_task(title, total=total, stage="")
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.stop()
