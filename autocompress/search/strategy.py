@@ -170,10 +170,15 @@ class Strategy:
 def screened(
     plan: CompressionPlan, probe: Callable[[ProbeJob], Figures], rivals: Rivals
 ) -> float | None:
-    """Training-free score of a plan; None if it cannot be built or has no chance."""
+    """Training-free score of a plan; None if it cannot be built or has no chance.
+
+    Where latency counts, only the score is taken: timing every plan that is merely considered would
+    cost more than it saves, and what has no chance is stopped before it is tuned all the same.
+    """
     try:
-        figures = probe(ProbeJob(plan=plan, has_size=True, has_latency=rivals.has_latency))
-        rivals.check(figures)
+        figures = probe(ProbeJob(plan=plan, has_size=not rivals.has_latency))
+        if not rivals.has_latency:
+            rivals.check(figures)
     except TrialError:
         return None
     return figures.divergence

@@ -452,3 +452,15 @@ def test_screened_is_none_for_what_cannot_be_built() -> None:
         raise TrialError("compress", "Layer 'a' would be empty.")
 
     assert screened(CompressionPlan(), probe, RIVALS) is None
+
+
+def test_screened_times_nothing_where_latency_counts() -> None:
+    asked: list[ProbeJob] = []
+
+    def probe(job: ProbeJob) -> Figures:
+        asked.append(job)
+        return Figures(divergence=9.0)
+
+    timed = dataclasses.replace(RIVALS, has_latency=True)
+    assert screened(CompressionPlan(), probe, timed) == 9.0
+    assert [(job.has_size, job.has_latency) for job in asked] == [(False, False)]
