@@ -12,7 +12,7 @@ search: $(VENV)/.installed
 	$(BIN)/autocompress search --budget $(BUDGET)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 check: $(VENV)/.installed-dev
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check

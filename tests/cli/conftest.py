@@ -8,14 +8,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
-SEARCH = ("search", "my_task.py", "--threads", "1", "--quiet")
+SEARCH = ("search", "my_task.py", "--threads", "1", "--quiet", "--executor", "inline")
 UNTIMED_SEARCH = (*SEARCH, "--objectives", "accuracy,size")
 TASK = '''
 import os, pathlib, time
+import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 from autocompress import Task
 
@@ -29,15 +31,16 @@ def hold(inputs, generator):
     return inputs
 
 def task():
-    x, y = load_digits(return_X_y=True)
-    x, y = torch.tensor(x / 16.0, dtype=torch.float32), torch.tensor(y)
+    digits = np.load(pathlib.Path(__file__).with_name("digits.npz"))
+    x, y = torch.tensor(digits["x"]), torch.tensor(digits["y"])
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(64, 48), nn.ReLU(), nn.Linear(48, 10))
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    for _ in range(60):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x[:1200]), y[:1200]).backward()
-        optimizer.step()
+    for _ in range(300):  # by hand: torch.optim takes longer to import than this takes to run
+        loss = nn.functional.cross_entropy(model(x[:1200]), y[:1200])
+        weights = list(model.parameters())
+        with torch.no_grad():
+            for weight, slope in zip(weights, torch.autograd.grad(loss, weights)):
+                weight -= 0.5 * slope
     return Task(model=model, train=(x[:1200], y[:1200]), val=(x[1200:1500], y[1200:1500]),
                 test=(x[1500:], y[1500:]), augment=hold, name="mlp", proxy_epochs=2)
 '''
@@ -80,7 +83,7 @@ def untimed(tmp_path: Path, finished_untimed_run: Path) -> Path:
 
 
 def _search(folder: Path, cache_folder: Path, *arguments: str) -> None:
-    (folder / "my_task.py").write_text(TASK)
+    write_task(folder)
     done = subprocess.run(
         command(arguments),
         cwd=folder,
@@ -94,9 +97,7 @@ def _search(folder: Path, cache_folder: Path, *arguments: str) -> None:
 
 @pytest.fixture
 def task_file(tmp_path: Path) -> Path:
-    path = tmp_path / "my_task.py"
-    path.write_text(TASK)
-    return path
+    return write_task(tmp_path)
 
 
 @pytest.fixture
@@ -140,6 +141,15 @@ def start_cli(tmp_path: Path, environment: dict[str, str]) -> Callable[..., Any]
         )
 
     return start
+
+
+def write_task(folder: Path) -> Path:
+    """The task file, and its data beside it."""
+    x, y = load_digits(return_X_y=True)
+    np.savez(folder / "digits.npz", x=(x / 16.0).astype(np.float32), y=y)
+    path = folder / "my_task.py"
+    path.write_text(TASK)
+    return path
 
 
 def command(arguments: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ Dimension key: `N` measured plans, `M` plans to judge, `K` knobs, `C` costs.
 import dataclasses
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
+from scipy.optimize import isotonic_regression
 
 from autocompress.search.guided.surrogate import Features, Surrogate
 from autocompress.space.prediction import Array, Levels, Predictor
@@ -75,8 +75,7 @@ class Beliefs:
         self._kind_of = np.array([[knob.kind == kind for kind in kinds] for knob in space.knobs])
         self._history = history
         self._log_divergence = np.log(np.maximum(history.divergence, _LEAST_DIVERGENCE))
-        self._link = IsotonicRegression(increasing=False, out_of_bounds="clip")
-        self._link.fit(
+        self._link = _falling(
             np.append(self._log_divergence, np.log(_LEAST_DIVERGENCE)),
             np.append(history.accuracy, max(baseline_accuracy, history.accuracy.max(initial=0.0))),
         )
@@ -101,7 +100,7 @@ class Beliefs:
         else:
             mean, deviation = self._tuned.predict(self._features(levels, self.power))
         nodes = mean[:, None] + deviation[:, None] * _NODES
-        return np.asarray(self._link.predict(nodes.ravel())).reshape(nodes.shape)
+        return np.interp(nodes, *self._link)
 
     def divergence(self, levels: Levels) -> Array:
         """Expected divergence after tuning; (M, K) level indices -> (M,), nats."""
@@ -172,3 +171,10 @@ class Beliefs:
             prior = np.log(np.maximum(self._predictor.size_bytes(levels), 1.0) / base)
         linear = np.concatenate([position @ self._kind_of, position], axis=1)
         return Features(prior=prior, linear=linear, position=position)
+
+
+def _falling(x: Array, y: Array) -> tuple[Array, Array]:
+    """Corners of the falling piecewise linear function nearest to points; ascending in x."""
+    corners, index, counts = np.unique(x, return_inverse=True, return_counts=True)
+    means = np.bincount(index, weights=y) / counts
+    return corners, isotonic_regression(means, weights=counts, increasing=False).x
