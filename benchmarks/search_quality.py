@@ -5,6 +5,7 @@
     python benchmarks/search_quality.py proxies --data FOLDER --work FOLDER
     python benchmarks/search_quality.py compare --net cifar --data FOLDER --work FOLDER
     python benchmarks/search_quality.py compare --net cifar --data FOLDER --work FOLDER --recorded
+    python benchmarks/search_quality.py proposals --work FOLDER
     python benchmarks/search_quality.py tables --data FOLDER --work FOLDER
 
 `--data` is a folder with cifar-10-batches-bin and weights of a ResNet-20. Everything runs on one
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from quality.compare import run_all
 from quality.fidelity import measure_full, measure_proxies
 from quality.nets import Lab
+from quality.proposal_time import measure_proposals
 from quality.recorded import RecordedBench
 from quality.samplers import CONFIGS, register
 from quality.tables import write_tables
@@ -35,7 +37,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=["compare", "full", "proxies", "tables"])
+    parser.add_argument("part", choices=["compare", "full", "proxies", "proposals", "tables"])
     parser.add_argument("--net", choices=["digits", "cifar"], default="digits")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
@@ -48,6 +50,8 @@ def main() -> int:
         measure_full(arguments.data, arguments.work)
     elif arguments.part == "proxies":
         measure_proxies(arguments.data, arguments.work)
+    elif arguments.part == "proposals":
+        measure_proposals(arguments.work)
     elif arguments.part == "tables":
         write_tables(arguments.data, arguments.work)
     else:

@@ -31,6 +31,9 @@ def write_tables(data: Path | None, work: Path) -> None:
     errors = work / "cifar" / "recorded_errors.json"
     if errors.exists():
         _path("search-quality-cifar-recorded-errors", "json").write_text(errors.read_text())
+    proposals = work / "proposals.json"
+    if proposals.exists():
+        _write(pd.read_json(proposals), "proposal-time")
     if len(list((work / "full").glob("plan*.json"))) == N_PLANS:
         table = fidelity_table(data, work)
         _write(table, "proxy-fidelity-cifar10-resnet20")
