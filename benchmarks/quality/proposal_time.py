@@ -1,4 +1,4 @@
-"""CPU seconds of one proposal, by number of finished trials; trials are made up: only time counts."""
+"""CPU seconds of one proposal by number of finished trials, which are made up: only time counts."""
 
 import json
 import time
