@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from autocompress.errors import AutocompressError
+    from autocompress.export.load import load
     from autocompress.measurement import Measurement
     from autocompress.packing.packed import PackedModel, read_packed, write_packed
     from autocompress.plan import CompressionPlan, LayerPlan
@@ -32,6 +33,7 @@ _HOMES = {
     "TensorData": "autocompress.tasks.base",
     "TrialRecord": "autocompress.run_record",
     "crop_and_flip": "autocompress.tasks.images",
+    "load": "autocompress.export.load",
     "load_run": "autocompress.search.records",
     "normalize": "autocompress.tasks.images",
     "read_cifar10": "autocompress.tasks.cifar10",
@@ -52,6 +54,7 @@ __all__ = [
     "TensorData",
     "TrialRecord",
     "crop_and_flip",
+    "load",
     "load_run",
     "normalize",
     "read_cifar10",

@@ -14,6 +14,7 @@ _COMMANDS = {
     "analyze": "Show layers, channel groups and knobs of a task's model, and what gets none.",
     "export": "Write one point of a run as a verified bundle.",
     "front": "Print the Pareto front of a run.",
+    "inspect": "Show what every byte of a packed model is for.",
     "report": "Write a run's report as one HTML file.",
     "search": "Search for the Pareto front of a task.",
     "unpack": "Turn a packed model into a runnable ONNX file.",

@@ -9,7 +9,8 @@ from typing import Final
 import onnx
 
 from autocompress.analysis.layer_kind import LayerKind
-from autocompress.packing.packed import tensor_bytes, write_packed
+from autocompress.packing.ledger import tensor_bytes
+from autocompress.packing.packed import write_packed
 from autocompress.plan import CompressionPlan
 from autocompress.runtime.onnx_export import ExportedGraph
 

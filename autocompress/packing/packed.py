@@ -14,22 +14,16 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from autocompress.atomic_file import write_atomically
 from autocompress.compress.codes import StoredWeight
-from autocompress.errors import InputError, first_line
+from autocompress.errors import InputError
 from autocompress.packing.container import digest, read_container, to_container
-from autocompress.packing.row_bytes import bytes_of_rows
-from autocompress.packing.section import (
-    Section,
-    join_pools,
-    payload_lengths,
-    read_section,
-    split_payload,
-)
+from autocompress.packing.graph_check import check_graph, check_size
+from autocompress.packing.packed_file import naming, read_blob
+from autocompress.packing.section import Section, join_pools, read_section, split_payload
 from autocompress.packing.skeleton import (
     initializer_names,
     kept_initializers,
     make_skeleton,
     restore,
-    tensors_in,
 )
 from autocompress.packing.tensor_reader import read_tensors, to_proto
 from autocompress.packing.tensor_writer import TensorWriter
@@ -37,6 +31,9 @@ from autocompress.packing.tensor_writer import TensorWriter
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 
 MAX_DECODED_BYTES: Final = (1 << 31) - 1  # what an ONNX file can hold
+
+# Equal values cost nothing, so that a file of 100 bytes can describe 2 GiB of them
+_DECODED_BYTES_AT_LEAST, _DECODED_BYTES_PER_BYTE = 1 << 26, 1000
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +75,11 @@ def write_packed(
             stand for the graph's weights bit for bit, `metadata` is not JSON, or `path` cannot be
             written.
     """
-    _check_graph(graph)
+    check_size(graph)
+    check_graph(graph)
     blob = _encode(graph, quantized, metadata)
     try:
-        _decode(blob)
+        decode_packed(blob)
     except InputError as error:
         raise InputError(
             f"The model cannot be packed into {str(path)!r}: {error.message}."
@@ -90,77 +88,21 @@ def write_packed(
     return path.stat().st_size
 
 
-def read_packed(path: Path, max_decoded_bytes: int = MAX_DECODED_BYTES) -> PackedModel:
+def read_packed(path: Path, max_decoded_bytes: int | None = None) -> PackedModel:
     """Read what `write_packed` wrote: the same weights, bit for bit, in the same network.
 
     Args:
         path: The file.
         max_decoded_bytes: Files that would unpack to more are refused before memory is taken.
+            None: 64 MiB and a thousand times the file, which no model of use reaches, and never
+            2 GiB.
 
     Raises:
         InputError: If the file is missing, damaged, of another version, too large when unpacked, or
             not a packed model; never anything but the original model is returned.
     """
-    try:
-        return _decode(_read(path), max_decoded_bytes)
-    except InputError as error:
-        raise _named(path, error) from error
-
-
-def size_ledger(path: Path) -> dict[str, int]:
-    """Bytes of a packed file by what they hold; the sum is the size of the file.
-
-    Returns:
-        `header`: magic, lengths, checksums. `graph`: compressed graph, tensor table, metadata.
-        `payload`: coded integers. `scales`: step sizes, zero points, codebooks, hashed values.
-        `floats`: everything that is not quantized.
-
-    Raises:
-        InputError: As `read_packed`.
-    """
-    try:
-        blob = _read(path)
-        container = read_container(blob, MAX_DECODED_BYTES)
-        lengths = payload_lengths(read_section(container.section))
-    except InputError as error:
-        raise _named(path, error) from error
-    return {
-        "header": len(blob) - container.n_packed_section - len(container.payload),
-        "graph": container.n_packed_section,
-        "payload": lengths.symbols,
-        "scales": lengths.zero_points
-        + (lengths.scale_stream + lengths.scale_lows + lengths.scale_floats),
-        "floats": lengths.half_stream + lengths.half_lows + lengths.raw,
-    }
-
-
-def tensor_bytes(path: Path, graph: onnx.ModelProto) -> dict[str, int]:
-    """Bytes of a packed file by tensor: its coded values, scales and codebooks.
-
-    Float16 values of all tensors are coded together (scales in one stream, biases and the like in
-    another); a stream is shared out by the number of values, all else is exact. A tensor whose
-    values or codes occurred before takes next to nothing.
-
-    Args:
-        path: What `write_packed` wrote.
-        graph: What it was given.
-
-    Returns:
-        Initializer name -> bytes; the sum is `payload`, `scales` and `floats` of `size_ledger`.
-
-    Raises:
-        InputError: As `read_packed`, or if the file holds another graph's tensors.
-    """
-    try:
-        section = read_section(read_container(_read(path), MAX_DECODED_BYTES).section)
-    except InputError as error:
-        raise _named(path, error) from error
-    order = make_skeleton(graph)[1]
-    tensors = {tensor.name: tensor for tensor in graph.graph.initializer}
-    wanted = [(tensors[name].data_type, tuple(tensors[name].dims)) for name in order]
-    if wanted != [(row.data_type, row.dims) for row in section.rows]:
-        raise InputError(f"{str(path)!r} must hold the given graph, but holds other tensors.")
-    return dict(zip(order, bytes_of_rows(section), strict=True))
+    with naming(path):
+        return decode_packed(read_blob(path), max_decoded_bytes)
 
 
 def _encode(
@@ -187,19 +129,29 @@ def _encode(
     return to_container(section, payload, digest(section, *contents))
 
 
-def _decode(blob: bytes, max_decoded_bytes: int = MAX_DECODED_BYTES) -> PackedModel:
-    container = read_container(blob, max_decoded_bytes)
+def decode_packed(blob: bytes, max_decoded_bytes: int | None = None) -> PackedModel:
+    """Decode the bytes of a packed file.
+
+    Args:
+        blob: The whole file.
+        max_decoded_bytes: As for `read_packed`.
+
+    Raises:
+        InputError: As `read_packed`, without the name of the file.
+    """
+    most = max_decoded_bytes
+    if most is None:
+        most = min(MAX_DECODED_BYTES, _DECODED_BYTES_AT_LEAST + _DECODED_BYTES_PER_BYTE * len(blob))
+    container = read_container(blob, most)
     section = read_section(container.section)
-    n_bytes = sum(row.n_bytes for row in section.rows)
-    if n_bytes > max_decoded_bytes:
-        raise InputError(
-            f"the tensors must unpack to at most {max_decoded_bytes} bytes, but claim {n_bytes}"
-        )
+    n_bytes = sum(row.n_decoded_bytes for row in section.rows)
+    if n_bytes > most:
+        raise InputError(f"the tensors must unpack to at most {most} bytes, but claim {n_bytes}")
     contents = read_tensors(section.rows, split_payload(container.payload, section))
     if digest(container.section, *contents) != container.content_digest:
         raise InputError("the decoded tensors are not those that were packed")
     model = _build_graph(section, contents)
-    _check_graph(model)
+    check_graph(model)
     return PackedModel(graph=model, metadata=_from_json(section.metadata))
 
 
@@ -207,6 +159,7 @@ def _build_graph(section: Section, contents: Sequence[bytes]) -> onnx.ModelProto
     skeleton = onnx.ModelProto()
     try:
         skeleton.ParseFromString(section.skeleton)
+        check_size(skeleton)
         names = initializer_names(skeleton, section.kept, len(section.rows))
         model = restore(skeleton, names)
         tensors = map(to_proto, section.rows, names, contents)
@@ -215,19 +168,6 @@ def _build_graph(section: Section, contents: Sequence[bytes]) -> onnx.ModelProto
         # TypeError: protobuf hands out text that is not UTF-8 as bytes
         raise InputError(f"the graph cannot be parsed: {error}") from error
     return model
-
-
-def _check_graph(model: onnx.ModelProto) -> None:
-    for tensor in tensors_in(model):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise InputError(
-                f"The graph must hold its weights, but {tensor.name!r} lies in another file.",
-                "Load the model together with its external data first.",
-            )
-    try:
-        onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, ValueError) as error:
-        raise InputError(f"The graph must be valid ONNX, but: {first_line(error)}.") from error
 
 
 def _to_json(metadata: Mapping[str, JSON]) -> bytes:
@@ -240,7 +180,7 @@ def _to_json(metadata: Mapping[str, JSON]) -> bytes:
 
 def _from_json(text: bytes) -> dict[str, Any]:
     try:
-        metadata = json.loads(text)
+        metadata = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise InputError(f"the metadata must be JSON, but: {error}") from error
     if not isinstance(metadata, dict):
@@ -248,16 +188,6 @@ def _from_json(text: bytes) -> dict[str, Any]:
     return metadata
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"it cannot be read: {error.strerror}") from error
-
-
-def _named(path: Path, error: InputError) -> InputError:
-    reason = error.message.rstrip(".")
-    return InputError(
-        f"{str(path)!r} must be an undamaged packed model, but {reason[:1].lower()}{reason[1:]}.",
-        error.hint or "Pack the model again, or copy the file again.",
-    )
+def _refuse_constant(word: str) -> None:
+    msg = f"{word} is none"
+    raise ValueError(msg)

@@ -1,5 +1,6 @@
 """What each tensor of a packed file takes, told from its table."""
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 
@@ -7,7 +8,27 @@ from autocompress.packing.section import Section, payload_lengths
 from autocompress.packing.table import CODEBOOK, HALF, HASHED, PROTO, RAW, SPARSE, TensorRow
 
 
-def bytes_of_rows(section: Section) -> list[int]:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RowBytes:
+    """Bytes of the payload that belong to one tensor, by what they hold.
+
+    Attributes:
+        payload: Its stream of coded integers.
+        scales: Step sizes, zero points, codebook, hashed values.
+        floats: Values that are not quantized.
+    """
+
+    payload: int
+    scales: int
+    floats: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.payload + self.scales + self.floats
+
+
+def bytes_of_rows(section: Section) -> list[RowBytes]:
     """Bytes of the payload that belong to each row; their sum is the payload.
 
     Streams of symbols, float32 scales and raw values are counted exactly. Float16 values (scales
@@ -15,19 +36,23 @@ def bytes_of_rows(section: Section) -> list[int]:
     each pool is shared out by the number of values.
     """
     lengths, rows = payload_lengths(section), section.rows
-    exact = [_exact(row) for row in rows]
     scales = _shares(lengths.scale_stream + lengths.scale_lows, [_n_half_scales(r) for r in rows])
     halves = _shares(lengths.half_stream + lengths.half_lows, [_n_halves(r) for r in rows])
-    return [sum(parts) for parts in zip(exact, scales, halves, strict=True)]
+    return [
+        RowBytes(
+            payload=0 if row.codec == PROTO else row.n_stream,
+            scales=row.n_zero_stream + 4 * (_n_scales(row) - _n_half_scales(row)) + in_halves,
+            floats=_n_raw(row) + halves_of_row,
+        )
+        for row, in_halves, halves_of_row in zip(rows, scales, halves, strict=True)
+    ]
 
 
-def _exact(row: TensorRow) -> int:
-    """Bytes of a row that no other row has a part in."""
-    coded = row.n_zero_stream + (0 if row.codec == PROTO else row.n_stream)
-    raw = row.n_bytes if row.codec in (RAW, PROTO) else 0
+def _n_raw(row: TensorRow) -> int:
+    """Bytes of values that are stored as they are."""
     if row.codec == SPARSE and not row.has_half_entries:
-        raw += 4 * row.n_entries
-    return coded + raw + 4 * (_n_scales(row) - _n_half_scales(row))
+        return 4 * row.n_entries
+    return row.n_bytes if row.codec in (RAW, PROTO) else 0
 
 
 def _n_scales(row: TensorRow) -> int:

@@ -12,6 +12,7 @@ from autocompress.packing.table import (
     CODEBOOK,
     HALF,
     HASHED,
+    MAX_ROWS,
     PROTO,
     RAW,
     SPARSE,
@@ -64,26 +65,36 @@ def read_section(data: bytes) -> Section:
     reader = ByteReader(data, "graph section")
     skeleton = bytes(reader.take(reader.varint()))
     rows: list[TensorRow] = []
-    for i in range(reader.varint()):
+    n_rows = reader.varint()
+    if n_rows > MAX_ROWS:
+        raise InputError(f"a file must have at most {MAX_ROWS} tensors, but claims {n_rows}")
+    for i in range(n_rows):
         rows.append(read_row(reader, i))
-    kept = []
-    for _ in range(reader.varint()):
-        index, name = reader.varint(), bytes(reader.take(reader.varint()))
-        try:
-            kept.append((index, name.decode()))
-        except UnicodeDecodeError as error:
-            raise InputError(f"the name of tensor {index} must be UTF-8") from error
+    kept = _read_kept(reader, n_rows)
     n_scale_stream, n_half_stream = reader.varint(), reader.varint()
     metadata = bytes(reader.take(reader.varint()))
     reader.finish()
     return Section(
         skeleton=skeleton,
         metadata=metadata,
-        kept=tuple(kept),
+        kept=kept,
         rows=tuple(rows),
         n_scale_stream=n_scale_stream,
         n_half_stream=n_half_stream,
     )
+
+
+def _read_kept(reader: ByteReader, n_rows: int) -> tuple[tuple[int, str], ...]:
+    kept: list[tuple[int, str]] = []
+    for _ in range(reader.varint()):
+        index, name = reader.varint(), bytes(reader.take(reader.varint()))
+        if not (kept[-1][0] if kept else -1) < index < n_rows:
+            raise InputError(f"kept names must be those of {n_rows} tensors, in their order")
+        try:
+            kept.append((index, name.decode()))
+        except UnicodeDecodeError as error:
+            raise InputError(f"the name of tensor {index} must be UTF-8") from error
+    return tuple(kept)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

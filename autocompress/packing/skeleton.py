@@ -64,9 +64,14 @@ def initializer_names(
         skeleton: What `make_skeleton` returned.
         kept: (index, name) of initializers that are graph inputs or outputs.
         n: Number of initializers.
+
+    Raises:
+        InputError: If `kept` has other names than those of graph inputs or outputs, or one twice.
     """
-    fixed = dict(kept)
-    fresh = _fresh_names(_kept_names(skeleton.graph))
+    fixed, taken = dict(kept), _kept_names(skeleton.graph)
+    if len(set(fixed.values()) & taken) < len(kept):
+        raise InputError("kept names must be those of inputs and outputs of the graph, each once")
+    fresh = _fresh_names(taken)
     return [fixed[i] if i in fixed else next(fresh) for i in range(n)]
 
 
@@ -186,7 +191,7 @@ def _drop_noise(model: onnx.ModelProto) -> None:
     for field in ("producer_name", "producer_version", "domain", "model_version"):
         model.ClearField(field)
     model.graph.name = "g"  # the checker wants one
-    for message in _walk(model):
+    for message in messages_in(model):
         for field in ("doc_string", "metadata_props"):
             if field in message.DESCRIPTOR.fields_by_name:
                 message.ClearField(field)
@@ -199,12 +204,18 @@ def _drop_noise(model: onnx.ModelProto) -> None:
 
 def tensors_in(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """All tensors of a model: initializers, attributes of nodes, those of inner graphs."""
-    return (message for message in _walk(model) if isinstance(message, onnx.TensorProto))
+    return (message for message in messages_in(model) if isinstance(message, onnx.TensorProto))
 
 
-def _walk(message: Message) -> Iterator[Message]:
-    yield message
-    for descriptor, value in message.ListFields():
-        if descriptor.message_type is not None:
-            for inner in [value] if isinstance(value, Message) else value:
-                yield from _walk(inner)
+def messages_in(model: Message) -> Iterator[Message]:
+    """A message (a model, a node) and every message inside it, at any depth."""
+    waiting: list[Iterator[Message]] = [iter((model,))]
+    while waiting:
+        message = next(waiting[-1], None)
+        if message is None:
+            waiting.pop()
+            continue
+        yield message
+        for descriptor, value in message.ListFields():
+            if descriptor.message_type is not None:
+                waiting.append(iter((value,) if isinstance(value, Message) else value))

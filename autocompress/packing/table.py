@@ -44,6 +44,7 @@ DTYPES: Final[Mapping[int, str]] = {
 }
 INTEGER_KINDS = frozenset("ui")
 MAX_ENTRIES: Final = 256  # of a codebook: an index is a byte
+MAX_ROWS: Final = 1 << 16  # a row may take next to nothing in a file, but costs a reader memory
 
 _NUMBERS: Final[Mapping[int, tuple[str, ...]]] = {  # what follows the head of a row, by codec
     RAW: (),
@@ -119,6 +120,11 @@ class TensorRow:
         if self.codec == PROTO:
             return self.n_stream
         return self.n_values * np.dtype(DTYPES[self.data_type]).itemsize
+
+    @property
+    def n_decoded_bytes(self) -> int:
+        """Bytes that decoding asks for: values, and scales, which may be more than the values."""
+        return self.n_bytes + (4 * math.prod(self.scale_dims) if self.codec in SCALED else 0)
 
     @property
     def scale_dims(self) -> tuple[int, ...]:

@@ -1,7 +1,7 @@
 """From table rows and byte pools to the initializers of a graph, bit for bit."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from onnx import TensorProto
@@ -37,6 +37,17 @@ def read_tensors(rows: Sequence[TensorRow], pools: Pools) -> list[bytes]:
     Raises:
         InputError: If rows and pools do not match.
     """
+    return [content for _, content in read_stored_tensors(rows, pools)]
+
+
+def read_stored_tensors(
+    rows: Sequence[TensorRow], pools: Pools
+) -> Iterator[tuple[StoredWeight | None, bytes]]:
+    """What every tensor is stored as (None for plain values), and its decoded bytes, row by row.
+
+    Raises:
+        InputError: As `read_tensors`.
+    """
     reader = PoolReader(pools)
     lenders = {row.earlier for row in rows if row.codec == SHARED}
     lent: dict[int, StoredWeight | bytes] = {}
@@ -58,8 +69,8 @@ def read_tensors(rows: Sequence[TensorRow], pools: Pools) -> list[bytes]:
         if i in lenders and row.codec != SHARED:
             lent[i] = content if weight is None else weight
         contents.append(content)
+        yield weight, content
     reader.finish()
-    return contents
 
 
 def to_proto(row: TensorRow, name: str, content: bytes) -> TensorProto:
@@ -67,6 +78,8 @@ def to_proto(row: TensorRow, name: str, content: bytes) -> TensorProto:
     tensor = TensorProto()
     if row.codec == PROTO:
         tensor.ParseFromString(content)
+        if (tensor.data_type, tuple(tensor.dims)) != (row.data_type, row.dims):
+            raise InputError(f"tensor {name!r} must be of the type and shape that the table says")
     else:
         tensor.data_type, tensor.raw_data = row.data_type, content
         tensor.dims.extend(row.dims)

@@ -15,7 +15,8 @@ from autocompress.compress.policy import PruningPolicy
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.packed_size import packed_bytes, packed_size
-from autocompress.packing.packed import size_ledger, write_packed
+from autocompress.packing.ledger import size_ledger
+from autocompress.packing.packed import write_packed
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.runtime.onnx_export import ExportedGraph, export_onnx
 from autocompress.train.recalibrate import recalibrate_

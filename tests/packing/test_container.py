@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 from autocompress.errors import InputError
 from autocompress.packing.byte_stream import varint
 from autocompress.packing.container import (
+    MAX_HEAD_BYTES,
     MAX_SECTION_BYTES,
+    claimed_bytes,
     digest,
     read_container,
     to_container,
@@ -62,3 +64,27 @@ def test_read_container_refuses_a_section_that_expands_too_far() -> None:
     assert len(bomb) < 2000
     with pytest.raises(InputError, match="claims 1048576 bytes"):
         read_container(bomb, 1 << 16)
+
+
+def test_sections_may_be_longer_in_larger_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autocompress.packing.container._SECTION_BYTES_AT_LEAST", 2000)
+    section = bytes(3000)
+    blob = to_container(section, bytes(250), CONTENT)
+    assert read_container(blob, 1 << 30).section == section
+    with pytest.raises(
+        InputError, match=r"at most 20[0-9]{2} bytes in a file this large, but has "
+    ):
+        to_container(section, b"", CONTENT)
+
+
+def test_read_container_refuses_a_section_that_is_long_for_its_file() -> None:
+    blob = seal(CONTENT + b"\x01" + varint((1 << 22) + 50) + b"\x02\x03abcde")
+    with pytest.raises(InputError, match="at most 4194324 bytes, but claims 4194354 bytes"):
+        read_container(blob, 1 << 30)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.binary(max_size=3000), st.binary(max_size=300))
+def test_claimed_bytes_is_the_size_of_the_file(section: bytes, payload: bytes) -> None:
+    blob = to_container(section, payload, CONTENT)
+    assert claimed_bytes(blob[:MAX_HEAD_BYTES]) == len(blob)

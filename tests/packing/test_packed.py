@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from autocompress.errors import InputError
 from autocompress.packing.container import DIGEST_BYTES, digest, read_container, to_container
-from autocompress.packing.packed import read_packed, size_ledger, write_packed
+from autocompress.packing.packed import read_packed, write_packed
 from autocompress.packing.section import read_section, split_payload
 from autocompress.packing.tensor_reader import read_tensors
 
@@ -125,16 +125,6 @@ def product(tensors: list[onnx.TensorProto]) -> onnx.ModelProto:
         initializer=tensors,
     )
     return helper.make_model(graph)
-
-
-def test_size_ledger_adds_up_to_the_file(example: Any, tmp_path: Path) -> None:
-    path = tmp_path / "model.acz"
-    n_bytes = write(example, path)
-    ledger = size_ledger(path)
-    assert list(ledger) == ["header", "graph", "payload", "scales", "floats"]
-    assert sum(ledger.values()) == n_bytes
-    assert min(ledger.values()) > 0
-    assert ledger["header"] <= HEADER_BYTES + 3
 
 
 def test_write_packed_refuses_codes_that_are_not_the_weights(example: Any, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from autocompress.compress.codes import QuantizedTensor
 from autocompress.errors import InputError
-from autocompress.packing.packed import size_ledger, tensor_bytes, write_packed
+from autocompress.packing.ledger import size_ledger, tensor_bytes
+from autocompress.packing.packed import write_packed
 
 
 def product_of(**values: Any) -> onnx.ModelProto:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from onnx import TensorProto
@@ -74,3 +76,10 @@ def test_split_payload_refuses_another_length() -> None:
         InputError, match=f"must have {len(payload)} bytes, .* has {len(payload) + 1}"
     ):
         split_payload(payload + b"\0", make_section(n_scale_stream, n_half_stream))
+
+
+@pytest.mark.parametrize("kept", [((3, "a"),), ((1, "a"), (1, "b")), ((2, "a"), (1, "b"))])
+def test_read_section_refuses_kept_names_out_of_order(kept: tuple[tuple[int, str], ...]) -> None:
+    section = dataclasses.replace(make_section(3, 200), kept=kept)
+    with pytest.raises(InputError, match="kept names must be those of 3 tensors, in their order"):
+        read_section(section.to_bytes())

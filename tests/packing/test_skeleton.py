@@ -105,3 +105,12 @@ def test_tensors_in_finds_constants_of_inner_graphs(example: Any) -> None:
     names = [tensor.name for tensor in tensors_in(example.model)]
     assert "deep" in names
     assert "scalar" in names
+
+
+@pytest.mark.parametrize("kept", [[(0, "nobody")], [(0, "listed"), (1, "listed")]])
+def test_initializer_names_refuses_names_that_are_not_kept(
+    kept: list[tuple[int, str]], example: Any
+) -> None:
+    skeleton, order = make_skeleton(example.model)
+    with pytest.raises(InputError, match="inputs and outputs of the graph, each once"):
+        initializer_names(skeleton, kept, len(order))

@@ -136,6 +136,15 @@ def test_row_counts_its_scales(
     assert (row.n_stored_scales, row.scale_dims) == (n_stored, dims)
 
 
+def test_row_asks_for_its_values_and_for_all_of_its_scales() -> None:
+    plain = TensorRow(data_type=FLOAT, dims=(6, 5), codec=RAW)
+    assert plain.n_decoded_bytes == plain.n_bytes == 4 * 30
+    scaled = TensorRow(data_type=FLOAT, dims=(6, 5), codec=QUANTIZED, axis=1, scales=NO_SCALES)
+    assert scaled.n_decoded_bytes == 4 * 30 + 4 * 5
+    empty = TensorRow(data_type=FLOAT, dims=(2**31, 0), codec=QUANTIZED, scales=NO_SCALES)
+    assert empty.n_decoded_bytes == 4 * 2**31
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -12,7 +12,8 @@ from torch import nn
 
 from autocompress.compress.codes import ActivationRange, CodebookTensor, GridTensor
 from autocompress.errors import TrialError
-from autocompress.packing.packed import size_ledger, write_packed
+from autocompress.packing.ledger import size_ledger
+from autocompress.packing.packed import write_packed
 from autocompress.runtime.integer import to_integer
 from autocompress.runtime.onnx_export import export_onnx
 from autocompress.runtime.onnxruntime import (

@@ -8,7 +8,8 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
-from autocompress.packing.packed import read_packed, size_ledger, write_packed
+from autocompress.packing.ledger import size_ledger
+from autocompress.packing.packed import read_packed, write_packed
 from autocompress.runtime.onnx_export import export_onnx
 from autocompress.runtime.onnxruntime import executed_ops, make_session, predict
 
