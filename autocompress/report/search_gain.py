@@ -1,6 +1,7 @@
 """What searching gained over the controls, in one run and over its repeats with other seeds."""
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any, Final, Literal
@@ -17,6 +18,9 @@ from autocompress.run_record import RunRecord, TrialRecord
 
 DROPS: Final = (0.0, 0.005, 0.01, 0.02)
 """Losses of accuracy, as shares, at which the cheapest points are compared."""
+
+# 97.5 % points of Student's t with 1, 2, ... 10 degrees of freedom; the last serves beyond
+_T_975: Final = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 Side = Literal["search", "controls", "both"]
 SIDES: Final[tuple[Side, ...]] = ("search", "controls", "both")
@@ -81,14 +85,18 @@ class GainAtDrop:
     def is_clear(self) -> bool:
         """Whether the ratio is farther from 1 than chance carries it.
 
-        Over several seeds chance is their standard deviation; in one run it is the spread of the
-        two measurements.
+        Over several seeds: whether the 95 % interval of the mean logarithm (Student's t) leaves 1
+        out, and every seed has a ratio. In one run: whether the two points differ by more than the
+        spread of their measurements.
         """
-        if self.ratio.mean is None:
+        if self.ratio.mean is None or len(self.ratio.known) < len(self.ratio.values):
             return False
-        if self.ratio.deviation is not None:
-            return abs(self.ratio.mean - 1.0) > self.ratio.deviation
-        return "level" not in self.verdicts
+        if len(self.ratio.known) == 1:
+            return "level" not in self.verdicts
+        logs = [math.log(ratio) for ratio in self.ratio.known]
+        n = len(logs)
+        reach = _T_975[min(n - 2, len(_T_975) - 1)] * statistics.stdev(logs) / math.sqrt(n)
+        return abs(statistics.fmean(logs)) > reach
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

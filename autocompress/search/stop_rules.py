@@ -67,9 +67,9 @@ def is_stalled(run: RunRecord, n_trials: int) -> bool:
     searched = [t for t in run.trials if t.is_finished and t.role == "search"]
     if run.baseline is None or len(searched) < n_trials:
         return False
-    points, first = run.feasible, searched[-n_trials].number
-    before = run.hypervolume(tuple(t for t in points if t.number < first))
-    after = run.hypervolume(points)
+    last = {trial.number for trial in searched[-n_trials:]}
+    before = run.hypervolume(tuple(t for t in run.feasible if t.number not in last))
+    after = run.hypervolume(run.feasible)
     if after == 0.0:
-        return all(trial.number < first for trial in run.front())
+        return all(trial.number not in last for trial in run.front())
     return after <= before * (1.0 + _LEAST_GAIN)

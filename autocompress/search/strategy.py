@@ -17,6 +17,8 @@ from autocompress.search.study import Study
 from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.prediction import Predictor
 
+_SIZE_TOLERANCE = 0.02
+
 MeasureTable = Callable[[ProbePlan], OptionTable]
 
 
@@ -113,7 +115,7 @@ class Strategy:
             except TrialError as error:
                 raise AutocompressError(
                     f"The untouched model cannot be looked at without training: {error.message}",
-                    "Search without the option table: --without table.",
+                    "Search without the option table, as another run: --without table --run NAME.",
                 ) from error
             self._study.keep_option_table(table)
         return Predictor(self._study.space, table)
@@ -164,13 +166,17 @@ class Strategy:
         run = self._study.record()
         rivals = rivals_of(run, len(run.trials))
         decoded = map(self._study.space.decode, plans)
-        return [screened(plan, self._executor.probe, rivals) for plan in decoded]
+        most = self._study.limits.max_size_bytes
+        return [screened(plan, self._executor.probe, rivals, most) for plan in decoded]
 
 
 def screened(
-    plan: CompressionPlan, probe: Callable[[ProbeJob], Figures], rivals: Rivals
+    plan: CompressionPlan,
+    probe: Callable[[ProbeJob], Figures],
+    rivals: Rivals,
+    max_size_bytes: int | None = None,
 ) -> float | None:
-    """Training-free score of a plan; None if it cannot be built or has no chance.
+    """Training-free score of a plan; None if it cannot be built, has no chance or is too large.
 
     Where latency counts, only the score is taken: timing every plan that is merely considered would
     cost more than it saves, and what has no chance is stopped before it is tuned all the same.
@@ -181,4 +187,9 @@ def screened(
             rivals.check(figures)
     except TrialError:
         return None
+    size_bytes = figures.size_bytes
+    if max_size_bytes is not None and size_bytes is not None:
+        # tuning moves codes a little, and with them the size of their file
+        is_larger = size_bytes * (1.0 - _SIZE_TOLERANCE) > max_size_bytes
+        return None if is_larger else figures.divergence
     return figures.divergence

@@ -153,7 +153,9 @@ def test_search_gain_is_clear_beyond_the_spread_of_timing_or_of_seeds() -> None:
     assert latency(0.4).is_clear
     assert latency(0.6).is_clear
     assert not latency(0.5).is_clear  # level
-    assert latency(0.4, 0.42).is_clear
+    assert latency(0.4, 0.402).is_clear
+    assert latency(0.4, 0.41, 0.4).is_clear
+    assert not latency(0.4, 0.43).is_clear  # two seeds say little
     assert not latency(0.4, 0.6).is_clear
 
 

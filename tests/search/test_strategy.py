@@ -175,7 +175,10 @@ def test_a_model_that_cannot_be_looked_at_ends_the_search_and_nothing_else(
 
     with open_study() as study, pytest.raises(AutocompressError, match="aten::odd") as caught:
         search(study, make_executor(), 3, measure_table=refuse)
-    assert caught.value.hint == "Search without the option table: --without table."
+    assert (
+        caught.value.hint
+        == "Search without the option table, as another run: --without table --run NAME."
+    )
     executor = make_executor()
     with open_study() as study:
         assert [t.state for t in study.record().trials] == ["complete"]
@@ -445,6 +448,15 @@ def test_screened_is_the_divergence_of_what_has_a_chance(
 
     assert screened(plan, probe, RIVALS) == score
     assert asked == [full_look(plan, has_latency=False)]
+
+
+@pytest.mark.parametrize(("limit", "score"), [(1000, 0.4), (990, 0.4), (970, None)])
+def test_screened_is_none_for_what_is_larger_than_allowed(limit: int, score: float | None) -> None:
+    def probe(job: ProbeJob) -> Figures:
+        return Figures(divergence=0.4, size_bytes=1000)
+
+    nobody = dataclasses.replace(RIVALS, front=())
+    assert screened(CompressionPlan(), probe, nobody, limit) == score
 
 
 def test_screened_is_none_for_what_cannot_be_built() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autocompress.search.guided.sweep import best_plans
+from autocompress.search.guided.sweep import HIGHEST_PRICE, best_plans
 from autocompress.space.prediction import Levels, Predictor
 
 _N_SWEEPS = 64
@@ -25,6 +25,7 @@ def draw_candidates(
     *,
     power: float,
     has_latency: bool,
+    is_far: bool = False,
 ) -> Levels:
     """Draw plans from all sources.
 
@@ -35,13 +36,14 @@ def draw_candidates(
         random: Source of chance.
         power: Divergences are raised to it in sweeps.
         has_latency: Whether some sweeps shall pay for time as well.
+        is_far: Whether sweeps shall go to the highest prices: nothing is small enough yet.
 
     Returns:
         (n, K) level indices without repeats.
     """
     drawn = [parents, _at_random(live, _N_RANDOM, random)]
     if predictor is not None:
-        drawn.append(_perturbed_sweeps(live, predictor, random, power, has_latency))
+        drawn.append(_perturbed_sweeps(live, predictor, random, power, has_latency, is_far))
         drawn.append(mutated(live, drawn[-1], _N_MUTANTS // 2, random))
     drawn.append(mutated(live, parents, _N_MUTANTS, random))
     drawn.append(_crossed(parents, _N_CROSSED, random))
@@ -75,9 +77,11 @@ def _perturbed_sweeps(
     random: np.random.Generator,
     power: float,
     has_latency: bool,
+    is_far: bool,
 ) -> Levels:
     prices = np.zeros((_N_SWEEPS, 2))
-    prices[:, 0] = 10.0 ** random.uniform(-3.0, 2.0, size=_N_SWEEPS)
+    lowest, highest = (0.0, np.log10(HIGHEST_PRICE)) if is_far else (-3.0, 2.0)
+    prices[:, 0] = 10.0 ** random.uniform(lowest, highest, size=_N_SWEEPS)
     if has_latency:
         of_time = 10.0 ** random.uniform(-2.0, 1.0, size=_N_SWEEPS)
         prices[:, 1] = prices[:, 0] * of_time * (random.random(_N_SWEEPS) < 0.75)

@@ -22,6 +22,7 @@ _CLIMBS = 3
 _CLIMBERS = 24
 _OFFSPRING = 192
 _EXPLORED = 0.1  # share of proposals that follow a doubt instead of the best estimate
+_NEAREST_MISSES = 8  # plans that are changed where none is small and fast enough
 _APART = 2  # knobs in which shortlisted plans differ at least
 
 
@@ -110,6 +111,7 @@ class Guide:
             random,
             power=beliefs.power,
             has_latency=any(self._goal.is_latency),
+            is_far=judge.is_far,
         )
         worth = judge.worth(plans)
         for _ in range(_CLIMBS):
@@ -132,7 +134,7 @@ class Guide:
         untuned = screen(looked)
         works = np.isfinite(untuned)
         if not works.any():
-            return np.asarray(shortlist[-1])
+            return np.asarray(shortlist[-1]) if len(shortlist) > n_wanted else None
         return np.asarray(looked[works][judge.worth(looked[works], untuned[works]).argmax()])
 
 
@@ -157,10 +159,19 @@ class _Judge:
         kept = np.flatnonzero(counts)
         kept = kept[non_dominated(points[kept])]
         self._accuracy, self._costs = accuracy[kept], costs[kept][:, self._axes]
+        excess = self._excess(costs)
+        self.is_far = bool((excess > 0.0).all())
+        """Whether nothing measured so far is small and fast enough."""
+        if self.is_far:
+            kept = np.argsort(excess, kind="stable")[:_NEAREST_MISSES]
         self.parents: Levels = np.concatenate([untouched, levels[kept[kept > 0] - 1]])
 
     def worth(self, plans: Levels, untuned: Array | None = None) -> Array:
-        """Expected improvement of each plan; (M, K) -> (M,)."""
+        """Expected improvement of each plan; (M, K) -> (M,).
+
+        Plans beyond a limit come after all others, the farther the later: they count as minus what
+        they exceed it by.
+        """
         reference = np.array(self._goal.reference)
         costs = self._beliefs.costs(plans)
         steps, rates = improvement_rates(
@@ -168,7 +179,12 @@ class _Judge:
         )
         accuracy = self._beliefs.accuracy(plans, untuned)
         worth = expected_improvement(accuracy, NODE_WEIGHTS, steps, rates, self._goal.floor)
-        return np.where((costs <= reference).all(axis=1), worth, 0.0)
+        excess = self._excess(costs)
+        return np.where(excess > 0.0, -excess, worth)
+
+    def _excess(self, costs: Array) -> Array:
+        """How far costs lie beyond what is of use, added up; (M, C) -> (M,)."""
+        return np.maximum(costs - np.array(self._goal.reference), 0.0).sum(axis=1)
 
 
 def _shortlist(

@@ -10,13 +10,15 @@ Dimension key: `P` plans at once, `K` knobs, `L` layers.
 """
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 
 from autocompress.space.prediction import Array, Levels, Predictor
 
 _MAX_ROUNDS = 12
-_LOWEST_PRICE, _HIGHEST_PRICE, _N_PRICES = 1e-5, 1e3, 128
+HIGHEST_PRICE: Final = 1e3
+_LOWEST_PRICE, _N_PRICES = 1e-5, 128
 
 
 def best_plans(
@@ -99,7 +101,7 @@ def sweep(
     Returns:
         (P, K) level indices without repeats and without the untouched plan, in no order.
     """
-    price = np.geomspace(_LOWEST_PRICE, _HIGHEST_PRICE, _N_PRICES)
+    price = np.geomspace(_LOWEST_PRICE, HIGHEST_PRICE, _N_PRICES)
     start = np.zeros((_N_PRICES, len(live)), dtype=np.int64)
     prices = np.stack([price, time_share * price], axis=1)
     plans = best_plans(predictor, prices, start, live, power=power)

@@ -83,6 +83,43 @@ def test_limits_hold_from_the_first_proposal(world):
         assert world.measure(plan).size_bytes <= base / 12 * 1.02
 
 
+@pytest.mark.parametrize(("share", "is_within_reach"), [(1.1, True), (0.9, False)])
+def test_limits_at_the_edge_of_the_space_are_met_or_come_close(world, share, is_within_reach):
+    live = world.predictor.live_levels()
+    smallest = min(
+        world.measure(np.array([choices[-1] for choices in live])).size_bytes,
+        *(world.measure(plan).size_bytes for plan in random_plans(world, 300, seed=9)),
+    )
+    limit = smallest * share
+    base = world.table.baseline.size_bytes
+    tight = dataclasses.replace(GOAL, reference=(float(np.log(limit / base)),))
+    history = history_of(world, random_plans(world, 3, seed=1))
+    plans = [
+        _guide(world, tight).propose(
+            history, NOTHING, lambda levels: True, np.random.default_rng(i)
+        )
+        for i in range(5)
+    ]
+    sizes = np.array([world.measure(plan).size_bytes for plan in plans])
+    assert (sizes <= 1.1 * smallest).mean() >= 0.8  # one proposal in ten follows a doubt
+    assert not is_within_reach or sizes.max() <= limit * 1.02
+
+
+def test_nothing_is_proposed_if_all_that_is_new_was_looked_at_in_vain(world):
+    def is_new(levels: np.ndarray) -> bool:
+        return levels[4:].sum() == 0 and levels.max() <= 2
+
+    plan = _guide(world).propose(
+        history_of(world, NOTHING),
+        NOTHING,
+        is_new,
+        np.random.default_rng(0),
+        n_shortlisted=8,
+        screen=lambda plans: np.full(len(plans), np.nan),
+    )
+    assert plan is None
+
+
 def test_a_cost_that_is_only_limited_is_no_axis(world):
     goal = Goal(
         baseline_accuracy=0.95,
