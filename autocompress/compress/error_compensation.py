@@ -1,7 +1,8 @@
-"""Rounding that makes up for its own errors (GPTQ; Frantar et al. 2022), without training.
+"""Rounding of a model's layers that makes up for its own errors, without training.
 
-Columns of a weight are rounded one after the other; what the outputs lose by one is spread over the
-columns that are still free. The grids themselves stay as they are.
+By GPTQ (Frantar et al. 2022); with a price of bits, by its rate-distortion form (Conzelmann &
+Bamler 2025, "Reducing storage of pretrained neural networks by rate-constrained quantization and
+entropy coding").
 
 Dimension key: `G` groups of a convolution, `O` outputs of a group, `n` inputs of one output, `B`
 blocks of a weight that share a grid, `K` values of a grid.
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.analysis.layer_kind import CONVS, layer_kind
+from autocompress.compress.compensated_rounding import curvature_of
 from autocompress.compress.compressed_layers import mask_of, quantizer_of, weight_parameters
 from autocompress.compress.input_moments import (
     MOST_MOMENT_BYTES,
@@ -23,79 +25,15 @@ from autocompress.compress.input_moments import (
     moment_bytes,
     why_no_moment,
 )
+from autocompress.compress.output_damage import OutputDamage
 from autocompress.compress.quantize import freeze_
 from autocompress.compress.quantizers.base import WeightQuantizer
+from autocompress.compress.quantizers.uniform import UniformQuantizer
+from autocompress.compress.rate import nearest_codes, round_for_rate, step_for_price
+from autocompress.plan import BINARY_BITS
 from autocompress.tasks.base import Inputs
 
 _PASS_BYTES: Final = 2 * MOST_MOMENT_BYTES  # of all layers in one pass over the data
-_BLOCK = 64  # columns rounded before the rest of the matrix is updated
-
-
-def compensate_rounding(
-    weight: Tensor,
-    second_moment: Tensor,
-    levels: Tensor,
-    *,
-    kept: Tensor | None = None,
-    damping: float = 0.01,
-    orders_columns: bool = True,
-) -> Tensor:
-    """Round a matrix to given values so that its products with typical inputs change little.
-
-    Greedy minimisation of tr((W - Q) M (W - Q)ᵀ), column by column, by the rows of the Cholesky
-    factor of M's inverse.
-
-    Args:
-        weight: Shape (G, O, n).
-        second_moment: M, the mean of x xᵀ over inputs x, shape (G, n, n).
-        levels: What each weight may become, ascending, shape (G, O, n, K), or (G, O, 1, K) if that
-            is the same in all columns.
-        kept: Shape (G, O, n), bool: where False the result is 0; None for everywhere True.
-        damping: Share of M's mean diagonal that is added to the diagonal.
-        orders_columns: Whether columns with large inputs are rounded first, while there is most
-            freedom to make up for them (`act_order` of the authors' code).
-
-    Returns:
-        Shape (G, O, n), float64.
-    """
-    H = second_moment.double()
-    power = H.diagonal(dim1=-2, dim2=-1)  # (G, n)
-    ridge = (damping * power.mean(dim=-1)).clamp_min(1e-12)
-    H = H + torch.diag_embed(ridge[:, None].expand_as(power))
-    order = power.argsort(dim=-1, descending=True, stable=True)
-    if not orders_columns:
-        order = torch.arange(power.shape[-1], device=order.device).expand_as(order)
-    H = H.gather(1, order[:, :, None].expand_as(H)).gather(2, order[:, None, :].expand_as(H))
-    U = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(H)), upper=True)
-    column = order[:, None, :].expand_as(weight)
-    W = weight.double().gather(2, column)
-    rounded = _round_in_order(W, U, levels, order, kept)
-    return torch.empty_like(rounded).scatter_(2, column, rounded)
-
-
-def _round_in_order(
-    weight: Tensor, factor: Tensor, levels: Tensor, order: Tensor, kept: Tensor | None
-) -> Tensor:
-    """Round the columns of (G, O, n) one by one; `factor` is upper triangular, (G, n, n)."""
-    rounded, n = torch.empty_like(weight), weight.shape[2]
-    group = torch.arange(len(weight), device=weight.device)
-    levels = levels.double()
-    middles = (levels[..., 1:] + levels[..., :-1]) / 2
-    for start in range(0, n, _BLOCK):
-        end = min(start + _BLOCK, n)
-        errors = weight.new_zeros(*weight.shape[:2], end - start)
-        for j in range(start, end):
-            column = weight[:, :, j].contiguous()  # (G, O)
-            at = order[:, j] if levels.shape[2] > 1 else torch.zeros_like(group)
-            index = torch.searchsorted(middles[group, :, at], column[..., None])
-            nearest = levels[group, :, at].gather(-1, index)[..., 0]
-            if kept is not None:
-                nearest = nearest * kept[group, :, order[:, j]]
-            error = (column - nearest) / factor[:, j, j, None]
-            weight[:, :, j:end] -= error[:, :, None] * factor[:, None, j, j:end]
-            rounded[:, :, j], errors[:, :, j - start] = nearest, error
-        weight[:, :, end:] -= errors @ factor[:, start:end, end:]
-    return rounded
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +42,7 @@ class Compensation:
 
     Attributes:
         error_shares: Layer name -> its squared output error, as a share of that of rounding to
-            nearest.
+            nearest on the same grid; above 1 where bits were worth more.
         skipped: Quantized layers that are rounded to nearest instead, and why: one line each.
     """
 
@@ -113,7 +51,11 @@ class Compensation:
 
 
 def compensate_(
-    model: nn.Module, batches: Iterable[Inputs], names: Iterable[str] | None = None
+    model: nn.Module,
+    batches: Iterable[Inputs],
+    names: Iterable[str] | None = None,
+    *,
+    rate_price: float = 0.0,
 ) -> Compensation:
     """Rewrite quantized weights so that their quantizers round them with compensation, in place.
 
@@ -122,15 +64,24 @@ def compensate_(
     see), and after. Per output channel, rounding to nearest is kept where it is better, so that no
     layer's output error on these batches is above it.
 
+    With a price, bits count as well, also where channels are compared: small is the damage to the
+    model's outputs plus the price times the bits of the average weight, as an adaptive zero-order
+    coder counts them. Each layer's damage is measured (`OutputDamage`), so one price holds for all.
+    Uniform grids that are not binary become coarser where the price asks for it, and all channels
+    of a layer then share one step; so the bits of a plan are the most a weight can take.
+
     Left alone are weights that several layers own, transposed convolutions, embeddings and
     recurrent layers, quantizers whose weights cannot choose their values, and layers of so many
     inputs that their statistics would take more than `MOST_MOMENT_BYTES`.
 
     Args:
-        model: Changed: weights of quantized Linear and Conv layers; masked weights stay 0.
-        batches: Calibration inputs, each of shape (N, ...). Kept in memory where the statistics of
-            all layers are too much for one pass over them.
+        model: Changed: weights of quantized Linear and Conv layers, and with a price their steps;
+            masked weights stay 0.
+        batches: Calibration inputs, each of shape (N, ...). Kept in memory where they are needed
+            more than once.
         names: Qualified names of layers to look at; None for all.
+        rate_price: What one bit per weight is worth, >= 0: squared error of the model's outputs, as
+            a share of their variance. With 0, bits do not count.
 
     Returns:
         What it achieved, and which quantized layers it left alone.
@@ -142,9 +93,11 @@ def compensate_(
         if (wanted is None or name in wanted) and _is_quantized(layer)
     }
     reasons = {name: _why_not(model, layer) for name, layer in quantized.items()}
-    passes = _in_passes({n: layer for n, layer in quantized.items() if not reasons[n]})
-    batches = batches if len(passes) < 2 else tuple(batches)
+    usable = {name: layer for name, layer in quantized.items() if not reasons[name]}
+    passes = _in_passes(usable)
+    batches = batches if len(passes) < 2 and rate_price == 0.0 else tuple(batches)
     frozen = _frozen(model) if passes else model
+    prices = _Prices(model, usable, batches, rate_price)
     shares = {}
     for names_at_once in passes:
         moments = input_second_moments(frozen, names_at_once, batches)
@@ -152,15 +105,45 @@ def compensate_(
             moment = moments.pop(name, None)
             reasons[name] = _why_unusable(moment)
             if moment is not None and not reasons[name]:
-                shares[name] = _compensate_layer_(quantized[name], moment)
+                moment = moment if moment.ndim == 3 else moment[None]  # (G, n, n)
+                shares[name] = _compensate_layer_(usable[name], moment, prices.of(name, moment))
+    rounding = "compensated" if rate_price == 0.0 else "rate"
     return Compensation(
         error_shares=shares,
         skipped=tuple(
-            f"rounding=compensated of '{name}' skipped: {reason}"
+            f"rounding={rounding} of '{name}' skipped: {reason}"
             for name, reason in reasons.items()
             if reason
         ),
     )
+
+
+class _Prices:
+    """What a bit is worth in each layer, in units of the layer's own squared output error."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Mapping[str, nn.Module],
+        batches: Iterable[Inputs],
+        rate_price: float,
+    ) -> None:
+        n_weights = sum(layer.get_parameter("weight").numel() for layer in layers.values())
+        self._per_bit = rate_price / max(1, n_weights)
+        self._make = lambda: OutputDamage(model, batches)
+        self._damage: OutputDamage | None = None
+
+    def of(self, name: str, moment: Tensor) -> float:
+        """Price of a bit in a layer; 0 where its outputs are 0 anyway.
+
+        The model must not have been changed before the first call.
+        """
+        if self._per_bit == 0.0:
+            return 0.0
+        if self._damage is None:  # only now is it sure that there are batches
+            self._damage = self._make()
+        damage = self._damage.per_error(name, moment)
+        return 0.0 if damage is None else self._per_bit / damage
 
 
 def _is_quantized(layer: nn.Module) -> bool:
@@ -216,30 +199,48 @@ def _frozen(model: nn.Module) -> nn.Module:
     return frozen
 
 
-def _compensate_layer_(layer: nn.Module, moment: Tensor) -> float:
+def _compensate_layer_(layer: nn.Module, moment: Tensor, price: float) -> float:
     """Rewrite one layer's weight; its error over that of rounding to nearest."""
     weight, mask, quantizer = layer.get_parameter("weight"), mask_of(layer), quantizer_of(layer)
     assert quantizer is not None
-    moment = moment if moment.ndim == 3 else moment[None]  # (G, n, n)
     shape = (len(moment), len(weight) // len(moment), moment.shape[-1])  # (G, O, n)
     with torch.no_grad():
+        if price > 0.0:
+            _coarsen_(quantizer, step_for_price(price, curvature_of(moment)))
         target = weight if mask is None else weight * mask
-        compensated = compensate_rounding(
-            target.reshape(shape),
-            moment,
-            _levels(quantizer, shape),
-            kept=None if mask is None else mask.reshape(shape),
-        )
-        compensated = compensated.reshape(weight.shape).to(weight.dtype)
-        nearest, better = (
-            _output_error(quantizer(w, mask) - target, moment, shape) for w in (weight, compensated)
-        )
-        is_better = (better < nearest).reshape(-1, *[1] * (weight.ndim - 1))
+        levels = _levels(quantizer, shape)
+        kept = None if mask is None else mask.reshape(shape)
+        rounded, lengths = round_for_rate(target.reshape(shape), moment, levels, price, kept=kept)
+        compensated = rounded.reshape(weight.shape).to(weight.dtype)
+        values = [quantizer(w, mask) for w in (weight, compensated)]
+        nearest, better = (_output_error(value - target, moment, shape) for value in values)
+        costs = [
+            price * lengths[nearest_codes(value.reshape(shape), levels)].sum(-1).flatten()
+            for value in values
+        ]
+        is_better = better + costs[1] < nearest + costs[0]  # (G·O,)
+        error = float(torch.where(is_better, better, nearest).sum())
+        is_written = is_better.reshape(-1, *[1] * (weight.ndim - 1))
         if mask is not None:
-            is_better = is_better & mask
-        weight.copy_(torch.where(is_better, compensated, weight))
+            is_written = is_written & mask
+        weight.copy_(torch.where(is_written, compensated, weight))
     total = float(nearest.sum())
-    return float(torch.minimum(nearest, better).sum()) / total if total > 0 else 1.0
+    return error / total if total > 0 else 1.0
+
+
+def _coarsen_(quantizer: WeightQuantizer, steps: Tensor) -> None:
+    """Widen the steps of a uniform grid to at least `steps`, one per group of outputs, (G,).
+
+    Other grids are what they are: a codebook has no step, and a fixed-point step is a power of two.
+    """
+    if type(quantizer) is not UniformQuantizer or quantizer.bits == BINARY_BITS:
+        return
+    own = quantizer.step
+    if len(own) % len(steps):  # one step for all groups
+        least = steps.log().mean().exp()
+    else:
+        least = steps.repeat_interleave(len(own) // len(steps))
+    own.copy_(torch.maximum(own.abs(), least.to(own)))
 
 
 def _levels(quantizer: WeightQuantizer, shape: tuple[int, int, int]) -> Tensor:

@@ -2,17 +2,11 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from autocompress.compress import error_compensation, input_moments
 from autocompress.compress.compressed_layers import quantizer_of, set_mask_
-from autocompress.compress.error_compensation import (
-    Compensation,
-    compensate_,
-    compensate_rounding,
-)
+from autocompress.compress.error_compensation import Compensation, compensate_
 from autocompress.compress.quantize import freeze_, quantize_
 from autocompress.plan import LayerPlan
 
@@ -35,74 +29,6 @@ def _inputs(n_inputs, seed=0, n_examples=200):
     generator = torch.Generator().manual_seed(seed)
     mixed = torch.randn(n_inputs, n_inputs, generator=generator)
     return torch.randn(n_examples, n_inputs, generator=generator) @ mixed
-
-
-def _gptq_by_hand(weight, moment, levels, damping):
-    """Algorithm 1 of the paper without blocks: the inverse Hessian is reduced column by column."""
-    W, n = weight.double().clone(), weight.shape[1]
-    H = moment.double() + damping * moment.diagonal().mean().double() * torch.eye(n).double()
-    Q = torch.zeros_like(W)
-    for j in range(n):
-        inverse = torch.linalg.inv(H[j:, j:])
-        for row in range(len(W)):
-            Q[row, j] = levels[row][(levels[row] - W[row, j]).abs().argmin()]
-        error = (W[:, j] - Q[:, j]) / inverse[0, 0]
-        W[:, j:] -= error[:, None] * inverse[0]
-    return Q
-
-
-@given(st.integers(2, 9), st.integers(0, 100))
-@settings(deadline=None, max_examples=15)
-def test_rounding_follows_the_paper(n_inputs, seed):
-    x = _inputs(n_inputs, seed)
-    moment = x.T @ x / len(x)
-    weight = torch.randn(4, n_inputs, generator=torch.Generator().manual_seed(seed))
-    levels = torch.linspace(-2, 2, 9).repeat(4, 1) * torch.tensor([[1.0], [0.5], [0.7], [1.3]])
-    expected = _gptq_by_hand(weight, moment, levels.double(), 0.01)
-    got = compensate_rounding(
-        weight[None], moment[None], levels[None, :, None], orders_columns=False
-    )
-    torch.testing.assert_close(got[0], expected)
-
-
-def test_blocks_of_columns_change_nothing(monkeypatch):
-    x = _inputs(30)
-    moment, weight = (x.T @ x / len(x))[None], torch.randn(1, 4, 30)
-    levels = torch.linspace(-2, 2, 9).expand(1, 4, 1, 9)
-    whole = compensate_rounding(weight, moment, levels)
-    monkeypatch.setattr("autocompress.compress.error_compensation._BLOCK", 7)
-    torch.testing.assert_close(compensate_rounding(weight, moment, levels), whole)
-
-
-def test_order_of_columns_is_that_of_their_power():
-    """With the columns sorted by hand, ordering changes nothing; groups are ordered one by one."""
-    x = torch.stack([_inputs(6, seed) for seed in (0, 1)])
-    moment = x.mT @ x / x.shape[1]
-    weight = torch.randn(2, 3, 6)
-    levels = torch.linspace(-2, 2, 9).expand(2, 3, 1, 9)
-    got = compensate_rounding(weight, moment, levels)
-    for g in range(2):
-        order = moment[g].diagonal().argsort(descending=True)
-        sorted_moment = moment[g][order][:, order]
-        expected = compensate_rounding(
-            weight[g][:, order][None], sorted_moment[None], levels[:1], orders_columns=False
-        )
-        torch.testing.assert_close(got[g][:, order], expected[0])
-
-
-def test_rounding_is_to_nearest_when_inputs_are_uncorrelated():
-    weight, levels = torch.randn(1, 4, 10), torch.linspace(-2, 2, 9)
-    got = compensate_rounding(weight, torch.eye(10)[None], levels.expand(1, 4, 1, 9))
-    nearest = levels[(weight[..., None] - levels).abs().argmin(-1)]
-    torch.testing.assert_close(got, nearest.double())
-
-
-def test_rounding_survives_inputs_that_are_always_zero():
-    moment = torch.zeros(1, 5, 5)
-    weight, levels = torch.randn(1, 2, 5), torch.linspace(-2, 2, 9)
-    got = compensate_rounding(weight, moment, levels.expand(1, 2, 1, 9))
-    nearest = levels[(weight[..., None] - levels).abs().argmin(-1)]
-    torch.testing.assert_close(got, nearest.double())
 
 
 class _Net(nn.Module):
@@ -226,11 +152,11 @@ def test_nothing_quantized_is_nothing_to_do():
     assert compensate_(nn.Sequential(nn.Linear(4, 4)), []) == expected
 
 
-def _quantized():
+def _quantized(bits=3):
     torch.manual_seed(0)
     model = _Net()
     for name in ("conv", "grouped", "depthwise", "head"):
-        quantize_(model, name, LayerPlan(weight_bits=3))
+        quantize_(model, name, LayerPlan(weight_bits=bits))
     return model
 
 
@@ -272,10 +198,11 @@ def test_layer_that_no_batch_reaches_or_whose_inputs_are_infinite_is_left_alone(
         model = nn.Sequential(nn.Linear(40, 20))
         quantize_(model, "0", LayerPlan(weight_bits=3))
         before = model[0].weight.detach().clone()
-        assert compensate_(model, batches) == Compensation(
-            error_shares={}, skipped=(f"rounding=compensated of '0' skipped: {reason}",)
-        )
-        assert torch.equal(model[0].weight, before)
+        for price, rounding in ((0.0, "compensated"), (0.1, "rate")):
+            assert compensate_(model, batches, rate_price=price) == Compensation(
+                error_shares={}, skipped=(f"rounding={rounding} of '0' skipped: {reason}",)
+            )
+            assert torch.equal(model[0].weight, before)
 
 
 def test_recurrent_layer_is_left_alone_and_says_so():
@@ -285,3 +212,86 @@ def test_recurrent_layer_is_left_alone_and_says_so():
         "rounding=compensated of 'rnn' skipped: "
         "it is for linear layers and convolutions, not for recurrent layers",
     )
+
+
+def test_price_of_nothing_is_compensation_exactly(model_hash):
+    plain, priced = _quantized(), _quantized()
+    assert compensate_(priced, _batches(), rate_price=0.0) == compensate_(plain, _batches())
+    assert model_hash(priced) == model_hash(plain)
+
+
+def _entropy(model):
+    """Bits of all weights by the shares of each layer's values, in units of its channels' steps."""
+    total = 0.0
+    for name in ("conv", "grouped", "depthwise", "head"):
+        layer = model.get_submodule(name)
+        codes = torch.from_numpy(quantizer_of(layer).freeze(layer.weight).codes).long().flatten()
+        counts = (codes - codes.min()).bincount().double()
+        total -= float((counts * (counts / counts.sum()).clamp_min(1e-300).log2()).sum())
+    return total
+
+
+def test_higher_price_leaves_fewer_bits_and_does_more_damage():
+    reference, batches = _quantized(6), _batches()
+    with torch.no_grad():
+        wanted = torch.cat([reference(*inputs) for inputs in batches])
+    bits, damages = [], []
+    for price in (0.0, 0.001, 0.01, 0.1):
+        model = _quantized(6)
+        compensate_(model, batches, rate_price=price)
+        with torch.no_grad():
+            outputs = torch.cat([model(*inputs) for inputs in batches])
+        bits.append(_entropy(model))
+        damages.append(float((outputs - wanted).square().mean()))
+    assert bits == sorted(bits, reverse=True)
+    assert damages[1:] == sorted(damages[1:])
+    assert bits[-1] < bits[0] / 2
+
+
+@pytest.mark.parametrize(("quantizer", "granularity", "bits"), CHOICES)
+def test_price_keeps_weights_on_the_grid_and_masks_at_zero(quantizer, granularity, bits):
+    """Codebooks, fixed-point and binary grids stay as they are; steps of others only grow."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 20))
+    mask = torch.rand(20, 40) > 0.3
+    set_mask_(model[0], mask)
+    plan = LayerPlan(weight_bits=bits, quantizer=quantizer, granularity=granularity)
+    quantize_(model, "0", plan)
+    before = quantizer_of(model[0]).levels()
+    result = compensate_(model, [(_inputs(40),)], rate_price=0.1)
+    assert list(result.error_shares) == ["0"]
+    after = quantizer_of(model[0]).levels()
+    if quantizer == "uniform" and bits != 1:
+        assert (after[:, -1] >= before[:, -1]).all()
+        assert (after[:, -1] > before[:, -1]).any()
+    else:
+        assert torch.equal(after, before)
+    weight = model[0].compressed_weight().detach()
+    assert (weight[~mask] == 0).all()
+    allowed = torch.cat([after.flatten(), torch.zeros(1)])
+    assert torch.isin(weight, allowed).all()
+
+
+def test_channels_of_a_layer_share_one_step_where_the_price_sets_it():
+    model = _quantized(8)
+    compensate_(model, _batches(), rate_price=0.1)
+    steps = quantizer_of(model.conv).step.detach()
+    assert (steps == steps[0]).all()
+    per_group = quantizer_of(model.grouped).step.detach().reshape(3, 4)
+    assert (per_group == per_group[:, :1]).all()
+    assert len(per_group.unique()) == 3  # of other inputs, so of other steps
+
+
+def test_dead_layer_has_no_price_and_is_compensated():
+    model = nn.Sequential(nn.Linear(40, 20))
+    quantize_(model, "0", LayerPlan(weight_bits=4))
+    step = quantizer_of(model[0]).step.detach().clone()
+    compensate_(model, [(torch.zeros(5, 40),)], rate_price=0.1)
+    assert torch.equal(quantizer_of(model[0]).step, step)
+
+
+def test_skipped_layers_are_told_with_the_name_of_the_rounding():
+    model = nn.ModuleDict({"rnn": nn.LSTM(6, 4)})
+    quantize_(model, "rnn", LayerPlan(weight_bits=3))
+    (note,) = compensate_(model, [], rate_price=0.1).skipped
+    assert note.startswith("rounding=rate of 'rnn' skipped: ")
