@@ -4,6 +4,7 @@ Evaluations come from a `Lab`, which trains a plan once per repeat and remembers
 that all searches of a repeat see the same figures for the same plan.
 """
 
+import hashlib
 import json
 import time
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Protocol
 import numpy as np
 import optuna
 
+import autocompress
+from autocompress.atomic_file import write_atomically
 from autocompress.errors import TrialError
 from autocompress.evaluate.dominance import Rival, Rivals
 from autocompress.measurement import Measurement
@@ -122,6 +125,7 @@ def run_search(
                 "volume": volume(tuned, tuned[0]),
                 "linear_volume": linear_volume(tuned, tuned[0]),
                 "seconds": spent,
+                "table_seconds": table.seconds if uses_table else 0.0,
             }
         )
     return rows
@@ -147,7 +151,11 @@ def _evaluate(
     fidelity: int,
     rivals_of: list[Measurement] | None,
 ) -> tuple[Measurement | None, float]:
-    """Measure a plan, unless it is hopeless; and the seconds that took."""
+    """Measure a plan, unless it is hopeless; and the seconds that took.
+
+    An evaluation looks at the plan, too, but without packing it; so the whole look is counted here
+    on top, which is more than it takes.
+    """
     seconds = 0.0
     if rivals_of is not None:
         figures, seconds = bench.probe(plan)
@@ -156,8 +164,10 @@ def _evaluate(
                 _rivals(rivals_of).check(figures)
             except TrialError:
                 return None, seconds
-            seconds = 0.0  # an evaluation contains it
-    result = bench.evaluate(plan, repeat, fidelity)
+    try:
+        result = bench.evaluate(plan, repeat, fidelity)
+    except TrialError:
+        return None, seconds
     return result, seconds + result.seconds
 
 
@@ -185,6 +195,16 @@ def _trial(space: SearchSpace, levels: dict[str, int], result: Measurement):
     )
 
 
+def code_digest() -> str:
+    """sha256 in hex, 12 digits, over the sources that decide a search."""
+    root = Path(autocompress.__file__).parent
+    digest = hashlib.sha256()
+    for room in ("compress", "evaluate", "packing", "search/guided", "space", "train"):
+        for path in sorted((root / room).rglob("*.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 def run_all(
     bench: Bench,
     table: OptionTable,
@@ -202,7 +222,8 @@ def run_all(
                 continue
             start = time.perf_counter()
             rows = run_search(bench, table, config, repeat, budget)
-            path.write_text(json.dumps({"config": config.name, "repeat": repeat, "rows": rows}))
+            search = {"config": config.name, "repeat": repeat, "code": code_digest(), "rows": rows}
+            write_atomically(path, json.dumps(search))
             print(
                 f"{config.name:32} {repeat} volume {rows[-1]['volume']:.3f} "
                 f"after 10: {rows[min(9, len(rows) - 1)]['volume']:.3f} "

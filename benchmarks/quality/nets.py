@@ -1,5 +1,6 @@
 """The two nets, and evaluations of them that are kept: equal plans are trained once per seed."""
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -47,8 +48,9 @@ class Lab:
         self._known: dict[str, dict] = {}
         for file in sorted(self._folder.glob("evaluations*.jsonl")):
             for line in file.read_text().splitlines():
-                record = json.loads(line)
-                self._known[record["key"]] = record
+                with contextlib.suppress(json.JSONDecodeError):  # torn when a run was killed
+                    record = json.loads(line)
+                    self._known[record["key"]] = record
 
     def evaluate(self, plan: CompressionPlan, seed: int, fidelity: int = 1) -> Measurement:
         """Build, tune and measure; `seconds` are CPU seconds of the first time."""
@@ -65,16 +67,19 @@ class Lab:
     def table(self) -> OptionTable:
         """The option table, with its CPU seconds; what is missing of it is measured."""
 
+        spent = self._folder / "options_seconds.jsonl"
+
         def probe(plan: CompressionPlan) -> Figures:
-            return self.session.evaluator.probe(plan, has_size=True)
+            start = time.process_time()
+            try:
+                return self.session.evaluator.probe(plan, has_size=True)
+            finally:
+                with spent.open("a") as file:
+                    file.write(json.dumps(time.process_time() - start) + "\n")
 
         cache = OptionCache(f"{self.session.prepared.task.name}", self._folder / "options.jsonl")
-        spent = self._folder / "options_seconds.json"
-        before = json.loads(spent.read_text()) if spent.exists() else 0.0
-        start = time.process_time()
         table = measure_options(self.space, probe, cache)
-        spent.write_text(json.dumps(before + time.process_time() - start))
-        return dataclasses.replace(table, seconds=json.loads(spent.read_text()))
+        return dataclasses.replace(table, seconds=sum(map(json.loads, spent.open())))
 
     def probe(self, plan: CompressionPlan) -> tuple[Figures | None, float]:
         """Look at a plan without training; figures (None if it failed) and CPU seconds."""

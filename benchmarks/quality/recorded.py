@@ -1,11 +1,14 @@
 """A bench that answers from a model of real evaluations: for repeats that would take days.
 
-The model is fitted to everything a `Lab` has tuned on one net, and its cross-validated error is
-published beside every figure that rests on it. Three regressors of different kinds compete for each
-figure, so that none is favoured for being the sampler's own.
+The model is fitted to everything a `Lab` has tuned on one net, and its cross-validated errors are
+published beside every figure that rests on it. Regressors of several kinds compete for each figure,
+with the option table's divergences among the inputs and without. What a model gets wrong is drawn
+from its cross-validated residuals, for all figures of a plan at once: what our sampler learns from
+(divergences) is as uncertain as what the others learn from (accuracy).
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import KFold, cross_val_predict
+from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -26,6 +29,14 @@ from quality.nets import Lab
 
 _FOLDS = 10
 _LEAST_DIVERGENCE = 1e-4
+_MODELS: dict[str, Callable[[], RegressorMixin]] = {
+    "ridge": lambda: make_pipeline(StandardScaler(), RidgeCV(np.geomspace(1e-2, 1e4, 13))),
+    "trees": lambda: ExtraTreesRegressor(400, min_samples_leaf=2, random_state=0),
+    "process": lambda: make_pipeline(
+        StandardScaler(),
+        GaussianProcessRegressor(ConstantKernel() * RBF(10.0) + WhiteKernel(0.1), normalize_y=True),
+    ),
+}
 
 
 class RecordedBench:
@@ -42,10 +53,9 @@ class RecordedBench:
         self._lab = lab
         self._predictor = Predictor(lab.space, table)
         records = lab.tuned()
-        self._plans = {plan.effective.digest for plan, _ in records}
         levels = np.array([self._levels(plan) for plan, _ in records])
+        plans = [plan.effective.digest for plan, _ in records]
         measured = [m for _, m in records]
-        features = self._features(levels)
         sizes = np.array([m.size_bytes for m in measured])
         targets = {
             "accuracy": np.array([m.accuracy for m in measured]),
@@ -54,25 +64,25 @@ class RecordedBench:
             "log_size": np.log(sizes / self._predictor.size_bytes(levels)),
         }
         self.errors: dict[str, dict[str, object]] = {}
-        self._models = {name: self._fit(name, features, y) for name, y in targets.items()}
-        self._noise = self.errors["accuracy"]["noise"]
+        self._models: dict[str, tuple[str, RegressorMixin]] = {}
+        self._residuals: dict[str, np.ndarray] = {}
+        for name, y in targets.items():
+            self._fit(name, levels, y, plans)
         self._seconds = float(np.median([m.seconds for m in measured]))
         probed = [v["seconds"] for k, v in lab.recorded().items() if k.startswith("probe:")]
         self._probe_s = float(np.median(probed)) if probed else 0.0
 
     def evaluate(self, plan: CompressionPlan, seed: int, fidelity: int = 1) -> Measurement:
-        """Predicted figures, with the noise of training drawn for plan and seed."""
+        """Predicted figures plus residuals, drawn by plan and seed."""
         if plan.effective == CompressionPlan() or fidelity == 0:
             return self._lab.evaluate(plan, seed, fidelity)
-        levels = np.array([self._levels(plan)])
-        found = {n: float(m.predict(self._features(levels))[0]) for n, m in self._models.items()}
-        chance = np.random.default_rng([int(plan.effective.digest[:8], 16), seed])
-        size = float(self._predictor.size_bytes(levels)[0]) * np.exp(found["log_size"])
+        found = self._predicted(plan, seed)
+        size = float(self._predictor.size_bytes(np.array([self._levels(plan)]))[0])
         return Measurement(
             fidelity=1,
-            accuracy=float(np.clip(found["accuracy"] + self._noise * chance.normal(), 0.0, 1.0)),
+            accuracy=float(np.clip(found["accuracy"], 0.0, 1.0)),
             loss=0.0,
-            size_bytes=int(size),
+            size_bytes=int(size * np.exp(found["log_size"])),
             latency_ms=None,
             latency_spread_ms=None,
             baseline_latency_ms=None,
@@ -93,37 +103,47 @@ class RecordedBench:
         """Cross-validated errors of the models, by figure."""
         path.write_text(json.dumps(self.errors, indent=2) + "\n")
 
-    def _fit(self, name: str, features: np.ndarray, y: np.ndarray) -> RegressorMixin:
-        folds = KFold(_FOLDS, shuffle=True, random_state=0)
-        candidates = {
-            "ridge": make_pipeline(StandardScaler(), RidgeCV(np.geomspace(1e-2, 1e4, 13))),
-            "trees": ExtraTreesRegressor(400, min_samples_leaf=2, random_state=0),
-            "process": make_pipeline(
-                StandardScaler(),
-                GaussianProcessRegressor(
-                    ConstantKernel() * RBF(10.0) + WhiteKernel(0.1), normalize_y=True
-                ),
-            ),
-        }
-        rmse, predicted = {}, {}
-        for kind, model in candidates.items():
-            predicted[kind] = cross_val_predict(model, features, y, cv=folds)
-            rmse[kind] = float(np.sqrt(np.mean((predicted[kind] - y) ** 2)))
-        best = min(rmse, key=rmse.__getitem__)
-        error = np.abs(predicted[best] - y)
+    def _predicted(self, plan: CompressionPlan, seed: int) -> dict[str, float]:
+        """Figures of a plan; what a look finds does not depend on the seed, the rest does."""
+        levels = np.array([self._levels(plan)])
+        number, n_rows = int(plan.effective.digest[:8], 16), len(self._residuals["accuracy"])
+        row = int(np.random.default_rng([number, seed]).integers(n_rows))
+        looked = int(np.random.default_rng(number).integers(n_rows))
+        found = {}
+        for name, (kind, model) in self._models.items():
+            residual = self._residuals[name][looked if name == "log_untuned" else row]
+            found[name] = float(model.predict(self._features(levels, kind))[0] + residual)
+        return found
+
+    def _fit(self, name: str, levels: np.ndarray, y: np.ndarray, plans: list[str]) -> None:
+        """Fit what predicts plans best that it has not seen, whatever their seed."""
+        folds, predicted = GroupKFold(_FOLDS), {}
+        for inputs in ("table", "levels"):
+            features = self._features(levels, inputs)
+            for kind, make in _MODELS.items():
+                predicted[inputs, kind] = cross_val_predict(
+                    make(), features, y, cv=folds, groups=plans
+                )
+        rmse = {key: float(np.sqrt(np.mean((p - y) ** 2))) for key, p in predicted.items()}
+        inputs, kind = min(rmse, key=rmse.__getitem__)
+        self._residuals[name] = y - predicted[inputs, kind]
         self.errors[name] = {
             "n": len(y),
-            "model": best,
-            "rmse": rmse,
-            "median_error": float(np.median(error)),
+            "model": f"{kind} on {inputs}",
+            "rmse": {" on ".join(reversed(key)): error for key, error in rmse.items()},
+            "median_error": float(np.median(np.abs(self._residuals[name]))),
             "spread": float(y.std()),
-            "noise": float(np.median(error)),
         }
-        return candidates[best].fit(features, y)
+        model = _MODELS[kind]().fit(self._features(levels, inputs), y)
+        self._models[name] = (inputs, model)
 
-    def _features(self, levels: np.ndarray) -> np.ndarray:
+    def _features(self, levels: np.ndarray, kind: str) -> np.ndarray:
+        counts = [len(knob.levels) for knob in self.space.knobs]
+        share = levels / np.maximum(np.array(counts) - 1, 1)
+        if kind == "levels":
+            chosen = [np.eye(n)[levels[:, k]] for k, n in enumerate(counts)]
+            return np.concatenate([share, *chosen], axis=1)
         harms = self._predictor.divergences(levels) ** 0.5
-        share = levels / np.array([max(len(k.levels) - 1, 1) for k in self.space.knobs])
         total = np.log(np.maximum(harms.sum(axis=1, keepdims=True), 1e-4))
         return np.concatenate([total, harms, share], axis=1)
 

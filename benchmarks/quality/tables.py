@@ -58,10 +58,13 @@ def search_table(folder: Path) -> pd.DataFrame:
     default TPE without our seeds ended with in the same repeat; the time as a share of TPE's whole
     time, the option table included.
     """
-    searches = {}
+    searches, codes = {}, set()
     for path in sorted(folder.glob("*.json")):
         search = json.loads(path.read_text())
         searches[search["config"], search["repeat"]] = search["rows"]
+        codes.add(search["code"])
+    if len(codes) > 1:
+        raise ValueError(f"The searches in {folder} must be of one version of the code: {codes}.")
     rows = []
     for (config, repeat), trials in searches.items():
         volumes = [trial["volume"] for trial in trials]
@@ -73,6 +76,10 @@ def search_table(folder: Path) -> pd.DataFrame:
         row["n_stopped"] = sum(trial["accuracy"] is None for trial in trials)
         rival = searches.get((_RIVAL, repeat))
         if rival is not None:
+            whole = rival[-1]["seconds"]
+            for name, share in (("tenth", 0.1), ("third", 1 / 3), ("whole", 1.0)):
+                in_time = [t["volume"] for t in trials if t["seconds"] <= share * whole]
+                row[f"volume_in_{name}_of_tpe_time"] = round(max(in_time, default=0.0), 4)
             reached = [t for t in trials if t["volume"] >= rival[-1]["volume"]]
             first = reached[0] if reached else None
             row["trials_to_tpe"] = first and first["trial"] + 1
@@ -96,9 +103,33 @@ def summary_table(table: pd.DataFrame) -> pd.DataFrame:
                 "std_50": round(final.std(), 3) if len(group) > 1 else None,
                 "seconds_50": round(group["seconds_50"].mean()),
                 "ours_higher": f"{int((ours[both] > final[both]).sum())} of {len(both)}",
+                "ours_higher_linear": _higher(table, group),
+                "linear_volume_50": round(group["linear_volume_50"].mean(), 4),
+                "trials_to_tpe": _range(group["trials_to_tpe"]),
+                "time_to_tpe": _range(group["time_to_tpe"]),
+                **{
+                    name: round(group[name].mean(), 3)
+                    for name in group
+                    if name.endswith("_of_tpe_time")
+                },
             }
         )
     return pd.DataFrame(rows).sort_values("volume_50", ascending=False, ignore_index=True)
+
+
+def _higher(table: pd.DataFrame, group: pd.DataFrame) -> str:
+    """On how many repeats ours ended higher by bytes and accuracy as they are, no logarithms."""
+    ours = table[table["search"] == "ours"].set_index("repeat")["linear_volume_50"]
+    theirs = group.set_index("repeat")["linear_volume_50"]
+    both = theirs.index.intersection(ours.index)
+    return f"{int((ours[both] > theirs[both]).sum())} of {len(both)}"
+
+
+def _range(values: pd.Series) -> str:
+    """Lowest to highest; `never` where one repeat did not get there."""
+    if values.isna().any():
+        return f"never in {int(values.isna().sum())} of {len(values)}"
+    return f"{values.min():g} to {values.max():g}"
 
 
 def fidelity_table(data: Path, work: Path) -> pd.DataFrame:
