@@ -62,6 +62,8 @@ class RunRecord:
         info: Contents of `run.json`: task, versions, hardware, threads, seeds, fingerprints.
         limits: What a point must keep to be on the front.
         fidelity: Training behind its searched trials; only trials of this fidelity are compared.
+        refined: Trials that were trained in full, with those measurements (fidelity 2); they are on
+            no front.
     """
 
     name: str
@@ -72,6 +74,7 @@ class RunRecord:
     info: Mapping[str, Any]
     limits: Limits = dataclasses.field(default_factory=Limits)
     fidelity: Fidelity = 1
+    refined: tuple[TrialRecord, ...] = ()
 
     @property
     def n_finished(self) -> int:

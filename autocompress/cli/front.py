@@ -30,10 +30,11 @@ _PLAIN_WIDTH = 80
 def command(run: str | None, as_csv: bool, as_json: bool, show_all: bool, results: Path) -> None:
     """Print the Pareto front of RUN (the newest run if none is named).
 
-    The table is most accurate first; `--json` prints an object with `run`, `baseline`, `controls`,
-    `points` and `search_gain` (search against controls, over the run's repeats with other seeds),
-    and with `--all` also `trials`. Exit code 4 if no trial has finished. A front that
-    is empty because nothing keeps the run's limits is said to be so; that is no error.
+    The table is most accurate first. `--json` prints an object with `run`, `baseline`, `controls`,
+    `points`, `refined` (refined trials, which are on no front) and `search_gain` (search against
+    controls, over the run's repeats with other seeds), and with `--all` also `trials`. Exit code 4
+    if no trial has finished. A front that is empty because nothing keeps the run's limits is said
+    to be so; that is no error.
     """
     from autocompress.search.records import load_run
 
@@ -73,7 +74,7 @@ def front_summary(run: RunRecord) -> Table:
     """The front as a rich table that fits 80 columns; a baseline beyond the limits stands above."""
     from autocompress.report.findings import front_with_baseline
 
-    return _table(run, front_with_baseline(run))
+    return points_table(run, front_with_baseline(run))
 
 
 def _json_text(run: RunRecord, show_all: bool) -> str:
@@ -96,7 +97,9 @@ def _print_table(run: RunRecord, show_all: bool) -> None:
 
     width = shutil.get_terminal_size((_PLAIN_WIDTH, 24)).columns if sys.stdout.isatty() else None
     console = Console(width=width or _PLAIN_WIDTH, highlight=False, emoji=False)
-    console.print(_table(run, run.trials) if show_all else front_summary(run))
+    console.print(points_table(run, run.trials) if show_all else front_summary(run))
+    if run.refined:
+        console.print(points_table(run, run.refined))
     counts = {state: sum(t.state == state for t in run.trials) for state in ("failed", "stopped")}
     failed = f", {counts['failed']} failed" if counts["failed"] else ""
     stopped = f", {counts['stopped']} stopped early" if counts["stopped"] else ""
@@ -109,7 +112,8 @@ def _print_table(run: RunRecord, show_all: bool) -> None:
         click.echo(_printable(problem), err=True)
 
 
-def _table(run: RunRecord, trials: tuple[TrialRecord, ...]) -> Table:
+def points_table(run: RunRecord, trials: tuple[TrialRecord, ...]) -> Table:
+    """Some trials of a run as a rich table; refined ones are named so."""
     from rich import box
     from rich.table import Table
     from rich.text import Text

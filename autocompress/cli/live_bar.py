@@ -42,3 +42,19 @@ class LiveBar:
         trace: TracebackType | None,
     ) -> None:
         self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """Say something in passing."""
+        if not self._quiet:
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def duration_words(seconds: float) -> str:
+    """A time as people say it.
+
+    >>> duration_words(42), duration_words(600), duration_words(9000)
+    ('42 s', '10 min', '2.5 h')
+    """
+    if seconds >= 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"

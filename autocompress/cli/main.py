@@ -15,6 +15,7 @@ _COMMANDS = {
     "export": "Write one point of a run as a verified bundle.",
     "front": "Print the Pareto front of a run.",
     "inspect": "Show what every byte of a packed model is for.",
+    "refine": "Train chosen points of a run in full.",
     "report": "Write a run's report as one HTML file.",
     "search": "Search for the Pareto front of a task.",
     "unpack": "Turn a packed model into a runnable ONNX file.",

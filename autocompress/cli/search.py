@@ -67,6 +67,13 @@ from autocompress.cli.task_options import task_arguments, task_options
     show_default=True,
     help="Evaluate in a worker process, or in this one.",
 )
+@click.option(
+    "--refine",
+    type=int,
+    default=0,
+    metavar="K",
+    help="Then train in full the K points of the front that dominate most; see `refine`.",
+)
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print the front as JSON.")
 @results_option
@@ -92,6 +99,8 @@ def command(**options: Any) -> None:
         value = options[name]
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"`--{name.replace('_', '-')}` must be positive, but got {value}.")
+    if options["refine"] < 0:
+        raise InputError(f"`--refine` must be at least 0, but got {options['refine']}.")
     if options["name"] is not None and _run_name(options["name"]) != options["name"]:
         raise InputError(
             "`--run` must hold letters, digits, '-', '_' and '.' only, "
@@ -122,11 +131,13 @@ def _search(
     results: Path,
     executor: str,
     trial_timeout: float,
+    refine: int,
     quiet: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
     from autocompress.cli.progress import SearchProgress
+    from autocompress.errors import NoPointError
     from autocompress.evaluate.sensitivity import measure_options
     from autocompress.evaluate.settings import EvaluationSettings
     from autocompress.objective import parse_objectives
@@ -202,7 +213,22 @@ def _search(
         finally:
             worker.close()
             _write_views(study.record())
+    if refine:
+        try:
+            run = _refine(run, refine, quiet=quiet)
+        except NoPointError:  # the search's result stands
+            _print_result(run, as_json=as_json)
+            raise
     _print_result(run, as_json=as_json)
+
+
+def _refine(run: Any, top: int, *, quiet: bool) -> Any:
+    """Refine members of the front with the default recipe; the run as it is then."""
+    from autocompress.cli.refine import refine_points
+    from autocompress.search.records import load_run
+
+    refine_points(run, numbers=(), top=top, quiet=quiet, fields={})
+    return load_run(run.folder)
 
 
 def _run_name(task_name: str) -> str:
@@ -228,7 +254,7 @@ def _write_views(run: Any) -> None:
 def _print_result(run: Any, *, as_json: bool) -> None:
     from rich.console import Console
 
-    from autocompress.cli.front import front_summary
+    from autocompress.cli.front import front_summary, points_table
     from autocompress.report.limits import nothing_feasible
     from autocompress.report.tables import front_json
 
@@ -237,7 +263,10 @@ def _print_result(run: Any, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(front_json(run), indent=2))
         return
-    Console(highlight=False).print(front_summary(run))
+    console = Console(highlight=False)
+    console.print(front_summary(run))
+    if run.refined:
+        console.print(points_table(run, run.refined))
     click.echo(f"\nReport   {run.folder / 'report.html'}", err=True)
     click.echo(f"Tables   {run.folder / 'front.csv'}, {run.folder / 'trials.csv'}", err=True)
     if run.front():

@@ -2,7 +2,7 @@
 
 import time
 
-from autocompress.cli.live_bar import LiveBar
+from autocompress.cli.live_bar import LiveBar, duration_words
 from autocompress.run_record import TrialRecord
 from autocompress.search.retrain import RetrainListener
 from autocompress.search.validation import Retraining
@@ -28,11 +28,6 @@ class ValidationProgress(LiveBar):
             on_finish=self._on_finish,
         )
 
-    def note(self, text: str) -> None:
-        """Say something in passing."""
-        if not self._quiet:
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
     def _on_begin(
         self, missing: tuple[TrialRecord, ...], n_sample: int, ratio: float | None
     ) -> None:
@@ -46,8 +41,9 @@ class ValidationProgress(LiveBar):
         if ratio is None:
             self.note(f"{what}; how long that takes is told after the first.")
             return
+        duration = duration_words(ratio * proxy_s)
         self.note(
-            f"{what}, {ratio:g} times as long as the proxy: about {_duration(ratio * proxy_s)}, "
+            f"{what}, {ratio:g} times as long as the proxy: about {duration}, "
             "to judge by the proxy's time."
         )
 
@@ -77,10 +73,4 @@ class ValidationProgress(LiveBar):
         if not self._seconds_each or not self._n_open:
             return ""
         each_s = sum(self._seconds_each) / len(self._seconds_each)
-        return f", about {_duration(each_s * (self._n_open - share))} left"
-
-
-def _duration(seconds: float) -> str:
-    if seconds >= 5400:
-        return f"{seconds / 3600:.1f} h"
-    return f"{seconds / 60:.0f} min" if seconds >= 60 else f"{seconds:.0f} s"
+        return f", about {duration_words(each_s * (self._n_open - share))} left"

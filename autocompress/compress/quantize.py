@@ -1,7 +1,7 @@
 """Put the layers of a model on grids, and freeze them into what is stored."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,44 @@ def quantize_(model: nn.Module, name: str, plan: LayerPlan) -> tuple[str, ...]:
         if weight_parameters(layer) and plan.activation_bits < FULL_BITS:
             notes.append(_quantize_input_(path, layer, plan))
     return tuple(note for note in notes if note)
+
+
+def requantize_(model: nn.Module, layers: Mapping[str, LayerPlan]) -> None:
+    """Put quantized weights on grids of other bits, in place.
+
+    Grids start anew from the weights behind the old ones, which training has moved; input grids and
+    masks stay. Of several layers that own a weight the first decides, as it did for the old grid.
+    A weight that is not quantized, or has its bits already, is left alone.
+
+    Args:
+        model: Changed; `quantize_` was called for its layers in this order, with the same methods.
+        layers: Layer name -> what its weights shall be. Layers that the model has lost, with the
+            block they were in, are passed over.
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    decided: set[int] = set()
+    for name, plan in layers.items():
+        if name not in modules or not plan.is_quantized:
+            continue
+        source = modules.get(plan.shared_with) if plan.shared_with else None
+        decided_by_source = set() if source is None else {id(p) for p in source.parameters()}
+        for path, layer in list(modules[name].named_modules(prefix=name)):
+            for parameter in weight_parameters(layer):
+                weight = layer.get_parameter(parameter)
+                if id(weight) not in decided | decided_by_source:
+                    decided.add(id(weight))
+                    _requantize_weight_(model, path, layer, parameter, plan)
+
+
+def _requantize_weight_(
+    model: nn.Module, path: str, layer: nn.Module, parameter: str, plan: LayerPlan
+) -> None:
+    existing = quantizer_of(layer, parameter)
+    if existing is None or existing.bits == plan.weight_bits:
+        return
+    for owner, own_name in list(_owners(model, layer.get_parameter(parameter))):
+        owner._modules.pop(f"{own_name}_quantizer")
+    _quantize_weight_(model, path, layer, parameter, plan)
 
 
 def _quantize_weight_(

@@ -29,7 +29,7 @@ def save_candidate(path: Path, model: nn.Module, plan: CompressionPlan) -> None:
     """
     tensors = {
         name: same[0].detach().cpu().contiguous().clone()  # a file takes no shared memory
-        for name, same in _state(model).items()
+        for name, same in model_state(model).items()
     }
     content = safetensors.torch.save(tensors, {"plan": json.dumps(plan.to_json())})
     write_atomically(path, content)
@@ -56,7 +56,7 @@ def load_candidate_(path: Path, model: nn.Module, plan: CompressionPlan) -> None
         raise InputError(
             f"The weights {path} belong to plan {stored.digest}, but plan {plan.digest} was asked."
         )
-    state = _state(model)
+    state = model_state(model)
     shapes = {name: tuple(same[0].shape) for name, same in state.items()}
     if shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
         raise InputError(f"The weights {path} do not fit the model that plan {plan.digest} makes.")
@@ -70,7 +70,7 @@ def load_candidate_(path: Path, model: nn.Module, plan: CompressionPlan) -> None
     model.eval()
 
 
-def _state(model: nn.Module) -> dict[str, tuple[torch.Tensor, ...]]:
+def model_state(model: nn.Module) -> dict[str, tuple[torch.Tensor, ...]]:
     """First name of each parameter and buffer -> the tensor, and all others that must equal it.
 
     The layers that own one parameter compute with one mask of it. On the CPU that is one tensor;

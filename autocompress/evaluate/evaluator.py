@@ -1,44 +1,30 @@
 """Plan in, Measurement out: build, tune, measure. Knows no Optuna."""
 
 import copy
-import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from autocompress.analysis.macs import count_macs
 from autocompress.analysis.profile import ModelProfile, profile_model
 from autocompress.compress.importance.table import find_criterion
-from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.compress.pipeline import Candidate, Construction, apply_plan
-from autocompress.compress.quantizers.base import WeightQuantizer
-from autocompress.errors import InputError
-from autocompress.evaluate.candidate_file import load_candidate_, save_candidate
-from autocompress.evaluate.deploy import deploy
+from autocompress.evaluate.candidate_file import load_candidate_
 from autocompress.evaluate.dominance import Rivals
 from autocompress.evaluate.evidence import EvidenceCollector
-from autocompress.evaluate.latency_scale import LatencyScale
-from autocompress.evaluate.packed_size import packed_size
+from autocompress.evaluate.meter import Meter, OnStage
 from autocompress.evaluate.probe import Probe
 from autocompress.evaluate.proxy import Tuner
-from autocompress.evaluate.scoring import divergence_of, score
 from autocompress.evaluate.settings import EvaluationSettings, recipe_for
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.plan import CompressionPlan
-from autocompress.runtime.latency_cache import Latency
-from autocompress.runtime.onnx_export import ExportedGraph
 from autocompress.space.option_table import Figures
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.precision import fastest_precision, find_device, to_fast_layout_
 from autocompress.train.recipe import check_recipe
-from autocompress.train.teachers import Teacher, make_teacher, outputs_on
-
-_logger = logging.getLogger(__name__)
-OnStage = Callable[[str, float], None]
+from autocompress.train.teachers import Teacher, make_teacher
 
 
 class Evaluator:
@@ -69,19 +55,17 @@ class Evaluator:
             settings.policy.criterion,
             is_rewound=self.recipe.rewind,
         )
+        self.meter = Meter(self.model, prepared, settings, self.device)
         self._probe = Probe(
             self.model,
             prepared,
             layers={layer.name: layer.kind for layer in self.profile.layers},
             build=self.build,
-            time_graph=self.latency,
-            rounding=self.recipe.rounding,
+            time_graph=self.meter.latency,
+            compensation_price=self.recipe.compensation_price,
             device=self.device,
         )
-        self._val_outputs: Tensor | None = None
         self._teacher: Teacher | None = None
-        self._baseline: ExportedGraph | None = None
-        self._scale: LatencyScale | None = None
         check_recipe(self.recipe, prepared)
 
     @property
@@ -119,40 +103,16 @@ class Evaluator:
         tell = on_stage or (lambda stage, share: None)
         tell("build", 0.0)
         untuned = self._screen(plan, rivals) if fidelity > 0 and not _is_untouched(plan) else None
-        candidate, images_per_s = self._tuned(plan, fidelity, seed, tell)
-        model = candidate.model
-        tell("score", 0.0)
-        val = self.prepared.val
-        outputs = outputs_on(model.eval(), val, self.device, "fp32")
-        accuracy, loss = score(self.prepared.task, outputs, val.targets)
-        divergence = divergence_of(self.prepared.task, self._base_outputs_on_val(), outputs)
-        tell("export", 0.0)
-        model = model.to("cpu")
-        exported = deploy(model, self.prepared)
-        size_bytes = packed_size(exported, plan)
-        tell("latency", 0.0)
-        latency = self.latency(exported) if self.settings.has_latency else None
-        if keep is not None:
-            _keep(keep, model, plan)
-        return Measurement(
+        candidate, images_per_s = self.tuned(plan, fidelity, seed, tell)
+        return self.meter.measure(
+            candidate,
+            plan,
             fidelity=fidelity,
-            accuracy=accuracy,
-            loss=loss,
-            size_bytes=size_bytes,
-            latency_ms=latency.median_ms if latency else None,
-            latency_spread_ms=latency.spread_ms if latency else None,
-            baseline_latency_ms=latency.baseline_median_ms if latency else None,
-            macs=count_macs(model, self.example_inputs).get("", 0),
-            n_params=_count_parameters(model),
-            seconds=time.perf_counter() - start,
-            train_images_per_s=images_per_s,
-            skipped=(
-                *candidate.skipped,
-                *map(_not_in_graph, exported.unmatched),
-                *map(_not_integer, exported.not_integer),
-            ),
-            divergence=divergence,
-            untuned_divergence=untuned,
+            start=start,
+            untuned=untuned,
+            images_per_s=images_per_s,
+            keep=keep,
+            on_stage=tell,
         )
 
     def build(self, plan: CompressionPlan) -> Candidate:
@@ -189,16 +149,16 @@ class Evaluator:
         rivals.check(figures)
         return figures.divergence
 
-    def _base_outputs_on_val(self) -> Tensor:
-        if self._val_outputs is None:
-            model = to_fast_layout_(copy.deepcopy(self.model), self.device)
-            self._val_outputs = outputs_on(model, self.prepared.val, self.device, "fp32")
-        return self._val_outputs
-
-    def _tuned(
-        self, plan: CompressionPlan, fidelity: Fidelity, seed: int, tell: OnStage
+    def tuned(
+        self, plan: CompressionPlan, fidelity: Fidelity, seed: int, on_stage: OnStage
     ) -> tuple[Candidate, float | None]:
-        """A candidate as a fidelity promises it, and the images per second of its training."""
+        """A candidate as a fidelity promises it, and the images per second of its training.
+
+        Its model is on the evaluator's device.
+
+        Raises:
+            TrialError: If it cannot be built or trained.
+        """
         if _is_untouched(plan):
             candidate = self.build(plan)
             to_fast_layout_(candidate.model, self.device)
@@ -226,7 +186,7 @@ class Evaluator:
             fidelity=fidelity,
             seed=seed,
             n_steps=n_steps,
-            on_share=lambda share: tell("tune", share),
+            on_share=lambda share: on_stage("tune", share),
         )
         return candidate, cost.images_per_s
 
@@ -252,42 +212,6 @@ class Evaluator:
             )
         return self._teacher
 
-    def baseline_graph(self) -> ExportedGraph:
-        """The untouched model as the runtime runs it; exported once."""
-        if self._baseline is None:
-            self._baseline = deploy(self.model, self.prepared)
-        return self._baseline
-
-    def latency(self, exported: ExportedGraph, *, fresh: bool = False) -> Latency:
-        """Time a candidate's graph; see `LatencyScale.measure`."""
-        if self._scale is None:
-            self._scale = LatencyScale(
-                self.baseline_graph(), self.example_inputs, threads=self.settings.runtime_threads
-            )
-        return self._scale.measure(exported, fresh=fresh)
-
 
 def _is_untouched(plan: CompressionPlan) -> bool:
     return plan.effective == CompressionPlan()
-
-
-def _not_in_graph(layer: str) -> str:
-    return f"weight_bits of {layer!r} not stored: its weight was not found in the exported graph"
-
-
-def _not_integer(layer: str) -> str:
-    return f"activation_bits of {layer!r} not used: its weight is no int8 grid, so it stays float"
-
-
-def _keep(path: Path, model: nn.Module, plan: CompressionPlan) -> None:
-    try:
-        save_candidate(path, model, plan)
-    except InputError as error:  # export tunes again where weights are missing
-        _logger.warning("The weights were not kept: %s", error)
-
-
-def _count_parameters(model: nn.Module) -> int:
-    """Parameters of a candidate, without the learned steps of its quantizers."""
-    quantizers = (m for m in model.modules() if isinstance(m, WeightQuantizer | InputQuantizer))
-    steps = {id(p) for quantizer in quantizers for p in quantizer.parameters()}
-    return sum(p.numel() for p in model.parameters() if id(p) not in steps)

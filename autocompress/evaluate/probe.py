@@ -64,7 +64,7 @@ class Probe:
         layers: Names of the base model's layers and what they are.
         build: Applies a plan to a copy of the base model, on the CPU.
         time_graph: Times a candidate's graph.
-        rounding: How weights are rounded, see `train.recipe.Recipe`.
+        compensation_price: How weights are rounded, see `train.recipe.Recipe`.
         device: Where outputs are computed.
     """
 
@@ -76,7 +76,7 @@ class Probe:
         layers: Mapping[str, LayerKind],
         build: Callable[[CompressionPlan], Candidate],
         time_graph: Callable[[ExportedGraph], Latency],
-        rounding: str,
+        compensation_price: float | None,
         device: torch.device,
     ) -> None:
         self._model = model
@@ -84,7 +84,7 @@ class Probe:
         self._layers = layers
         self._build = build
         self._time_graph = time_graph
-        self._rounding = rounding
+        self._compensation_price = compensation_price
         self._device = device
         self._kept: _Sample | None = None
         self._recent: dict[tuple[str, bool, bool], Figures] = {}
@@ -168,8 +168,8 @@ class Probe:
     def _settle_(self, model: nn.Module, statistics: tuple[Inputs, ...]) -> None:
         """Do what a candidate gets before any training, in place; see `Tuner.make`."""
         recalibrate_(model, statistics)
-        if self._rounding == "compensated":
-            compensate_(model, iter(statistics))
+        if self._compensation_price is not None:
+            compensate_(model, iter(statistics), rate_price=self._compensation_price)
             recalibrate_(model, statistics)
 
 

@@ -121,8 +121,9 @@ class Tuner:
         candidate = construction.finish()
         model = to_fast_layout_(candidate.model, self.device)
         self._recalibrate(model, seed, grids=True)
-        if self.recipe.rounding == "compensated":
-            skipped = compensate_(model, self._calibration(seed)).skipped
+        price = self.recipe.compensation_price
+        if price is not None:
+            skipped = compensate_(model, self._calibration(seed), rate_price=price).skipped
             candidate = dataclasses.replace(candidate, skipped=(*candidate.skipped, *skipped))
             self._recalibrate(model, seed, grids=True)
         phase(model, last)

@@ -20,6 +20,7 @@ from autocompress.packing.packed import write_packed
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.search.driver import trial_seed, weights_path
 from autocompress.search.environment import describe_environment
+from autocompress.search.refined import refined_weights_path
 from autocompress.tasks.base import TensorData
 from autocompress.tasks.prepare import PreparedTask
 
@@ -88,7 +89,7 @@ def _fill(
     evaluator: Evaluator,
 ) -> dict[str, Any]:
     graph = deploy(_candidate(run, point, evaluator, scratch), prepared)
-    baseline = evaluator.baseline_graph()
+    baseline = evaluator.meter.baseline_graph()
     size = write_packed(bundle / _PACKED, graph.model, graph.quantized, _metadata(point))
     (bundle / _ONNX).write_bytes(graph.model.SerializeToString())
     _write_json(bundle / _PLAN, point.plan.to_json())
@@ -98,7 +99,7 @@ def _fill(
         scratch / "baseline.acz", baseline.model, baseline.quantized, _metadata(run.trials[0])
     )
     _check_packed(bundle, prepared)
-    latency = evaluator.latency(graph, fresh=True)
+    latency = evaluator.meter.latency(graph, fresh=True)
     manifest = {
         "format": FORMAT,
         "run": run.name,
@@ -132,7 +133,13 @@ def _fill(
 def _candidate(
     run: RunRecord, point: TrialRecord, evaluator: Evaluator, scratch: Path
 ) -> torch.nn.Module:
-    weights = weights_path(run.folder, point.number)
+    is_refined = point.measurement is not None and point.measurement.fidelity == 2
+    weights = (refined_weights_path if is_refined else weights_path)(run.folder, point.number)
+    if is_refined and not weights.is_file():
+        raise InputError(
+            f"The refined weights of trial {point.number} must lie in {weights}, but do not.",
+            "Refine the trial again: delete its entry in refinements.json first.",
+        )
     if not weights.is_file():
         weights = scratch / "weights.safetensors"
         assert point.measurement is not None

@@ -10,6 +10,9 @@ def choose_point(
 ) -> TrialRecord:
     """Pick a trial by its number, by what it may lose, or else the knee of the front.
 
+    What was refined stands for the trial it came from. Within `max_drop`, refined trials and the
+    front are candidates alike: each is taken at its own val accuracy.
+
     Args:
         run: The run.
         trial: Number of a complete trial; front member or not.
@@ -20,8 +23,9 @@ def choose_point(
         InputError: If there is no such trial, or `max_drop` is negative.
         NoPointError: If nothing has been measured, or no point keeps the limits and `max_drop`.
     """
+    refined = {point.number: point for point in run.refined}
     if trial is not None:
-        return _by_number(run, trial)
+        return refined.get(trial, _by_number(run, trial))
     front = run.front()
     if run.baseline is None or run.baseline.measurement is None or not run.comparable:
         raise NoPointError(f"The run {run.name!r} has no measured point yet.")
@@ -33,16 +37,17 @@ def choose_point(
     if max_drop is None:
         knee = run.knee()
         assert knee is not None
-        return knee
+        return refined.get(knee.number, knee)
     if not 0.0 <= max_drop <= 1.0:
         raise InputError(f"`--max-drop` must lie in [0, 1], but got {max_drop}.")
     floor = run.baseline.measurement.accuracy - max_drop
     field = OBJECTIVES[by].field
     within = [
         (cost, point)
-        for point in front
+        for point in ({point.number: point for point in front} | refined).values()
         if point.role != "baseline"
         and point.measurement is not None
+        and not run.violations(point)
         and point.measurement.accuracy >= floor - 1e-12
         and (cost := getattr(point.measurement, field)) is not None
     ]

@@ -72,12 +72,13 @@ def trial_json(run: RunRecord, trial: TrialRecord) -> dict[str, Any]:
 
 
 def front_json(run: RunRecord) -> dict[str, Any]:
-    """The front as JSON: `run` (its name), `baseline` (or None), `controls`, `points`."""
+    """The front as JSON: `run` (name), `baseline` (or None), `controls`, `points`, `refined`."""
     return {
         "run": run.name,
         "baseline": None if run.baseline is None else trial_json(run, run.baseline),
         "controls": [trial_json(run, trial) for trial in run.controls],
         "points": [trial_json(run, trial) for trial in run.front()],
+        "refined": [trial_json(run, trial) for trial in run.refined],
     }
 
 

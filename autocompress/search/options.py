@@ -31,7 +31,7 @@ def option_cache(session: Session, *, has_latency: bool) -> OptionCache:
         },
         policy=dataclasses.asdict(settings.policy),
         recipe={
-            "rounding": recipe.rounding,
+            "compensation_price": recipe.compensation_price,
             "rewind": recipe.rewind,
             "distill": task.distill,
         },

@@ -10,6 +10,7 @@ from autocompress.measurement import Measurement
 from autocompress.objective import Limits, parse_objectives
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, State, TrialRecord
+from autocompress.search.refined import refined_trials
 from autocompress.search.storage import DATABASE_ERRORS, FORMAT, STUDY, open_storage, unreadable
 from autocompress.space.search_space import Knob
 
@@ -48,6 +49,7 @@ def record_of(folder: Path, study: optuna.Study) -> RunRecord:
     """A run's record from its opened study."""
     attributes = study.user_attrs
     identity = attributes["identity"]
+    trials = tuple(_trial_record(trial) for trial in study.get_trials(deepcopy=False))
     return RunRecord(
         name=folder.resolve().name,
         folder=folder,
@@ -56,11 +58,12 @@ def record_of(folder: Path, study: optuna.Study) -> RunRecord:
             Knob(**{**k, "targets": tuple(k["targets"]), "levels": tuple(k["levels"])})
             for k in attributes["knobs"]
         ),
-        trials=tuple(_trial_record(trial) for trial in study.get_trials(deepcopy=False)),
+        trials=trials,
         info={**attributes["info"], **identity},
         # studies made before there were limits say nothing of them
         limits=Limits(**identity.get("limits", {})),
         fidelity=identity.get("fidelity", 1),
+        refined=refined_trials(folder, trials),
     )
 
 

@@ -3,23 +3,19 @@
 Reads the study and never writes it; results go to `validation.json` in the run folder.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import filelock
-
-from autocompress.atomic_file import write_atomically
-from autocompress.errors import InputError, RunLockedError, TrialError, first_line
+from autocompress.errors import InputError, TrialError
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.measurement import Measurement
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.search.environment import processor_name
 from autocompress.search.rank_agreement import LEAST_CANDIDATES
+from autocompress.search.result_file import ResultFile
 from autocompress.search.sampler import derive_seed
 from autocompress.search.session import reopen
 from autocompress.search.spread_sample import spread_sample, validatable
@@ -28,8 +24,6 @@ from autocompress.search.validation import Retraining, Validation
 EPOCHS_FACTOR: Final = 20.0
 """Full training is so many times as long as the proxy where nothing else is asked for."""
 
-_FILE = "validation.json"
-_FORMAT = 1
 _FIELDS = ("key", "trial", "plan_digest", "epochs", "seed", "processor", "measurement", "reason")
 
 
@@ -86,7 +80,7 @@ def validate_run(
     epochs = EPOCHS_FACTOR * recipe_epochs if epochs is None else epochs
     _check(run, n_trials=len(trials), n_sample=n_sample, epochs=epochs, proxy_epochs=proxy_epochs)
     sample = spread_sample(trials, n_sample, front={t.number for t in run.front()})
-    with _locked(run.folder):
+    with _file(run).locked():
         entries = _train_missing(run, sample, epochs, seed, listener or RetrainListener())
     return Validation(
         run=run.name,
@@ -106,8 +100,8 @@ def _train_missing(
     listener: RetrainListener,
 ) -> dict[int, dict[str, Any]]:
     """Results of a sample by trial number; what is not there yet is trained and written."""
-    path = run.folder / _FILE
-    known = _read(path)
+    file = _file(run)
+    known = file.read()
     keys = {trial.number: _key(run, trial, epochs, seed) for trial in sample}
     missing = tuple(trial for trial in sample if keys[trial.number] not in known)
     ratio = epochs / float(run.info["recipe"]["epochs"]) if run.fidelity > 0 else None
@@ -126,9 +120,13 @@ def _train_missing(
             "processor": processor_name(),
             **_train(evaluator, trial, seed, listener),
         }
-        _write(path, known)
+        file.write(known)
         listener.on_finish(_retraining(run, trial, known[key]))
     return {number: known[key] for number, key in keys.items()}
+
+
+def _file(run: RunRecord) -> ResultFile:
+    return ResultFile(folder=run.folder, name="validation", fields=_FIELDS, being_done="validated")
 
 
 def _check(
@@ -195,45 +193,3 @@ def _retraining(run: RunRecord, trial: TrialRecord, entry: Mapping[str, Any]) ->
         reason=entry["reason"],
         is_same_machine=entry["processor"] == run.info["machine"]["processor"],
     )
-
-
-def _read(path: Path) -> dict[str, dict[str, Any]]:
-    """Results so far by their keys."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-        if document["format"] != _FORMAT:
-            raise ValueError(f"it must have format {_FORMAT}, but has {document['format']!r}")
-        return {e["key"]: {name: e[name] for name in _FIELDS} for e in document["results"]}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"The results of earlier validations in {path} cannot be read: {first_line(error)}.",
-            "Restore the file, or delete it to start anew.",
-        ) from error
-
-
-def _write(path: Path, known: Mapping[str, Mapping[str, Any]]) -> None:
-    document = {"format": _FORMAT, "results": list(known.values())}
-    write_atomically(path, json.dumps(document, indent=1, allow_nan=False))
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One validation of a run at a time; searching on is not hindered."""
-    lock = filelock.FileLock(folder / ".validation.lock", timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise RunLockedError(
-            f"The run {folder} is validated by another process at the moment.",
-            "Wait until it ends: the same command then continues.",
-        ) from None
-    except OSError as error:
-        raise InputError(
-            f"The run folder {folder} must be writable, but: {first_line(error)}."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()

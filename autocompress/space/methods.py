@@ -49,7 +49,7 @@ def check_recipe_has_use(rules: SpaceRules, space: SearchSpace) -> None:
     recipe = rules.recipe.model_dump(exclude_none=True)
     for fields, useful in (
         (("penalty", "prune_steps", "rewind"), {"pruning_ratio", "sparsity"}),
-        (("rounding",), {"weight_bits"}),
+        (("rounding", "entropy_strength"), {"weight_bits"}),
     ):
         for field in fields:
             if str(recipe.get(field)) not in _IDLE and not kinds & useful:

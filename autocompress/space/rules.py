@@ -116,6 +116,8 @@ class RecipeSettings(BaseModel):
     prune_steps: int | None = None
     rewind: bool | None = None
     rounding: str | None = None
+    rate_price: float | None = None
+    entropy_strength: float | None = None
 
 
 class SpaceRules(BaseModel):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from autocompress.errors import AutocompressError, InputError, first_line, unknown_name
 from autocompress.tasks.arguments import convert_arguments
@@ -49,6 +50,38 @@ def load_task(spec: str, arguments: Mapping[str, str]) -> Task:
             message names the user's file and line. An `AutocompressError` that the factory raises
             on purpose passes through.
     """
+    task, function_name, source = _call_factory(spec, arguments, "Task")
+    if not isinstance(task, Task):
+        raise InputError(
+            f"The task factory {function_name!r} of {source} must return an autocompress.Task, "
+            f"but returned {type(task).__name__}.",
+            "End it with `return Task(model=..., train=...)`.",
+        )
+    return task
+
+
+def load_teacher(spec: str) -> nn.Module:
+    """Load the model that `spec` names, as `load_task` loads a task.
+
+    Args:
+        spec: `file.py:function` or `package.module:function`; the function takes no arguments and
+            returns a model, or a Task whose model is meant.
+
+    Raises:
+        InputError: If the function cannot be found or fails, or returns something else.
+    """
+    made, function_name, source = _call_factory(spec, {}, "model")
+    model = made.model if isinstance(made, Task) else made
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            f"The teacher's function {function_name!r} of {source} must return a torch.nn.Module "
+            f"or a Task, but returned {type(model).__name__}."
+        )
+    return model
+
+
+def _call_factory(spec: str, arguments: Mapping[str, str], what: str) -> tuple[object, str, str]:
+    """What a factory returns, its name, and where it was found."""
     path, module_name, function_name = _parse(TASKS.get(spec, spec))
     folder = path.parent if path is not None else Path.cwd()
     with _importable(folder), _reproducible():
@@ -57,21 +90,14 @@ def load_task(spec: str, arguments: Mapping[str, str]) -> Task:
         factory = _find_factory(module, function_name, source)
         keywords = convert_arguments(factory, arguments, f"{source}:{function_name}")
         try:
-            task = factory(**keywords)
+            return factory(**keywords), function_name, source
         except AutocompressError:
             raise
         except (Exception, SystemExit) as error:
             raise InputError(
-                f"The task factory {function_name!r} must return a Task, "
+                f"The task factory {function_name!r} must return a {what}, "
                 f"but raised {_describe(error, source)}."
             ) from error
-    if not isinstance(task, Task):
-        raise InputError(
-            f"The task factory {function_name!r} of {source} must return an autocompress.Task, "
-            f"but returned {type(task).__name__}.",
-            "End it with `return Task(model=..., train=...)`.",
-        )
-    return task
 
 
 def _parse(spec: str) -> tuple[Path | None, str, str]:

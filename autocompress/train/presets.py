@@ -1,4 +1,4 @@
-"""The proxy: how much tuning stands behind a trial, by a preset's name and explicit settings."""
+"""How candidates are tuned, as users say it: a preset's name, and fields of the recipe."""
 
 import dataclasses
 import types
@@ -21,6 +21,12 @@ PRESETS: Final[Mapping[str, float | None]] = {
     "thorough": 4.0,
     NO_TUNING: None,
 }
+
+_EXAMPLES: Final = {
+    "--proxy": "quick,learning_rate=0.001",
+    "--recipe": "epochs=40,entropy_strength=0.5",
+}
+_ANY_RECIPE: Final = {"epochs": 1.0, "learning_rate": 0.1, "batch_size": 1}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,41 +74,59 @@ def parse_proxy(text: str) -> Proxy:
         InputError: If a name is unknown, stands twice or has a value that does not fit, or epochs
             are given to a proxy without training.
     """
-    preset, fields = None, {}
-    for item in (part.strip() for part in text.split(",")):
-        name, is_setting, value = (part.strip() for part in item.partition("="))
-        if not is_setting:
-            if name not in PRESETS:
-                raise unknown_name("preset of --proxy", name, PRESETS)
-            if preset is not None:
-                raise InputError(f"`--proxy` must name one preset, but got {preset} and {name}.")
-            preset = name
-            continue
-        if name not in _READERS:
-            raise unknown_name("setting of --proxy", name, _READERS)
-        if name in fields:
-            raise InputError(f"`--proxy` must set each field once, but {name!r} came twice.")
-        fields[name] = _read(name, value)
-    proxy = Proxy(preset=preset or DEFAULT, fields=fields)
+    items = [part.strip() for part in text.split(",")]
+    named = [item for item in items if "=" not in item]
+    for name in named:
+        if name not in PRESETS:
+            raise unknown_name("preset of --proxy", name, PRESETS)
+    if len(named) > 1:
+        raise InputError(f"`--proxy` must name one preset, but got {named[0]} and {named[1]}.")
+    fields = _read_fields("--proxy", [item for item in items if "=" in item])
+    proxy = Proxy(preset=named[0] if named else DEFAULT, fields=fields)
     _check(proxy)
     return proxy
+
+
+def parse_recipe(text: str) -> dict[str, Any]:
+    """Read `--recipe`: settings, as in `epochs=40,entropy_strength=0.5`; empty text sets nothing.
+
+    Raises:
+        InputError: If a name is unknown, stands twice or has a value that does not fit.
+    """
+    items = [part.strip() for part in text.split(",") if part.strip()]
+    fields = _read_fields("--recipe", items)
+    Recipe(**{**_ANY_RECIPE, **fields})
+    return fields
+
+
+def _read_fields(option: str, items: list[str]) -> dict[str, Any]:
+    """Fields of a recipe from `name=value` each."""
+    fields: dict[str, Any] = {}
+    for item in items:
+        name, _, value = (part.strip() for part in item.partition("="))
+        if name not in _READERS:
+            raise unknown_name(f"setting of {option}", name, _READERS)
+        if name in fields:
+            raise InputError(f"`{option}` must set each field once, but {name!r} came twice.")
+        fields[name] = _read(option, name, value)
+    return fields
 
 
 def _check(proxy: Proxy) -> None:
     idle = [name for name in ("epochs", "learning_rate") if name in proxy.fields]
     if proxy.fidelity == 0 and idle:
         raise InputError(f"`--proxy {proxy.preset}` trains nothing, but {idle[0]!r} was set.")
-    Recipe(**{"epochs": 1.0, "learning_rate": 0.1, "batch_size": 1, **proxy.fields})
+    Recipe(**{**_ANY_RECIPE, **proxy.fields})
 
 
-def _read(name: str, value: str) -> Any:
+def _read(option: str, name: str, value: str) -> Any:
     what, read = _READERS[name]
     try:
         return read(value)
     except (ValueError, KeyError):
         raise InputError(
-            f"`{name}` of --proxy must be {what}, but got {value!r}.",
-            "For example: --proxy quick,learning_rate=0.001.",
+            f"`{name}` of {option} must be {what}, but got {value!r}.",
+            f"For example: {option} {_EXAMPLES[option]}.",
         ) from None
 
 

@@ -97,12 +97,25 @@ def test_front_all_prints_every_trial(run_command) -> None:
 
 def test_front_json_is_one_object_with_the_promised_keys(run_command) -> None:
     document = json.loads(run_command(FULL, "--json").stdout)
-    assert list(document) == ["run", "baseline", "controls", "points", "search_gain"]
+    assert list(document) == ["run", "baseline", "controls", "points", "refined", "search_gain"]
     assert [p["trial"] for p in document["points"]] == [0, 2]
     (within_2pt,) = [r for r in document["search_gain"]["at_drops"] if r["max_drop"] == 0.02]
     assert within_2pt["ratio"]["values"] == [2.0]
     everything = json.loads(run_command(FULL, "--json", "--all").stdout)
     assert [t["trial"] for t in everything["trials"]] == [0, 1, 2, 3]
+
+
+def test_front_shows_refined_trials_in_a_table_of_their_own(run_command) -> None:
+    refined = trial(2, "search", "trial 2, refined", 0.919, 90_000)
+    run = dataclasses.replace(FULL, refined=(refined,))
+    out = run_command(run, "demo").stdout
+    assert out.index("trial [red]2") < out.index("trial 2, refined")
+    assert max(map(len, out.splitlines())) <= 80
+    assert "11.11x" in out
+    assert "refined" not in run_command(FULL, "demo").stdout
+    document = json.loads(run_command(run, "--json").stdout)
+    assert [p["label"] for p in document["refined"]] == ["trial 2, refined"]
+    assert [p["size_bytes"] for p in document["points"]] == [1_000_000, 100_000]
 
 
 def test_front_csv_has_a_row_per_point(run_command) -> None:

@@ -280,6 +280,25 @@ def test_compensated_rounding_changes_the_start_of_the_fine_tune(evaluator: Eval
     assert compensated.loss != nearest.loss
 
 
+def test_rounding_for_rate_makes_the_file_smaller_the_more_bits_are_worth(
+    evaluator: Evaluator,
+) -> None:
+    plan = CompressionPlan(layers={n: LayerPlan(weight_bits=5) for n in ("conv1", "conv2", "fc")})
+    results = [
+        _with_recipe(evaluator, **recipe).evaluate(plan, seed=1, fidelity=0)
+        for recipe in (
+            {"rounding": "compensated"},
+            {"rounding": "rate", "rate_price": 0.0},
+            {"rounding": "rate", "rate_price": 0.005},
+            {"rounding": "rate", "rate_price": 0.05},
+        )
+    ]
+    compensated, free, cheap, dear = results
+    assert (free.size_bytes, free.loss) == (compensated.size_bytes, compensated.loss)
+    assert dear.size_bytes < cheap.size_bytes < 0.8 * free.size_bytes
+    assert cheap.divergence < dear.divergence < 1.0
+
+
 def test_lottery_ticket_needs_an_initial_state(evaluator: Evaluator) -> None:
     with pytest.raises(InputError, match="initial_state"):
         _with_recipe(evaluator, rewind=True)

@@ -35,7 +35,7 @@ def make(
     evaluator: Evaluator,
     prepared: PreparedTask | None = None,
     build: Callable[[CompressionPlan], Candidate] | None = None,
-    rounding: str = "nearest",
+    price: float | None = None,
 ) -> Probe:
     def time_graph(exported: object) -> Latency:
         return Latency(median_ms=1.0, spread_ms=0.1, baseline_median_ms=2.0, ratio=0.5, n_runs=10)
@@ -46,7 +46,7 @@ def make(
         layers={layer.name: layer.kind for layer in evaluator.profile.layers},
         build=build or evaluator.build,
         time_graph=time_graph,
-        rounding=rounding,
+        compensation_price=price,
         device=torch.device("cpu"),
     )
 
@@ -126,11 +126,14 @@ def test_probe_times_the_untouched_model_against_itself(evaluator: Evaluator) ->
 
 
 def test_probe_rounds_as_the_recipe_says(evaluator: Evaluator) -> None:
-    nearest, compensated = (
-        make(evaluator, rounding=rounding).measure(uniform(2)).divergence
-        for rounding in ("nearest", "compensated")
+    nearest, compensated, cheap = (
+        make(evaluator, price=price).measure(uniform(3), has_size=True)
+        for price in (None, 0.0, 0.1)
     )
-    assert compensated < nearest
+    assert compensated.divergence < nearest.divergence
+    assert compensated.size_bytes is not None
+    assert cheap.size_bytes is not None
+    assert cheap.size_bytes < compensated.size_bytes
 
 
 def test_probe_settles_input_grids(evaluator: Evaluator) -> None:
@@ -195,7 +198,10 @@ def test_evaluate_does_not_tune_what_its_rivals_dominate(evaluator: Evaluator) -
 
 
 def test_evaluator_passes_the_recipes_rounding_on(evaluator: Evaluator) -> None:
-    settings = EvaluationSettings(threads=1, has_latency=False, recipe={"rounding": "compensated"})
-    compensated = Evaluator(evaluator.prepared, settings).probe(uniform(2)).divergence
-    expected = make(evaluator, rounding="compensated").measure(uniform(2)).divergence
-    assert compensated == expected
+    for recipe, price in (
+        ({"rounding": "compensated"}, 0.0),
+        ({"rounding": "rate", "rate_price": 0.1}, 0.1),
+    ):
+        settings = EvaluationSettings(threads=1, has_latency=False, recipe=recipe)
+        found = Evaluator(evaluator.prepared, settings).probe(uniform(2)).divergence
+        assert found == make(evaluator, price=price).measure(uniform(2)).divergence

@@ -118,6 +118,39 @@ def test_choose_point_says_when_nothing_keeps_the_limits(run: RunRecord) -> None
         assert "--trial N" in caught.value.hint
 
 
+def with_refined(run: RunRecord, *points: tuple[int, float, int]) -> RunRecord:
+    refined = []
+    for number, accuracy, size_bytes in points:
+        found = trial(number, accuracy, size_bytes, 0.5)
+        assert found.measurement is not None
+        measurement = dataclasses.replace(found.measurement, fidelity=2)
+        refined.append(dataclasses.replace(found, measurement=measurement))
+    return dataclasses.replace(run, refined=tuple(refined))
+
+
+def test_choose_point_takes_what_was_refined_in_place_of_its_trial(run: RunRecord) -> None:
+    refined = with_refined(run, (6, 0.948, 300), (3, 0.945, 85))
+    assert choose_point(refined, trial=6) == refined.refined[0]
+    assert choose_point(refined, trial=2) == run.trials[2]
+    assert choose_point(refined) == refined.refined[1]  # the knee is trial 3
+    for number, message in ((9, r"in \[0, 6\]"), (5, "is failed")):
+        with pytest.raises(InputError, match=message):
+            choose_point(refined, trial=number)
+
+
+def test_choose_point_within_the_drop_takes_refined_trials_at_their_own_accuracy(
+    run: RunRecord,
+) -> None:
+    refined = with_refined(run, (4, 0.946, 20), (6, 0.9499, 60))
+    assert choose_point(refined, max_drop=0.005) == refined.refined[0]  # 0.5 by the proxy
+    assert choose_point(refined, max_drop=0.001) == refined.refined[1]  # not on the front
+    assert choose_point(refined, max_drop=0.0) == run.trials[1]
+    worse = with_refined(run, (2, 0.9, 200))  # stands for its trial also where it is worse
+    assert choose_point(worse, max_drop=0.01).number == 1
+    limited = dataclasses.replace(refined, limits=Limits(max_size_bytes=50))
+    assert choose_point(limited, max_drop=0.02) == refined.refined[0]
+
+
 def test_choose_point_says_when_nothing_is_within_the_drop() -> None:
     run = RunRecord(
         name="r",

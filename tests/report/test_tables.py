@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import json
 import math
@@ -22,7 +23,7 @@ REQUIRED = {
 
 def test_front_json_has_exactly_the_promised_keys(make_run: Factory) -> None:
     document = tables.front_json(make_run(8))
-    assert list(document) == ["run", "baseline", "controls", "points"]
+    assert list(document) == ["run", "baseline", "controls", "points", "refined"]
     for point in [document["baseline"], *document["controls"], *document["points"]]:
         assert set(point) >= REQUIRED
 
@@ -36,7 +37,25 @@ def test_front_json_survives_strict_json_with_null_for_missing_latency(make_run:
 
 def test_front_json_of_an_empty_run_is_null_and_empty_lists(make_run: Factory) -> None:
     document = tables.front_json(make_run(0, with_baseline=False, with_controls=False))
-    assert document == {"run": "resnet20", "baseline": None, "controls": [], "points": []}
+    assert document.pop("run") == "resnet20"
+    assert document == {"baseline": None, "controls": [], "points": [], "refined": []}
+
+
+def test_front_json_keeps_refined_trials_apart(make_run: Factory) -> None:
+    run = make_run(8)
+    trial = run.front()[1]
+    assert trial.measurement is not None
+    figures = dataclasses.replace(trial.measurement, fidelity=2, accuracy=0.99)
+    refined = dataclasses.replace(trial, label="it, refined", measurement=figures)
+    document = tables.front_json(dataclasses.replace(run, refined=(refined,)))
+    (point,) = document.pop("refined")
+    assert document.items() <= tables.front_json(run).items()
+    assert (point["trial"], point["label"], point["accuracy"]) == (
+        trial.number,
+        "it, refined",
+        0.99,
+    )
+    assert set(point) >= REQUIRED
 
 
 def test_front_json_compression_is_the_baseline_over_the_size(make_run: Factory) -> None:

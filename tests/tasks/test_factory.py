@@ -10,7 +10,7 @@ import torch
 from autocompress.errors import InputError
 from autocompress.tasks import factory
 from autocompress.tasks.base import Task
-from autocompress.tasks.factory import load_task
+from autocompress.tasks.factory import load_task, load_teacher
 
 _HEAD = """
 import torch
@@ -266,3 +266,37 @@ def test_load_task_gives_the_same_model_every_time_and_leaves_random_state_alone
     assert random.getstate() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
     assert torch.get_num_threads() == before[2]
+
+
+def test_load_teacher_takes_a_model_or_that_of_a_task(write):
+    path = write("""
+        def big():
+            return nn.Linear(7, 3)
+
+        def task():
+            return make()
+    """)
+    assert load_teacher(f"{path}:big").in_features == 7
+    assert load_teacher(str(path)).in_features == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (
+            "def big():\n    return {}\n",
+            r"teacher's function 'big' of .*my_task\.py must return a torch\.nn\.Module or a Task, "
+            r"but returned dict\.",
+        ),
+        (
+            "def big():\n    raise OSError('no such file')\n",
+            "'big' must return a model, but raised OSError",
+        ),
+        ("def small():\n    return nn.Linear(2, 3)\n", "big"),
+    ],
+)
+def test_load_teacher_refuses_what_is_no_model(write, code, message):
+    path = write(code)
+    with pytest.raises(InputError, match=message) as caught:
+        load_teacher(f"{path}:big")
+    assert "\n" not in caught.value.message

@@ -6,7 +6,7 @@ from torch import nn
 
 from autocompress.errors import InputError
 from autocompress.tasks.base import Task
-from autocompress.train.presets import PRESETS, Proxy, parse_proxy
+from autocompress.train.presets import PRESETS, Proxy, parse_proxy, parse_recipe
 from autocompress.train.recipe import Recipe
 
 
@@ -38,8 +38,8 @@ def test_parse_proxy_reads_every_field_of_the_recipe_in_its_type(task: Task) -> 
     wanted = {
         "epochs": 0.5, "learning_rate": 0.001, "batch_size": 16, "distill": "mse",
         "temperature": 3.0, "task_share": 0.25, "features": "attention", "feature_weight": 2.0,
-        "penalty": "l1", "penalty_strength": 0.5, "prune_steps": 2, "rewind": True,
-        "rounding": "compensated",
+        "penalty": "l1", "penalty_strength": 0.5, "entropy_strength": 0.1,
+        "prune_steps": 2, "rewind": True, "rounding": "rate", "rate_price": 0.02,
     }  # fmt: skip
     assert set(wanted) == {field.name for field in dataclasses.fields(Recipe)}
     proxy = parse_proxy(", ".join(f"{name} = {value}" for name, value in wanted.items()))
@@ -58,8 +58,9 @@ def test_explicit_settings_win_over_the_preset(task: Task) -> None:
     assert both == Proxy(preset="quick", fields={"learning_rate": 0.001})
     assert both.settings(task)["proxy_epochs"] == 0.75
     assert parse_proxy("quick,epochs=2").settings(task)["proxy_epochs"] == 2.0
-    assert parse_proxy("none,rounding=compensated").settings(task)["recipe"] == {
-        "rounding": "compensated"
+    assert parse_proxy("none,rounding=rate,rate_price=0.05").settings(task)["recipe"] == {
+        "rounding": "rate",
+        "rate_price": 0.05,
     }
 
 
@@ -85,3 +86,39 @@ def test_parse_proxy_refuses_what_is_no_recipe(text: str, message: str) -> None:
     with pytest.raises(InputError) as caught:
         parse_proxy(text)
     assert message in str(caught.value)
+
+
+def test_parse_recipe_reads_settings_of_every_type() -> None:
+    assert parse_recipe("") == {}
+    assert parse_recipe("epochs=40, entropy_strength=0.5,batch_size=8,distill=mse,") == {
+        "epochs": 40.0,
+        "entropy_strength": 0.5,
+        "batch_size": 8,
+        "distill": "mse",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("quick", "Unknown setting of --recipe 'quick'"),
+        ("epoch=3", "Unknown setting of --recipe 'epoch'. Did you mean 'epochs'?"),
+        ("epochs=x", "`epochs` of --recipe must be a number, but got 'x'"),
+        ("epochs", "`epochs` of --recipe must be a number, but got ''"),
+        ("epochs=0", "`epochs` of the recipe must be > 0, but got 0.0"),
+        ("entropy_strength=-1", "`entropy_strength` of the recipe must be >= 0, but got -1.0"),
+        ("entropy_strength=inf", "`entropy_strength` of the recipe must be >= 0, but got inf"),
+        ("epochs=1,epochs=2", "`--recipe` must set each field once, but 'epochs' came twice"),
+    ],
+)
+def test_parse_recipe_refuses_what_is_no_recipe(text: str, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        parse_recipe(text)
+    assert message in str(caught.value)
+
+
+def test_parse_recipe_gives_an_example_with_its_own_option() -> None:
+    with pytest.raises(InputError) as caught:
+        parse_recipe("epochs=x")
+    example = caught.value.hint.removeprefix("For example: --recipe ").rstrip(".")
+    assert parse_recipe(example) == {"epochs": 40.0, "entropy_strength": 0.5}

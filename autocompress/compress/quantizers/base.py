@@ -2,9 +2,11 @@
 
 import abc
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Final
 
+import torch
 from torch import Tensor, nn
 
 from autocompress.analysis.layer_kind import LayerKind
@@ -61,6 +63,32 @@ class WeightQuantizer(nn.Module, abc.ABC):
 
         None if weights cannot choose among them one by one.
         """
+
+    def positions(self, weight: Tensor) -> tuple[Tensor, int] | None:
+        """Where weights lie between the values they can take, differentiable.
+
+        Args:
+            weight: Of the shape the quantizer was made for, 0 where it is masked.
+
+        Returns:
+            Positions, shape (B, N), 0 at the smallest value of the weight's block and K - 1 at the
+            largest, NaN where a short block is padded; and K. None if weights cannot choose among
+            values one by one.
+        """
+        levels = self.levels()
+        if levels is None:
+            return None
+        rows, n_values = self.blocks.rows(weight), levels.shape[1]
+        above = torch.searchsorted(levels, rows.detach().contiguous()).clamp_(1, n_values - 1)
+        low, high = levels.gather(1, above - 1), levels.gather(1, above)
+        share = (rows - low) / (high - low).clamp_min(STEP_FLOOR)
+        return self.without_padding(above - 1 + share.clamp(0.0, 1.0)), n_values
+
+    def without_padding(self, rows: Tensor) -> Tensor:
+        """Values by block, (B, N), with NaN where there is no weight."""
+        if rows.numel() == math.prod(self.blocks.shape):
+            return rows
+        return rows.where(self.blocks.members(None).to(rows.device), torch.nan)
 
 
 MakeQuantizer = Callable[[Tensor, float, Granularity, int, Tensor | None], WeightQuantizer]

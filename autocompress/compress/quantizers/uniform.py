@@ -111,6 +111,17 @@ class UniformQuantizer(WeightQuantizer):
         codes = torch.arange(low, high + 1, stride, dtype=step.dtype, device=step.device)
         return codes * step[:, None]
 
+    def positions(self, weight: Tensor) -> tuple[Tensor, int]:
+        """As for every quantizer; the step has a derivative, too, scaled as in rounding."""
+        low, high = code_limits(self.bits)
+        stride = 2 if self.bits == BINARY_BITS else 1
+        grad_scale = (self.blocks.size * high) ** -0.5
+        step = positive(self.step)
+        step = step.detach() + (step - step.detach()) * grad_scale
+        codes = self.blocks.rows(weight) / step[:, None]
+        n_values = (high - low) // stride + 1
+        return self.without_padding((codes.clamp(low, high) - low) / stride), n_values
+
 
 UNIFORM = QuantizerSpec(
     make=UniformQuantizer,

@@ -1,0 +1,168 @@
+"""What a tuned candidate is worth: accuracy, bytes of its file, milliseconds in the runtime."""
+
+import copy
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from autocompress.analysis.macs import count_macs
+from autocompress.compress.input_quantizer import InputQuantizer
+from autocompress.compress.pipeline import Candidate
+from autocompress.compress.quantizers.base import WeightQuantizer
+from autocompress.errors import InputError
+from autocompress.evaluate.candidate_file import save_candidate
+from autocompress.evaluate.deploy import deploy
+from autocompress.evaluate.latency_scale import LatencyScale
+from autocompress.evaluate.packed_size import packed_size
+from autocompress.evaluate.scoring import divergence_of, score
+from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.measurement import Fidelity, Measurement
+from autocompress.plan import CompressionPlan
+from autocompress.runtime.latency_cache import Latency
+from autocompress.runtime.onnx_export import ExportedGraph
+from autocompress.tasks.prepare import PreparedTask
+from autocompress.train.precision import to_fast_layout_
+from autocompress.train.teachers import outputs_on
+
+_logger = logging.getLogger(__name__)
+OnStage = Callable[[str, float], None]
+
+
+class Meter:
+    """Measures the candidates of one base model.
+
+    Args:
+        model: The base model, in eval mode, on the CPU; not modified.
+        prepared: Examples to score and calibrate with.
+        settings: What is measured, and on how many threads.
+        device: Where candidates are scored.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        prepared: PreparedTask,
+        settings: EvaluationSettings,
+        device: torch.device,
+    ) -> None:
+        self._model = model
+        self._prepared = prepared
+        self._settings = settings
+        self._device = device
+        self._val_outputs: Tensor | None = None
+        self._baseline: ExportedGraph | None = None
+        self._scale: LatencyScale | None = None
+
+    def measure(
+        self,
+        candidate: Candidate,
+        plan: CompressionPlan,
+        *,
+        fidelity: Fidelity,
+        start: float,
+        untuned: float | None = None,
+        images_per_s: float | None = None,
+        keep: Path | None = None,
+        on_stage: OnStage = lambda stage, share: None,
+    ) -> Measurement:
+        """Measure a candidate that has been tuned.
+
+        Args:
+            candidate: On the device; its model is left on the CPU in eval mode.
+            plan: What it was built from.
+            fidelity: How it was tuned.
+            start: When work on it began, in seconds of `time.perf_counter`.
+            untuned: Its training-free score.
+            images_per_s: Training examples per second.
+            keep: Where to write its weights; None for nowhere.
+            on_stage: Called with (stage, share of it that is done).
+
+        Raises:
+            TrialError: If it cannot be scored, exported or measured.
+        """
+        model, inputs = candidate.model, self._prepared.example_inputs
+        on_stage("score", 0.0)
+        accuracy, loss, divergence = self.score(model)
+        on_stage("export", 0.0)
+        model = model.to("cpu")
+        exported = deploy(model, self._prepared)
+        size_bytes = packed_size(exported, plan)
+        on_stage("latency", 0.0)
+        latency = self.latency(exported) if self._settings.has_latency else None
+        if keep is not None:
+            _keep(keep, model, plan)
+        return Measurement(
+            fidelity=fidelity,
+            accuracy=accuracy,
+            loss=loss,
+            size_bytes=size_bytes,
+            latency_ms=latency.median_ms if latency else None,
+            latency_spread_ms=latency.spread_ms if latency else None,
+            baseline_latency_ms=latency.baseline_median_ms if latency else None,
+            macs=count_macs(model, inputs).get("", 0),
+            n_params=_count_parameters(model),
+            seconds=time.perf_counter() - start,
+            train_images_per_s=images_per_s,
+            skipped=(
+                *candidate.skipped,
+                *map(_not_in_graph, exported.unmatched),
+                *map(_not_integer, exported.not_integer),
+            ),
+            divergence=divergence,
+            untuned_divergence=untuned,
+        )
+
+    def score(self, model: nn.Module) -> tuple[float, float, float | None]:
+        """Accuracy, loss and divergence from the base model on val, of a model on the device."""
+        val, task = self._prepared.val, self._prepared.task
+        outputs = outputs_on(model.eval(), val, self._device, "fp32")
+        accuracy, loss = score(task, outputs, val.targets)
+        return accuracy, loss, divergence_of(task, self._base_outputs_on_val(), outputs)
+
+    def baseline_graph(self) -> ExportedGraph:
+        """The untouched model as the runtime runs it; exported once."""
+        if self._baseline is None:
+            self._baseline = deploy(self._model, self._prepared)
+        return self._baseline
+
+    def latency(self, exported: ExportedGraph, *, fresh: bool = False) -> Latency:
+        """Time a candidate's graph; see `LatencyScale.measure`."""
+        if self._scale is None:
+            self._scale = LatencyScale(
+                self.baseline_graph(),
+                self._prepared.example_inputs,
+                threads=self._settings.runtime_threads,
+            )
+        return self._scale.measure(exported, fresh=fresh)
+
+    def _base_outputs_on_val(self) -> Tensor:
+        if self._val_outputs is None:
+            model = to_fast_layout_(copy.deepcopy(self._model), self._device)
+            self._val_outputs = outputs_on(model, self._prepared.val, self._device, "fp32")
+        return self._val_outputs
+
+
+def _not_in_graph(layer: str) -> str:
+    return f"weight_bits of {layer!r} not stored: its weight was not found in the exported graph"
+
+
+def _not_integer(layer: str) -> str:
+    return f"activation_bits of {layer!r} not used: its weight is no int8 grid, so it stays float"
+
+
+def _keep(path: Path, model: nn.Module, plan: CompressionPlan) -> None:
+    try:
+        save_candidate(path, model, plan)
+    except InputError as error:  # export tunes again where weights are missing
+        _logger.warning("The weights were not kept: %s", error)
+
+
+def _count_parameters(model: nn.Module) -> int:
+    """Parameters of a candidate, without the learned steps of its quantizers."""
+    quantizers = (m for m in model.modules() if isinstance(m, WeightQuantizer | InputQuantizer))
+    steps = {id(p) for quantizer in quantizers for p in quantizer.parameters()}
+    return sum(p.numel() for p in model.parameters() if id(p) not in steps)
