@@ -112,5 +112,7 @@ def task(data: Path, weights: Path | None = None, depth: int = 20) -> Task:
         augment=crop_and_flip(pad=4),
         batch_size=128,
         learning_rate=0.01,
-        proxy_epochs=0.1,  # ranks plans like full training does: results/proxy-fidelity-*.csv
+        # Ranks plans as longer training does (results/proxy-fidelity-*.csv). So does a quarter of
+        # it, `--proxy quick`; but these weights ship where a point is not refined.
+        proxy_epochs=0.1,
     )

@@ -21,7 +21,8 @@ def spread_levels(space: SearchSpace, n_plans: int, seed: int) -> list[dict[str,
     """Plans from nearly untouched to nearly as far as the space goes, each drawn around its share.
 
     Bits are drawn around the share of their range, pruning and ranks are touched the more often
-    the farther the plan goes: what a search looks at, without any search's preferences.
+    the farther the plan goes. A search concentrates on better plans, so ranks over all of these
+    are easier to get right than those it needs: see the best third.
     """
     chance = random.Random(seed)
     plans = []
