@@ -40,7 +40,8 @@ def test_search_leaves_everything_a_run_promises(searched: Path, run_cli: Run) -
     assert {"study.db", "run.json", "trials.csv", "front.csv", "report.html"} <= names
 
     front = json.loads(run_cli("front", "--json", "--all").stdout)
-    assert set(front) == {"run", "baseline", "controls", "points", "search_gain", "trials"}
+    views = {"run", "baseline", "controls", "points", "refined", "search_gain", "trials"}
+    assert set(front) == views
     assert front["run"] == "a"
     assert [t["trial"] for t in front["trials"]] == list(range(7))
     assert {t["role"] for t in front["trials"]} == {"baseline", "control", "search"}
