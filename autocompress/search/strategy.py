@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence, Set
 
+import numpy as np
+
 from autocompress.errors import AutocompressError, TrialError
 from autocompress.evaluate.dominance import Rivals
 from autocompress.evaluate.option_cache import ProbePlan
@@ -18,6 +20,7 @@ from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.prediction import Predictor
 
 _SIZE_TOLERANCE = 0.02
+_LATENCY_TOLERANCE = 0.05  # of products of single options' ratios
 
 MeasureTable = Callable[[ProbePlan], OptionTable]
 
@@ -164,10 +167,22 @@ class Strategy:
 
     def _screen(self, plans: Sequence[Mapping[str, int]]) -> list[float | None]:
         run = self._study.record()
-        rivals = rivals_of(run, len(run.trials))
+        rivals, most = rivals_of(run, len(run.trials)), self._study.limits.max_size_bytes
+        ratios = self._est_latency_ratios(plans) if rivals.has_latency else [None] * len(plans)
         decoded = map(self._study.space.decode, plans)
-        most = self._study.limits.max_size_bytes
-        return [screened(plan, self._executor.probe, rivals, most) for plan in decoded]
+        return [
+            screened(plan, self._executor.probe, rivals, most, ratio)
+            for plan, ratio in zip(decoded, ratios, strict=True)
+        ]
+
+    def _est_latency_ratios(self, plans: Sequence[Mapping[str, int]]) -> list[float | None]:
+        """What the table says of each plan's time, on its better side; None without a table."""
+        if self._predictor is None:
+            return [None] * len(plans)
+        knobs = self._study.space.knobs
+        levels = np.array([[plan[knob.name] for knob in knobs] for plan in plans])
+        ratios = self._predictor.latency_ratio(levels) * (1.0 - _LATENCY_TOLERANCE)
+        return [float(ratio) for ratio in ratios]
 
 
 def screened(
@@ -175,16 +190,19 @@ def screened(
     probe: Callable[[ProbeJob], Figures],
     rivals: Rivals,
     max_size_bytes: int | None = None,
+    est_latency_ratio: float | None = None,
 ) -> float | None:
     """Training-free score of a plan; None if it cannot be built, has no chance or is too large.
 
-    Where latency counts, only the score is taken: timing every plan that is merely considered would
-    cost more than it saves, and what has no chance is stopped before it is tuned all the same.
+    Nothing is timed: timing every plan that is merely considered would cost more than it saves.
+    Where latency counts a plan is judged by its estimate, and without one only scored; what has no
+    chance by its measured latency is stopped before it is tuned all the same.
     """
+    is_judged = not rivals.has_latency or est_latency_ratio is not None
     try:
-        figures = probe(ProbeJob(plan=plan, has_size=not rivals.has_latency))
-        if not rivals.has_latency:
-            rivals.check(figures)
+        figures = probe(ProbeJob(plan=plan, has_size=is_judged))
+        if is_judged:
+            rivals.check(dataclasses.replace(figures, latency_ratio=est_latency_ratio))
     except TrialError:
         return None
     size_bytes = figures.size_bytes

@@ -466,13 +466,25 @@ def test_screened_is_none_for_what_cannot_be_built() -> None:
     assert screened(CompressionPlan(), probe, RIVALS) is None
 
 
-def test_screened_times_nothing_where_latency_counts() -> None:
+@pytest.mark.parametrize(
+    ("estimate", "score"),
+    [
+        (None, 9.0),  # nothing to judge by
+        (0.4, 9.0),  # faster than what is as accurate
+        (0.6, None),
+    ],
+)
+def test_screened_times_nothing_where_latency_counts(
+    estimate: float | None, score: float | None
+) -> None:
     asked: list[ProbeJob] = []
 
     def probe(job: ProbeJob) -> Figures:
         asked.append(job)
-        return Figures(divergence=9.0)
+        return Figures(divergence=9.0, size_bytes=1000)
 
-    timed = dataclasses.replace(RIVALS, has_latency=True)
-    assert screened(CompressionPlan(), probe, timed) == 9.0
-    assert [(job.has_size, job.has_latency) for job in asked] == [(False, False)]
+    rivals = tuple(dataclasses.replace(rival, latency_ratio=0.5) for rival in RIVALS.front)
+    history = tuple((9.0, 0.1) for _ in range(6))
+    timed = dataclasses.replace(RIVALS, has_latency=True, front=rivals, history=history)
+    assert screened(CompressionPlan(), probe, timed, est_latency_ratio=estimate) == score
+    assert [(job.has_size, job.has_latency) for job in asked] == [(estimate is not None, False)]
