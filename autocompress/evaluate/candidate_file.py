@@ -1,7 +1,7 @@
 """A candidate's tuned weights on disk: safetensors, rebuilt by applying its plan again."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import safetensors
@@ -60,6 +60,13 @@ def load_candidate_(path: Path, model: nn.Module, plan: CompressionPlan) -> None
     shapes = {name: tuple(same[0].shape) for name, same in state.items()}
     if shapes != {name: tuple(tensor.shape) for name, tensor in tensors.items()}:
         raise InputError(f"The weights {path} do not fit the model that plan {plan.digest} makes.")
+    load_state_(model, tensors)
+    model.eval()
+
+
+def load_state_(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Load what `model_state` gave, in place, and take input grids as they are."""
+    state = model_state(model)
     with torch.no_grad():
         for name, tensor in tensors.items():
             for same in state[name]:
@@ -67,7 +74,6 @@ def load_candidate_(path: Path, model: nn.Module, plan: CompressionPlan) -> None
     for module in model.modules():
         if isinstance(module, InputQuantizer):
             module.is_observing = False
-    model.eval()
 
 
 def model_state(model: nn.Module) -> dict[str, tuple[torch.Tensor, ...]]:

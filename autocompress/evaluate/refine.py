@@ -8,18 +8,16 @@ so that a training that was killed goes on where it was.
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.compress.pipeline import Candidate
 from autocompress.compress.quantize import requantize_
 from autocompress.evaluate.bit_ladder import ladder
-from autocompress.evaluate.candidate_file import model_state, save_candidate
+from autocompress.evaluate.candidate_file import load_state_, model_state, save_candidate
 from autocompress.evaluate.checkpoint import read_checkpoint, unreadable, write_checkpoint
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.meter import OnStage
@@ -150,7 +148,7 @@ class _Run:
         Both are decided on val.
         """
         model, meter = self._candidate.model, self._evaluator.meter
-        _load_(model, self._best)
+        load_state_(model, self._best)
         before = meter.score(model)
         recalibrate_(
             model,
@@ -160,7 +158,7 @@ class _Run:
             grids=False,
         )
         if meter.score(model)[:1] < before[:1]:
-            _load_(model, self._best)
+            load_state_(model, self._best)
         return self._candidate
 
     def _climb_down(self, training: Training) -> None:
@@ -239,16 +237,4 @@ class _Run:
         self._recipe = dataclasses.replace(self._refinement.recipe, epochs=n_epochs)
         built = self._evaluator.build(self._plans[self._level])
         self._candidate = Candidate(model=built.model, skipped=skipped)
-        _load_(built.model, model)
-
-
-def _load_(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load what `model_state` gave, and take input grids as they are."""
-    state: Mapping[str, Any] = model_state(model)
-    with torch.no_grad():
-        for name, tensor in tensors.items():
-            for same in state[name]:
-                same.copy_(tensor)
-    for module in model.modules():
-        if isinstance(module, InputQuantizer):
-            module.is_observing = False
+        load_state_(built.model, model)
