@@ -72,7 +72,9 @@ class Ledger:
 
     Attributes:
         version: Of the format.
-        n_bytes: By kind, as `size_ledger` gives them; the sum is the size of the file.
+        n_bytes: By kind; the sum is the size of the file. `header`: magic, lengths, checksums.
+            `graph`: compressed graph, tensor table, metadata. `payload`: coded integers. `scales`:
+            step sizes, zero points, codebooks, hashed values. `floats`: all that is not quantized.
         rows: A row per tensor, in the order of the file. Their sums are `payload`, `scales` and
             `floats` of `n_bytes`.
         inputs: Name -> shape of the graph's inputs; an unknown dimension has a name or is None.
@@ -123,25 +125,6 @@ def read_ledger(path: Path) -> Ledger:
         )
 
 
-def size_ledger(path: Path) -> dict[str, int]:
-    """Bytes of a packed file by what they hold; the sum is the size of the file.
-
-    Nothing but the table is decoded.
-
-    Returns:
-        `header`: magic, lengths, checksums. `graph`: compressed graph, tensor table, metadata.
-        `payload`: coded integers. `scales`: step sizes, zero points, codebooks, hashed values.
-        `floats`: everything that is not quantized.
-
-    Raises:
-        InputError: As `read_packed`.
-    """
-    with naming(path):
-        blob = read_blob(path)
-        container = read_container(blob, MAX_DECODED_BYTES)
-        return _totals(len(blob), container, read_section(container.section))
-
-
 def tensor_bytes(path: Path, graph: onnx.ModelProto) -> dict[str, int]:
     """Bytes of a packed file by tensor: its coded values, scales and codebooks.
 
@@ -154,7 +137,7 @@ def tensor_bytes(path: Path, graph: onnx.ModelProto) -> dict[str, int]:
         graph: What it was given.
 
     Returns:
-        Initializer name -> bytes; the sum is `payload`, `scales` and `floats` of `size_ledger`.
+        Initializer name -> bytes; the sum is `payload`, `scales` and `floats` of `Ledger.n_bytes`.
 
     Raises:
         InputError: As `read_packed`, or if the file holds another graph's tensors.

@@ -15,7 +15,7 @@ from autocompress.compress.policy import PruningPolicy
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.packed_size import packed_bytes, packed_size
-from autocompress.packing.ledger import size_ledger
+from autocompress.packing.ledger import read_ledger
 from autocompress.packing.packed import write_packed
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.runtime.onnx_export import ExportedGraph, export_onnx
@@ -67,7 +67,7 @@ def test_packed_bytes_gives_every_layer_its_share_of_what_is_coded(
     exported = export(zoo_net)
     size, by_layer = packed_bytes(exported, UNTOUCHED, layers_of(zoo_net))
     write_packed(tmp_path / "m.acz", exported.model, exported.quantized, {})
-    ledger = size_ledger(tmp_path / "m.acz")
+    ledger = read_ledger(tmp_path / "m.acz").n_bytes
     coded = ledger["payload"] + ledger["scales"] + ledger["floats"]
     owned = sum(by_layer.values())
 

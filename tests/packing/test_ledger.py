@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from autocompress.compress.codes import GridTensor, QuantizedTensor
 from autocompress.errors import InputError
-from autocompress.packing.ledger import est_entropy_bytes, read_ledger, size_ledger
+from autocompress.packing.ledger import est_entropy_bytes, read_ledger
 from autocompress.packing.packed import write_packed
 from autocompress.plan import CompressionPlan, LayerPlan
 
@@ -49,7 +49,6 @@ def test_ledger_adds_up_to_the_file(
 
     assert list(ledger.n_bytes) == KINDS
     assert min(ledger.n_bytes.values()) > 0
-    assert ledger.n_bytes == size_ledger(path)
     assert ledger.size_bytes == os.stat(path).st_size
     for kind in ("payload", "scales", "floats"):
         parts = [getattr(row.n_bytes, kind) for row in ledger.rows]
@@ -130,10 +129,9 @@ def test_read_ledger_takes_a_plan_of_another_kind_for_none(plan: Any, tmp_path: 
     assert read_ledger(path).plan_digest is None
 
 
-@pytest.mark.parametrize("read", [read_ledger, size_ledger])
-def test_ledgers_refuse_a_damaged_file(read: Callable[[Path], Any], tmp_path: Path) -> None:
+def test_read_ledger_refuses_a_damaged_file(tmp_path: Path) -> None:
     path = tmp_path / "model.acz"
     write_packed(path, product_of(a=np.ones((1, 64), np.float32)), {}, {})
     path.write_bytes(path.read_bytes()[:-1] + b"?")
     with pytest.raises(InputError, match=r"model\.acz' must be .* the checksum does not match"):
-        read(path)
+        read_ledger(path)

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from autocompress.compress.codes import QuantizedTensor
 from autocompress.errors import InputError
-from autocompress.packing.ledger import size_ledger, tensor_bytes
+from autocompress.packing.ledger import read_ledger, tensor_bytes
 from autocompress.packing.packed import write_packed
 
 
@@ -40,7 +40,7 @@ def test_tensor_bytes_add_up_to_what_is_coded(
 ) -> None:
     example, path = make_example(seed), tmp_path_factory.mktemp("packed") / "model.acz"
     write_packed(path, example.model, example.quantized, {})
-    found, ledger = tensor_bytes(path, example.model), size_ledger(path)
+    found, ledger = tensor_bytes(path, example.model), read_ledger(path).n_bytes
 
     assert set(found) == {tensor.name for tensor in example.model.graph.initializer}
     assert min(found.values()) >= 0
@@ -62,7 +62,7 @@ def test_tensor_bytes_are_exact_for_what_is_not_pooled(tmp_path: Path) -> None:
     path = tmp_path / "model.acz"
     # the product broadcasts rows, which is enough for a graph that is never run
     write_packed(path, model, {"stored": stored}, {})
-    found, ledger = tensor_bytes(path, model), size_ledger(path)
+    found, ledger = tensor_bytes(path, model), read_ledger(path).n_bytes
 
     assert found["first"] == found["weight"] == 4 * 64
     assert found["again"] == 0
@@ -78,7 +78,7 @@ def test_tensor_bytes_share_out_half_floats_by_number(tmp_path: Path) -> None:
     write_packed(path, model, {}, {})
     found = tensor_bytes(path, model)
 
-    assert sum(found.values()) == size_ledger(path)["floats"] < 2 * (3 * 64 + 1) + 10
+    assert sum(found.values()) == read_ledger(path).n_bytes["floats"] < 2 * (3 * 64 + 1) + 10
     assert max(found[n] for n in "abc") - min(found[n] for n in "abc") <= 1
     assert found["scalar"] <= 2
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from autocompress.compress.codes import ActivationRange, CodebookTensor, GridTensor
 from autocompress.errors import TrialError
-from autocompress.packing.ledger import size_ledger
+from autocompress.packing.ledger import read_ledger
 from autocompress.packing.packed import write_packed
 from autocompress.runtime.integer import to_integer
 from autocompress.runtime.onnx_export import export_onnx
@@ -263,7 +263,7 @@ def test_to_integer_keeps_a_tied_embedding_float_and_its_codes_once(store, obser
     assert np.abs(got - want).max() <= 0.03 * np.abs(want).max()
     path = tmp_path / "model.acz"
     write_packed(path, integer.model, integer.quantized, {})
-    assert size_ledger(path)["payload"] < 50 * 16 * 4 / 8 + 30
+    assert read_ledger(path).n_bytes["payload"] < 50 * 16 * 4 / 8 + 30
 
 
 def test_to_integer_gives_layers_with_one_weight_their_own_input_grids(quantize):
