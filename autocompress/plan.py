@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -14,6 +15,7 @@ TERNARY_BITS: Final = 1.58  # three values: log2(3)
 BINARY_BITS: Final = 1
 WEIGHT_BITS: Final = (32, 8, 7, 6, 5, 4, 3, 2, TERNARY_BITS, BINARY_BITS)
 ACTIVATION_BITS: Final = (32, 8)
+_OF_GRIDS: Final = ("quantizer", "granularity", "activation_bits", "rate_price")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,9 @@ class LayerPlan:
         granularity: What shares a scale: `channel`, `tensor`, or `group:N` for N weights in a row.
         activation_bits: Bits of the layer's input, 8, or 32 for float. Integer kernels take both
             operands as integers, so 8 has an effect only where `weight_bits` is 8 or less.
+        rate_price: What one bit per weight is worth when a quantized weight is rounded: squared
+            error of the model's outputs, as a share of their variance. Above 0, `weight_bits` is
+            the most a weight takes, and the price decides what it takes on average.
     """
 
     shared_with: str = ""
@@ -46,6 +51,7 @@ class LayerPlan:
     quantizer: str = "uniform"
     granularity: str = "channel"
     activation_bits: int = FULL_BITS
+    rate_price: float = 0.0
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -63,6 +69,8 @@ class LayerPlan:
             )
         if self.activation_bits not in ACTIVATION_BITS:
             raise InputError(f"`activation_bits` must be 8 or 32, but got {self.activation_bits}.")
+        if not (math.isfinite(self.rate_price) and self.rate_price >= 0.0):
+            raise InputError(f"`rate_price` must be a number >= 0, but got {self.rate_price}.")
         for name in (
             "shared_with",
             "factorization",
@@ -78,6 +86,7 @@ class LayerPlan:
         object.__setattr__(self, "sparsity", float(self.sparsity))
         object.__setattr__(self, "weight_bits", int(bits) if bits.is_integer() else bits)
         object.__setattr__(self, "activation_bits", int(self.activation_bits))
+        object.__setattr__(self, "rate_price", float(self.rate_price))
 
     @property
     def is_untouched(self) -> bool:
@@ -90,7 +99,7 @@ class LayerPlan:
         idle = {
             *(() if self.rank_ratio < 1.0 else ("factorization",)),
             *(() if self.sparsity > 0.0 else ("sparsity_pattern",)),
-            *(() if self.is_quantized else ("quantizer", "granularity", "activation_bits")),
+            *(() if self.is_quantized else _OF_GRIDS),
         }
         said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return LayerPlan(**{name: value for name, value in said.items() if name not in idle})
@@ -150,8 +159,8 @@ class CompressionPlan:
     def effective(self) -> "CompressionPlan":
         """This plan without words that change nothing: two with equal ones make equal candidates.
 
-        A method says nothing where its amount is untouched, and 8-bit inputs nothing where the
-        weight stays float.
+        A method says nothing where its amount is untouched, and 8-bit inputs and a price of bits
+        nothing where the weight stays float.
         """
         layers = {name: layer.effective for name, layer in self.layers.items()}
         return dataclasses.replace(self, layers=layers)

@@ -46,8 +46,8 @@ def _questions() -> Iterator[tuple[str, str, str, Recipe, LayerPlan]]:
             yield "values", f"{bits} bit", f"{quantizer} per channel", nearest, plan
     for price in _PRICES:
         for bits in (8, 6, 5, 4, 3):
-            recipe: Recipe = {"rounding": "rate", "rate_price": price}
-            yield "rate", f"{bits} bit", f"{price:g} a bit", recipe, LayerPlan(weight_bits=bits)
+            plan = LayerPlan(weight_bits=bits, rate_price=price)
+            yield "rate", f"{bits} bit", f"{price:g} a bit", nearest, plan
     for ratio in (0.75, 0.5, 0.25):
         for method in ("channel_svd", "data_svd", "svd"):
             plan = LayerPlan(rank_ratio=ratio, factorization=method)

@@ -16,6 +16,7 @@ LAYERS = st.builds(
     rank_ratio=st.floats(0.0, 1.0, exclude_min=True),
     weight_bits=st.sampled_from(WEIGHT_BITS),
     activation_bits=st.sampled_from(ACTIVATION_BITS),
+    rate_price=st.floats(0.0, 10.0),
 )
 PLANS = st.builds(
     CompressionPlan,
@@ -93,6 +94,8 @@ def test_plan_does_not_follow_the_dict_it_was_made_from():
         ({"quantizer": None}, "`quantizer` must be a name, but got None."),
         ({"weight_bits": 16}, "but got 16"),
         ({"activation_bits": 4}, "`activation_bits` must be 8 or 32, but got 4."),
+        ({"rate_price": -0.1}, "`rate_price` must be a number >= 0, but got -0.1."),
+        ({"rate_price": float("nan")}, "`rate_price` must be a number >= 0, but got nan."),
     ],
 )
 def test_layer_plan_refuses_values_out_of_range(fields, message):
@@ -151,6 +154,7 @@ def test_plan_keeps_every_field_through_json():
     ("idle", "effective"),
     [
         (LayerPlan(quantizer="kmeans", activation_bits=8, granularity="tensor"), LayerPlan()),
+        (LayerPlan(rate_price=0.1), LayerPlan()),
         (LayerPlan(sparsity_pattern="n:4", factorization="cp"), LayerPlan()),
         (
             LayerPlan(weight_bits=4, quantizer="kmeans", factorization="cp"),

@@ -47,6 +47,7 @@ def refusals_of(
     refusals = {
         "weight_bits": weight,
         "activation_bits": weight or why_no_input_grid(layer_kind(module)),
+        "rate_price": weight or why_no_price(layer_kind(module)),
         "rank_ratio": alone or why_no_factors(layer_kind(module)),
         "sparsity": weight,
         "shared_with": alone or _why_not_share(module),
@@ -61,6 +62,13 @@ def why_no_input_grid(kind: LayerKind) -> str:
     if kind in ("recurrent", "transposed_conv"):
         return f"{_IN_WORDS[kind]} have no integer kernels here"
     return ""
+
+
+def why_no_price(kind: LayerKind) -> str:
+    """Why weights of a layer cannot be rounded by what their bits are worth; empty if they can."""
+    if kind in ("linear", "conv", "pointwise", "depthwise", "grouped_conv"):
+        return ""
+    return f"{_IN_WORDS.get(kind, f'{kind} layers')} are rounded to the nearest here"
 
 
 def why_no_factors(kind: LayerKind) -> str:

@@ -10,7 +10,7 @@ blocks of a weight that share a grid, `K` values of a grid.
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import torch
@@ -33,6 +33,7 @@ from autocompress.compress.rate import nearest_codes, round_for_rate, step_for_p
 from autocompress.plan import BINARY_BITS
 from autocompress.tasks.base import Inputs
 
+_MARGIN: Final = 4  # levels beyond the largest weight that rounding may use
 _PASS_BYTES: Final = 2 * MOST_MOMENT_BYTES  # of all layers in one pass over the data
 
 
@@ -55,7 +56,7 @@ def compensate_(
     batches: Iterable[Inputs],
     names: Iterable[str] | None = None,
     *,
-    rate_price: float = 0.0,
+    only_priced: bool = False,
 ) -> Compensation:
     """Rewrite quantized weights so that their quantizers round them with compensation, in place.
 
@@ -64,11 +65,12 @@ def compensate_(
     see), and after. Per output channel, rounding to nearest is kept where it is better, so that no
     layer's output error on these batches is above it.
 
-    With a price, bits count as well, also where channels are compared: small is the damage to the
-    model's outputs plus the price times the bits of the average weight, as an adaptive zero-order
-    coder counts them. Each layer's damage is measured (`OutputDamage`), so one price holds for all.
-    Uniform grids that are not binary become coarser where the price asks for it, and all channels
-    of a layer then share one step; so the bits of a plan are the most a weight can take.
+    Where a quantizer has a `rate_price`, bits count as well, also where channels are compared:
+    small is the damage to the model's outputs plus the price times the layer's bits over all
+    weights of the model, as an adaptive zero-order coder counts them. Each layer's damage is
+    measured (`OutputDamage`), so a price means the same in all. Uniform grids that are not binary
+    become coarser where the price asks for it, and all channels of a layer then share one step; so
+    the bits of a plan are the most a weight can take.
 
     Left alone are weights that several layers own, transposed convolutions, embeddings and
     recurrent layers, quantizers whose weights cannot choose their values, and layers of so many
@@ -80,8 +82,7 @@ def compensate_(
         batches: Calibration inputs, each of shape (N, ...). Kept in memory where they are needed
             more than once.
         names: Qualified names of layers to look at; None for all.
-        rate_price: What one bit per weight is worth, >= 0: squared error of the model's outputs, as
-            a share of their variance. With 0, bits do not count.
+        only_priced: Whether to look only at layers whose quantizer has a price.
 
     Returns:
         What it achieved, and which quantized layers it left alone.
@@ -92,12 +93,16 @@ def compensate_(
         for name, layer in model.named_modules()
         if (wanted is None or name in wanted) and _is_quantized(layer)
     }
+    if only_priced:
+        quantized = {name: layer for name, layer in quantized.items() if _price_of(layer) > 0.0}
     reasons = {name: _why_not(model, layer) for name, layer in quantized.items()}
     usable = {name: layer for name, layer in quantized.items() if not reasons[name]}
     passes = _in_passes(usable)
-    batches = batches if len(passes) < 2 and rate_price == 0.0 else tuple(batches)
+    has_prices = any(_price_of(layer) > 0.0 for layer in usable.values())
+    if has_prices or len(passes) > 1:
+        batches = tuple(batches)
     frozen = _frozen(model) if passes else model
-    prices = _Prices(model, usable, batches, rate_price)
+    prices = _Prices(model, tuple(batches) if has_prices else ())
     shares = {}
     for names_at_once in passes:
         moments = input_second_moments(frozen, names_at_once, batches)
@@ -106,44 +111,55 @@ def compensate_(
             reasons[name] = _why_unusable(moment)
             if moment is not None and not reasons[name]:
                 moment = moment if moment.ndim == 3 else moment[None]  # (G, n, n)
-                shares[name] = _compensate_layer_(usable[name], moment, prices.of(name, moment))
-    rounding = "compensated" if rate_price == 0.0 else "rate"
+                price = prices.of(name, usable[name], moment)
+                shares[name] = _compensate_layer_(usable[name], moment, price)
     return Compensation(
         error_shares=shares,
         skipped=tuple(
-            f"rounding={rounding} of '{name}' skipped: {reason}"
+            f"{_asked_of(quantized[name])} of '{name}' skipped: {reason}"
             for name, reason in reasons.items()
             if reason
         ),
     )
 
 
+def is_priced(model: nn.Module) -> bool:
+    """Whether bits are worth something in any layer of a model."""
+    return any(_is_quantized(layer) and _price_of(layer) > 0.0 for layer in model.modules())
+
+
 class _Prices:
-    """What a bit is worth in each layer, in units of the layer's own squared output error."""
+    """What a bit is worth in each layer, in units of the layer's own squared output error.
 
-    def __init__(
-        self,
-        model: nn.Module,
-        layers: Mapping[str, nn.Module],
-        batches: Iterable[Inputs],
-        rate_price: float,
-    ) -> None:
-        n_weights = sum(layer.get_parameter("weight").numel() for layer in layers.values())
-        self._per_bit = rate_price / max(1, n_weights)
-        self._make = lambda: OutputDamage(model, batches)
-        self._damage: OutputDamage | None = None
+    Args:
+        model: As it is now; later changes do not count.
+        batches: Calibration inputs; empty if no layer has a price.
+    """
 
-    def of(self, name: str, moment: Tensor) -> float:
-        """Price of a bit in a layer; 0 where its outputs are 0 anyway.
+    def __init__(self, model: nn.Module, batches: Sequence[Inputs]) -> None:
+        layers = (m for m in model.modules() if isinstance(m, (nn.Linear, *CONVS)))
+        self._n_weights = sum(layer.weight.numel() for layer in layers)
+        self._damage = OutputDamage(model, batches) if batches else None
 
-        The model must not have been changed before the first call.
-        """
-        if self._per_bit == 0.0:
+    def of(self, name: str, layer: nn.Module, moment: Tensor) -> float:
+        """Price of a bit in a layer; 0 where its outputs are 0 anyway."""
+        price = _price_of(layer)
+        if price == 0.0 or self._damage is None:
             return 0.0
-        if self._damage is None:  # only now is it sure that there are batches
-            self._damage = self._make()
         damage = self._damage.per_error(name, moment)
-        return 0.0 if damage is None else self._per_bit / damage
+        return 0.0 if damage is None else price / self._n_weights / damage
+
+
+def _price_of(layer: nn.Module) -> float:
+    """What a bit is worth in a layer, by the quantizers of its weights."""
+    quantizers = (quantizer_of(layer, name) for name in weight_parameters(layer))
+    return max((quantizer.rate_price for quantizer in quantizers if quantizer), default=0.0)
+
+
+def _asked_of(layer: nn.Module) -> str:
+    """What a layer that is left alone was asked to do, for a note."""
+    price = _price_of(layer)
+    return f"rate_price={price:g}" if price > 0.0 else "rounding=compensated"
 
 
 def _is_quantized(layer: nn.Module) -> bool:
@@ -208,7 +224,7 @@ def _compensate_layer_(layer: nn.Module, moment: Tensor, price: float) -> float:
         if price > 0.0:
             _coarsen_(quantizer, step_for_price(price, curvature_of(moment)))
         target = weight if mask is None else weight * mask
-        levels = _levels(quantizer, shape)
+        levels = _within_reach(_levels(quantizer, shape), target)
         kept = None if mask is None else mask.reshape(shape)
         rounded, lengths = round_for_rate(target.reshape(shape), moment, levels, price, kept=kept)
         compensated = rounded.reshape(weight.shape).to(weight.dtype)
@@ -254,6 +270,20 @@ def _levels(quantizer: WeightQuantizer, shape: tuple[int, int, int]) -> Tensor:
         return per_row.reshape(n_groups, n_out, 1, -1)
     block = torch.arange(n_in, device=levels.device) // quantizer.blocks.size
     return per_row[:, block].reshape(n_groups, n_out, n_in, -1)
+
+
+def _within_reach(levels: Tensor, weight: Tensor) -> Tensor:
+    """Levels between the smallest and the largest weight, and a few more on either side.
+
+    Errors that are made up for push weights a little further; what lies beyond is never chosen and
+    would only be compared.
+    """
+    is_between = (levels >= weight.min()) & (levels <= weight.max())
+    between = is_between.flatten(0, -2).any(dim=0).nonzero()
+    if len(between) == 0:
+        return levels
+    first, last = int(between[0]), int(between[-1])
+    return levels[..., max(0, first - _MARGIN) : last + _MARGIN + 1]
 
 
 def _output_error(change: Tensor, moment: Tensor, shape: tuple[int, int, int]) -> Tensor:

@@ -18,6 +18,9 @@ from autocompress.tasks.base import Inputs
 
 MOST_MOMENT_BYTES: Final = 2**29  # of one layer: 8192 inputs or outputs
 _WINDOW_BYTES = 2**26  # of one convolution in memory at a time
+# Of one batch: windows overlap, and most tell nothing new.
+_WINDOWS_PER_INPUT = 8
+_LEAST_WINDOWS = 4096
 _SUPPORTED = (nn.Linear, *CONVS)
 Watcher: TypeAlias = Callable[[nn.Module, Tensor, Tensor], None]
 Weighted: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -29,7 +32,9 @@ def input_second_moments(
     """Run batches through a model and average x xᵀ over the inputs x of layers.
 
     x is what one output value of the layer is computed from: the last dimension of a Linear's
-    input, or the window under a convolution's kernel, in the order of `weight.flatten(1)`.
+    input, or the window under a convolution's kernel, in the order of `weight.flatten(1)`. Where a
+    batch has more than 4,096 windows and eight per entry of x, those at a random part of the
+    positions count.
 
     Args:
         model: In any mode; it is run in eval mode and left as it was.
@@ -111,12 +116,13 @@ def watch_layers(
             module.training = was_training
 
 
-def windows(layer: Weighted, x: Tensor) -> Tensor:
+def windows(layer: Weighted, x: Tensor, positions: Tensor | None = None) -> Tensor:
     """The inputs that each output of a layer is computed from (im2col).
 
     Args:
         layer: A Linear or convolution.
         x: Its input, shape (..., I) or (N, I, *size).
+        positions: Indices into the flat positions of a convolution's output; None for all of them.
 
     Returns:
         Shape (G, n, L); the outputs are `weight.reshape(G, O / G, n) @ windows` plus the bias.
@@ -132,8 +138,11 @@ def windows(layer: Weighted, x: Tensor) -> Tensor:
         zip(kernel, layer.stride, layer.dilation, strict=True), start=2
     ):
         x = x.unfold(dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
-    n_dims = len(kernel)  # x is now (N, I, *positions, *kernel)
-    order = (1, *range(2 + n_dims, 2 + 2 * n_dims), 0, *range(2, 2 + n_dims))
+    n_dims = n_left = len(kernel)  # x is now (N, I, *positions, *kernel)
+    if positions is not None:
+        at: tuple[Any, ...] = torch.unravel_index(positions, x.shape[2 : 2 + n_dims])
+        x, n_left = x[(slice(None), slice(None), *at)], 1
+    order = (1, *range(2 + n_left, 2 + n_left + n_dims), 0, *range(2, 2 + n_left))
     n_inputs = layer.in_channels // layer.groups * layer.weight[0, 0].numel()
     return x.permute(order).reshape(layer.groups, n_inputs, -1)
 
@@ -144,13 +153,15 @@ class _Sum:
     def __init__(self) -> None:
         self.total: Tensor | None = None
         self.n_positions = 0
+        self._generator = torch.Generator().manual_seed(0)
 
     def add_inputs(self, layer: nn.Module, x: Tensor, output: Tensor) -> None:
         """Watcher: add what the layer was given."""
         assert isinstance(layer, _SUPPORTED)
         x = x if x.dtype == torch.float64 else x.float()
-        for part in _parts(layer, x):
-            columns = windows(layer, part)  # (G, n, L)
+        positions = _enough_positions(layer, x, output, self._generator)
+        for part in _parts(layer, x, positions):
+            columns = windows(layer, part, positions)  # (G, n, L)
             product = (columns @ columns.mT).double()
             self.total = product if self.total is None else self.total.add_(product)
             self.n_positions += columns.shape[-1]
@@ -162,12 +173,32 @@ class _Sum:
         return mean[0] if len(mean) == 1 else mean
 
 
-def _parts(layer: Weighted, x: Tensor) -> Sequence[Tensor]:
+def _enough_positions(
+    layer: Weighted, x: Tensor, output: Tensor, generator: torch.Generator
+) -> Tensor | None:
+    """Flat positions of a convolution's output at which windows are taken; None for all."""
+    if isinstance(layer, nn.Linear):
+        return None
+    n_dims = len(layer.kernel_size)
+    n_examples = len(x) if x.ndim == n_dims + 2 else 1
+    n_positions = math.prod(output.shape[-n_dims:])
+    n_windows = max(_LEAST_WINDOWS, _WINDOWS_PER_INPUT * layer.weight[0].numel())
+    n_wanted = -(-n_windows // max(1, n_examples))
+    if n_wanted >= n_positions:
+        return None
+    return torch.randperm(n_positions, generator=generator)[:n_wanted].to(x.device)
+
+
+def _parts(layer: Weighted, x: Tensor, positions: Tensor | None) -> Sequence[Tensor]:
     """Examples of one input, few enough at a time for their windows to fit in memory."""
     if isinstance(layer, nn.Linear) or x.ndim == len(layer.kernel_size) + 1:
         return (x,)
-    n_repeats = math.prod(layer.kernel_size) / math.prod(layer.stride)
-    example_bytes = math.ceil(x[:1].nbytes * n_repeats) + 1
+    if positions is None:
+        n_repeats = math.prod(layer.kernel_size) / math.prod(layer.stride)
+        example_bytes = math.ceil(x[:1].nbytes * n_repeats) + 1
+    else:
+        n_values = layer.in_channels * math.prod(layer.kernel_size)
+        example_bytes = x.element_size() * n_values * len(positions)
     return x.split(max(1, _WINDOW_BYTES // example_bytes))
 
 

@@ -23,7 +23,7 @@ from autocompress.compress.compressed_layers import (
 )
 from autocompress.tasks.base import Inputs
 
-_N_EXAMPLES: Final = 256
+_N_EXAMPLES: Final = 128
 _ERROR_SHARE: Final = 0.15  # of a layer's output; about what rounding to 2 bits does to it
 _MOST_STEPS: Final = 512  # to either side of 0: a weight without an input may be of any size
 _LEAST_DAMAGE: Final = 1e-3  # of the outputs, per share of a layer's: unused layers have none
@@ -36,7 +36,7 @@ class OutputDamage:
 
     Args:
         model: May hold masked and quantized weights; not modified.
-        batches: Inputs, each of shape (N, ...), at least one; the first 256 examples are used.
+        batches: Inputs, each of shape (N, ...), at least one; the first 128 examples are used.
     """
 
     def __init__(self, model: nn.Module, batches: Iterable[Inputs]) -> None:

@@ -137,6 +137,20 @@ class Construction:
         )
 
     @property
+    def has_prices(self) -> bool:
+        """Whether bits are worth something in any layer that will be quantized."""
+        return any(la.is_quantized and la.rate_price > 0.0 for la in self._plan.layers.values())
+
+    @property
+    def loses_weights(self) -> bool:
+        """Whether the plan takes weights away, and does not only round them."""
+        plan = self._plan
+        return bool(plan.pruning_ratios or plan.dropped_blocks) or any(
+            la.rank_ratio < 1.0 or la.sparsity > 0.0 or la.shared_with
+            for la in plan.layers.values()
+        )
+
+    @property
     def is_pruned(self) -> bool:
         """Whether all steps of pruning are done."""
         return self._step == self._n_steps

@@ -40,8 +40,8 @@ def quantize_(model: nn.Module, name: str, plan: LayerPlan) -> tuple[str, ...]:
     Args:
         model: Changed.
         name: Qualified name of a layer in `COMPRESSED`, or of the factors in its place.
-        plan: What to do; of interest are `weight_bits`, `quantizer`, `granularity` and
-            `activation_bits`.
+        plan: What to do; of interest are `weight_bits`, `quantizer`, `granularity`,
+            `activation_bits` and `rate_price`, which rounding reads off the quantizer.
 
     Returns:
         What was done otherwise than asked, or not at all, and why: one line each.
@@ -126,6 +126,7 @@ def _quantize_weight_(
         channel_axis(layer),
         mask,
     )
+    quantizer.rate_price = applied.rate_price
     for owner, name in owners:
         if mask is not None:
             set_mask_(owner, mask, name)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from autocompress.compress.compensated_rounding import compensate_rounding
 
-RATE_PRICE: Final = 0.03  # half a point of a CIFAR-10 ResNet-20 in a sixteenth of its bytes
 _SMOOTHING: Final = 0.5  # of a count: what an adaptive coder pays (Krichevsky & Trofimov 1981)
 _PASSES: Final = 2  # more changed neither bits nor error of a ResNet-20
 

@@ -1,7 +1,8 @@
 """Progressive bits: a plan's own grids are reached from finer ones, a level at a time.
 
 Two-bit weights that start from trained three-bit ones end higher than those that start from floats
-(Zhuang et al. 2018). Layers whose quantizer knows no finer grid keep their own from the start.
+(Zhuang et al. 2018). Layers whose quantizer knows no finer grid keep their own from the start; so
+do those whose bits have a price, which start from weights rounded for it.
 """
 
 import dataclasses
@@ -30,6 +31,7 @@ def _with_floor(plan: CompressionPlan, floor: int) -> CompressionPlan:
 
 
 def _raised(layer: LayerPlan, floor: int) -> LayerPlan:
-    if layer.weight_bits >= floor or floor not in find_quantizer(layer.quantizer).bits:
+    is_priced = layer.rate_price > 0.0  # its own grid is coarser than its bits already
+    if is_priced or layer.weight_bits >= floor or floor not in find_quantizer(layer.quantizer).bits:
         return layer
     return dataclasses.replace(layer, weight_bits=floor)

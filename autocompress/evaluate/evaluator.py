@@ -62,7 +62,7 @@ class Evaluator:
             layers={layer.name: layer.kind for layer in self.profile.layers},
             build=self.build,
             time_graph=self.meter.latency,
-            compensation_price=self.recipe.compensation_price,
+            compensates_all=self.recipe.rounding == "compensated",
             device=self.device,
         )
         self._teacher: Teacher | None = None

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.analysis.layer_kind import LayerKind
-from autocompress.compress.error_compensation import compensate_
+from autocompress.compress.error_compensation import compensate_, is_priced
 from autocompress.compress.pipeline import Candidate
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.packed_size import packed_bytes
@@ -64,7 +64,7 @@ class Probe:
         layers: Names of the base model's layers and what they are.
         build: Applies a plan to a copy of the base model, on the CPU.
         time_graph: Times a candidate's graph.
-        compensation_price: How weights are rounded, see `train.recipe.Recipe`.
+        compensates_all: Whether rounding makes up for its errors also where bits have no price.
         device: Where outputs are computed.
     """
 
@@ -76,7 +76,7 @@ class Probe:
         layers: Mapping[str, LayerKind],
         build: Callable[[CompressionPlan], Candidate],
         time_graph: Callable[[ExportedGraph], Latency],
-        compensation_price: float | None,
+        compensates_all: bool,
         device: torch.device,
     ) -> None:
         self._model = model
@@ -84,7 +84,7 @@ class Probe:
         self._layers = layers
         self._build = build
         self._time_graph = time_graph
-        self._compensation_price = compensation_price
+        self._compensates_all = compensates_all
         self._device = device
         self._kept: _Sample | None = None
         self._recent: dict[tuple[str, bool, bool], Figures] = {}
@@ -168,8 +168,8 @@ class Probe:
     def _settle_(self, model: nn.Module, statistics: tuple[Inputs, ...]) -> None:
         """Do what a candidate gets before any training, in place; see `Tuner.make`."""
         recalibrate_(model, statistics)
-        if self._compensation_price is not None:
-            compensate_(model, iter(statistics), rate_price=self._compensation_price)
+        if self._compensates_all or is_priced(model):
+            compensate_(model, iter(statistics), only_priced=not self._compensates_all)
             recalibrate_(model, statistics)
 
 

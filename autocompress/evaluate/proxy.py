@@ -63,9 +63,10 @@ class Tuner:
 
         Batch-norm statistics and input grids are re-estimated on training data when it is built
         (fidelity 0 stops there); after the fine-tune batch-norm statistics once more, because those
-        gathered while the weights moved lag behind them. With several steps of pruning, or a
-        penalty that prepares it, the epochs are shared out evenly between the phases; the penalty
-        holds until the last step.
+        gathered while the weights moved lag behind them. With several steps of pruning, a penalty
+        that prepares it, or a price of bits, the epochs are shared out evenly between the phases;
+        the penalty holds until the last step of pruning. What has lost weights is tuned before it
+        is rounded for a price, and after it, because rounding keeps what the model computes then.
 
         Args:
             construction: The candidate, not pruned yet.
@@ -81,7 +82,8 @@ class Tuner:
             TrialError: If the candidate does not run, or the loss stops being a finite number.
         """
         has_penalty = self.recipe.penalty != "none" and n_steps > 0
-        n_phases = max(1, n_steps) + has_penalty
+        is_settled_first = construction.has_prices and construction.loses_weights
+        n_phases = max(1, n_steps) + has_penalty + is_settled_first
         last = dataclasses.replace(
             self.recipe, penalty="none", epochs=self.recipe.epochs / n_phases
         )
@@ -121,9 +123,14 @@ class Tuner:
         candidate = construction.finish()
         model = to_fast_layout_(candidate.model, self.device)
         self._recalibrate(model, seed, grids=True)
-        price = self.recipe.compensation_price
-        if price is not None:
-            skipped = compensate_(model, self._calibration(seed), rate_price=price).skipped
+        compensates_all = self.recipe.rounding == "compensated"
+        if is_settled_first:
+            phase(model, last)
+            self._recalibrate(model, seed, grids=True)
+        if compensates_all or construction.has_prices:
+            skipped = compensate_(
+                model, self._calibration(seed), only_priced=not compensates_all
+            ).skipped
             candidate = dataclasses.replace(candidate, skipped=(*candidate.skipped, *skipped))
             self._recalibrate(model, seed, grids=True)
         phase(model, last)

@@ -140,7 +140,7 @@ def options_key(
         model: Fingerprint of the base model.
         data: Name -> fingerprint of whatever data is looked at.
         policy: How channels and weights are chosen.
-        recipe: Of the fine-tune what counts before it: `compensation_price`, `rewind`, `distill`.
+        recipe: Of the fine-tune what counts before it: `rounding`, `rewind`, `distill`.
         has_size: Whether plans are packed.
         has_latency: Whether they are timed.
         threads: Threads of training and scoring.

@@ -90,5 +90,7 @@ def _layer_parts(layer: LayerPlan) -> Iterator[str]:
         yield f"{layer.sparsity:.0%} of the weights zero ({layer.sparsity_pattern})"
     if layer.is_quantized:
         yield f"{layer.weight_bits:g}-bit weights ({layer.quantizer}, per {layer.granularity})"
+    if layer.rate_price > 0.0:
+        yield f"rounded at a price of {layer.rate_price:g} a bit"
     if layer.activation_bits < FULL_BITS:
         yield f"{layer.activation_bits}-bit inputs"

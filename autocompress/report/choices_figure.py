@@ -24,6 +24,7 @@ _KINDS: Final = {
     "quantizer": "quantizer",
     "granularity": "scale per",
     "activation_bits": "input bits",
+    "rate_price": "price of a bit",
 }
 _ROW_PX: Final = 21
 _MAX_ROW_CHARS: Final = 30

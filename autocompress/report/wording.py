@@ -20,6 +20,7 @@ _LAYER_LINES = {
     "quantizer": "quantizer",
     "scale per": "granularity",
     "inputs": "activation_bits",
+    "price of a bit": "rate_price",
 }
 _MAX_NAMED = 2
 _MAX_NAME_CHARS = 26

@@ -31,7 +31,7 @@ def option_cache(session: Session, *, has_latency: bool) -> OptionCache:
         },
         policy=dataclasses.asdict(settings.policy),
         recipe={
-            "compensation_price": recipe.compensation_price,
+            "rounding": recipe.rounding,
             "rewind": recipe.rewind,
             "distill": task.distill,
         },

@@ -31,10 +31,7 @@ from autocompress.train.recipe import Recipe, check_recipe
 _DEFAULT_EPOCHS = 30.0
 _DEFAULT_FEATURES = "similarity"
 _ENTROPY_STRENGTH = 0.3
-_OF_THE_BUILD = (
-    *("penalty", "penalty_strength", "prune_steps", "rewind"),
-    *("rounding", "rate_price"),
-)
+_OF_THE_BUILD = (*("penalty", "penalty_strength", "prune_steps", "rewind", "rounding"),)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

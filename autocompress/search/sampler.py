@@ -15,11 +15,11 @@ from autocompress.objective import Direction, Limits
 from autocompress.search.guided.sampler import GuidedSampler, Screen
 from autocompress.search.optuna_samplers import OPTUNA_SAMPLERS, asked
 from autocompress.space.prediction import Predictor
-from autocompress.space.search_space import AMOUNT_OF, SearchSpace
+from autocompress.space.search_space import AMOUNT_OF, OF_GRIDS, SearchSpace
 
 _MAX_DRAWS = 64
 _MAX_WALK = 20_000  # about a second; a space this large is not searched to the end
-_IDLE_ALONE = {*AMOUNT_OF, "activation_bits"}
+_IDLE_ALONE = {*AMOUNT_OF, *OF_GRIDS}
 
 GUIDED: Final = "guided"
 SAMPLERS: Final = (GUIDED, *sorted(OPTUNA_SAMPLERS))

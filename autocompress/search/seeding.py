@@ -43,7 +43,8 @@ def make_seeds(space: SearchSpace, swept: Sequence[Mapping[str, int]] = ()) -> t
     """Baseline first, then swept plans, then controls, without repeats.
 
     Controls are all that this space can express: uniform bits set every layer to the given bits, or
-    to the next higher level its knob has, with 8-bit inputs where the space has them. A swept plan
+    to the next higher level its knob has, with 8-bit inputs where the space has them; prices of
+    bits are the same for all layers. A swept plan
     that is a control stays one: what nobody had to search for is no merit of the search.
 
     Args:
@@ -144,6 +145,8 @@ def _controls() -> Iterator[tuple[str, Fidelity, Choose]]:
     yield "int8 post-training", 0, _uniform_bits(8)
     for bits in _UNIFORM_BITS:
         yield f"uniform {bits} bit", 1, _uniform_bits(bits)
+    for name, place in (("mild", 0.0), ("middle", 0.5), ("strong", 1.0)):
+        yield f"{name} price of bits", 1, {**_uniform_bits(8), "rate_price": _at(place)}
     yield "uniform pruning", 1, {"pruning_ratio": _nearest(_UNIFORM_PRUNING)}
     yield "uniform sparsity", 1, {"sparsity": _nearest(_UNIFORM_SPARSITY)}
 
@@ -159,6 +162,11 @@ def _nearest(ratio: float) -> Callable[[Knob], int]:
     return lambda knob: min(
         range(1, len(knob.levels)), key=lambda i: abs(float(knob.levels[i]) - ratio)
     )
+
+
+def _at(place: float) -> Callable[[Knob], int]:
+    """The level at a place between the mildest, 0, and the strongest, 1."""
+    return lambda knob: 1 + round(place * (len(knob.levels) - 2))
 
 
 def _levels(space: SearchSpace, choose: Choose) -> dict[str, int]:

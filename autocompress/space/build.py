@@ -184,6 +184,9 @@ class _Builder:
         if kind == "activation_bits":
             bits = [float(b) for b in self.levels.get(("weight_bits", target), ())]
             return possible.activation_bits(bits, wanted, methods)
+        if kind == "rate_price":
+            bits = [float(b) for b in self.levels.get(("weight_bits", target), ())]
+            return possible.rate_prices(bits, wanted, methods)
         names = [name for name in as_list(wanted) if name != UNTOUCHED[kind] or wanted == name]
         return possible.method_names(kind, layer, names, self._every(kind, target))
 

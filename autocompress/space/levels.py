@@ -93,6 +93,21 @@ def activation_bits(bits: Iterable[float], wanted: Iterable[float], methods: Met
     return tuple(b for b in sorted(set(wanted)) if b < FULL_BITS), "it asks for no bits below 32"
 
 
+def rate_prices(bits: Iterable[float], wanted: Iterable[float], methods: Methods) -> Possible:
+    """Prices of a bit, if the weight can be quantized to values that it can choose one by one.
+
+    Args:
+        bits: Weight bits it can be given.
+        wanted: What is asked for.
+        methods: Its fixed methods.
+    """
+    if not any(b < FULL_BITS for b in bits):
+        return (), "its weight stays float, and only what is quantized is rounded"
+    if methods.quantizer == "hashed":
+        return (), "its hashed weights share values and cannot be rounded one by one"
+    return tuple(p for p in sorted(set(wanted)) if p > 0.0), "it asks for no price above 0"
+
+
 def weight_bits(layer: LayerInfo, bits: Iterable[float], methods: Methods) -> Possible:
     """Bits that the quantizer offers.
 

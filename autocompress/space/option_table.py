@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from autocompress.space.search_space import AMOUNT_OF, Knob, KnobKind, SearchSpace
+from autocompress.space.search_space import AMOUNT_OF, OF_GRIDS, Knob, KnobKind, SearchSpace
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,20 +110,21 @@ class OptionTable:
 
 def amount_of(kind: KnobKind) -> KnobKind | None:
     """The kind of knob without which one of this kind does nothing; None if it does by itself."""
-    return "weight_bits" if kind == "activation_bits" else AMOUNT_OF.get(kind)
+    return "weight_bits" if kind in OF_GRIDS else AMOUNT_OF.get(kind)
 
 
 def context_of(space: SearchSpace, knob: Knob) -> dict[str, int]:
     """Levels of the plan that a knob's levels are measured in, one per knob of the space.
 
-    Methods (a quantizer, a factorization) do nothing without their amount, and 8-bit inputs nothing
-    without integer weights: they are measured where the amounts of the same layers stand at their
-    middle level, inputs where weights stand at their first. All other knobs are measured alone.
+    Methods (a quantizer, a factorization) do nothing without their amount, and 8-bit inputs and a
+    price of bits nothing without quantized weights: methods are measured where the amounts of the
+    same layers stand at their middle level, the others where weights stand at their first. All
+    other knobs are measured alone.
     """
     amount = amount_of(knob.kind)
     levels = {}
     for other in space.knobs:
         is_amount = other.kind == amount and not set(other.targets).isdisjoint(knob.targets)
-        middle = 1 if knob.kind == "activation_bits" else len(other.levels) // 2
+        middle = 1 if knob.kind in OF_GRIDS else len(other.levels) // 2
         levels[other.name] = middle if is_amount else 0
     return levels

@@ -29,7 +29,8 @@ class Predictor:
 
     Knobs measured in a context (see `context_of`) have an effect where that is given: 8-bit inputs
     by the share of their layers that have integer weights, a method in the layers whose amount is
-    touched. There it multiplies the divergence of the amount, by as much as in its context.
+    touched. There it multiplies the divergence of the amount, by as much as in its context. Bytes
+    are those of a layer's bits or of its price of bits, whichever are fewer.
 
     Args:
         space: The knobs.
@@ -116,10 +117,26 @@ class Predictor:
         log_ratios = np.zeros((len(levels), len(self.layers)))
         for k, table in enumerate(self.log_bytes):
             change = table[levels[:, k]]
-            log_ratios += change if k not in contexts else change * contexts[k].is_given(levels)
+            if k in contexts:
+                change = change * contexts[k].is_given(levels)
+            if self.space.knobs[k].kind == "rate_price":
+                change = np.minimum(0.0, change + self._spared_bytes(contexts[k], levels))
+            log_ratios += change
         tensors = np.exp(log_ratios) @ self.base_bytes
         rest = self._in_context(_picked(self.added_rest, levels), levels).sum(axis=1)
         return np.asarray(tensors + self.base_rest + rest)
+
+    def _spared_bytes(self, context: OptionContext, levels: Levels) -> Array:
+        """Log of what a layer takes with the bits of a knob's context over what it takes; (N, L).
+
+        A price of bits decides what codes take in the file: it adds to what fewer bits save only
+        where it asks for fewer still.
+        """
+        spared = np.zeros((len(levels), len(self.layers)))
+        for amount, layers in context.layers.items():
+            table = self.log_bytes[amount]
+            spared += layers * (table[np.minimum(levels[:, amount], 1)] - table[levels[:, amount]])
+        return spared
 
     def latency_ratio(self, levels: Levels) -> Array:
         """(N, K) level indices -> (N,), time over the untouched model's; 1 if none was measured."""

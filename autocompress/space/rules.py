@@ -25,6 +25,7 @@ def _named_bits(value: object) -> object:
 WeightBits = Annotated[float, BeforeValidator(_named_bits), Field(ge=1, le=32)]
 Bits = Annotated[int, Field(ge=2, le=32)]
 RankRatio = Annotated[float, Field(gt=0.0, le=1.0)]
+Price = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Methods = str | Annotated[list[str], Field(min_length=1)]
 Names = str | Annotated[list[str], Field(min_length=1)] | None
@@ -69,6 +70,7 @@ class Rule(BaseModel):
         quantizer: Method, or methods, of `compress.quantizers`.
         granularity: What shares a scale: `channel`, `tensor`, `group:N`.
         activation_bits: Bits of the layers' inputs, 8.
+        rate_price: What one bit per weight is worth when weights are rounded, see `plan.LayerPlan`.
         shared: Techniques for which all matched layers share one knob.
         optional: Whether matching nothing is fine.
     """
@@ -87,6 +89,7 @@ class Rule(BaseModel):
     quantizer: Methods | None = None
     granularity: Methods | None = None
     activation_bits: list[Bits] | None = None
+    rate_price: list[Price] | None = None
     shared: list[KnobKind] = []
     optional: bool = False
 
@@ -116,7 +119,6 @@ class RecipeSettings(BaseModel):
     prune_steps: int | None = None
     rewind: bool | None = None
     rounding: str | None = None
-    rate_price: float | None = None
     entropy_strength: float | None = None
 
 

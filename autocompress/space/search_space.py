@@ -22,6 +22,7 @@ KnobKind = Literal[
     "quantizer",
     "granularity",
     "activation_bits",
+    "rate_price",
 ]
 UNTOUCHED: Final[Mapping[KnobKind, Level]] = {
     "pruning_ratio": 0.0,
@@ -35,7 +36,11 @@ UNTOUCHED: Final[Mapping[KnobKind, Level]] = {
     "quantizer": "uniform",
     "granularity": "channel",
     "activation_bits": FULL_BITS,
+    "rate_price": 0.0,
 }
+OF_GRIDS: Final[tuple[KnobKind, ...]] = ("activation_bits", "rate_price")
+"""Knobs that do something where a weight is quantized, and nothing where it is not."""
+
 AMOUNT_OF: Final[Mapping[KnobKind, KnobKind]] = {
     "factorization": "rank_ratio",
     "sparsity_pattern": "sparsity",

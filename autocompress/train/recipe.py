@@ -4,14 +4,13 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 
-from autocompress.compress.rate import RATE_PRICE
 from autocompress.errors import InputError, unknown_name
 from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.distill import DISTILLATIONS, TASK_SHARE, TEMPERATURE
 from autocompress.train.features import FEATURES, find_taps
 from autocompress.train.regularize import PENALTIES
 
-ROUNDINGS = ("nearest", "compensated", "rate")
+ROUNDINGS = ("nearest", "compensated")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,11 +35,9 @@ class Recipe:
             it counts from the middle of the training on, in full from three quarters.
         prune_steps: Steps in which pruning reaches its ratio, each followed by tuning.
         rewind: Whether the weights that survive pruning go back to `Task.initial_state`.
-        rounding: How weights are rounded when quantized: `nearest`; `compensated`, each error made
-            up for by other weights; or `rate`, compensated and in favour of codes that take few
-            bits.
-        rate_price: What one bit per weight is worth to `rate`: squared error of the model's
-            outputs, as a share of their variance. With 0, it is `compensated`.
+        rounding: How weights are rounded when quantized: `nearest`, or `compensated`, each error
+            made up for by other weights. Where a plan has a `rate_price` they are compensated in
+            any case.
     """
 
     epochs: float
@@ -57,7 +54,6 @@ class Recipe:
     prune_steps: int = 1
     rewind: bool = False
     rounding: str = "nearest"
-    rate_price: float = RATE_PRICE
 
     def __post_init__(self) -> None:
         """Check names and ranges.
@@ -72,7 +68,7 @@ class Recipe:
             is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
             self._check(field, is_count, "a whole number >= 1")
         self._check("task_share", _is_number(self.task_share, most=1.0), "in [0, 1]")
-        for field in ("penalty_strength", "entropy_strength", "rate_price"):
+        for field in ("penalty_strength", "entropy_strength"):
             self._check(field, _is_number(getattr(self, field)), ">= 0")
         is_weight = self.feature_weight is None or _is_number(self.feature_weight)
         self._check("feature_weight", is_weight, ">= 0")
@@ -86,13 +82,6 @@ class Recipe:
         for field, known in tables.items():
             if getattr(self, field) not in known:
                 raise unknown_name(f"{field} of the recipe", str(getattr(self, field)), known)
-
-    @property
-    def compensation_price(self) -> float | None:
-        """`rate_price` of `compress.error_compensation.compensate_`; None to round to nearest."""
-        if self.rounding == "nearest":
-            return None
-        return self.rate_price if self.rounding == "rate" else 0.0
 
     def _check(self, field: str, holds: bool, what: str) -> None:
         if not holds:

@@ -17,15 +17,17 @@ from autocompress.search.session import Session, open_session
 from autocompress.space.option_table import Figures, OptionTable
 from autocompress.tasks.factory import load_task
 
+_SPACE = Path(__file__).parent / "space.yaml"
 _CIFAR = Path(__file__).parents[2] / "examples" / "02_cifar10_resnet20.py"
 
 
 def open_net(name: str, data: Path | None, epochs: float | None = None) -> Session:
-    """`digits`, or `cifar`: a ResNet-20 on CIFAR-10; default space, one thread, no latency."""
+    """`digits`, or `cifar`: a ResNet-20 on CIFAR-10; `space.yaml`, one thread, no latency."""
     settings = EvaluationSettings(threads=1, has_latency=False, proxy_epochs=epochs)
-    if name == "digits":
-        return open_session(load_task("digits", {}), "default", settings)
-    return open_session(load_task(str(_CIFAR), {"data": str(data)}), "default", settings)
+    task = (
+        load_task("digits", {}) if name == "digits" else load_task(str(_CIFAR), {"data": str(data)})
+    )
+    return open_session(task, str(_SPACE), settings)
 
 
 class Lab:

@@ -1,19 +1,17 @@
 """The tables that are published: searches against each other, proxies against full training."""
 
-import importlib.metadata
 import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from published import result_path
 
 from autocompress.measurement import Measurement
-from autocompress.search.environment import describe_environment
 from autocompress.search.rank_agreement import rank_agreement, total_ranks
 from quality.fidelity import FULL_EPOCHS, N_PLANS, PROXY_EPOCHS, spread_levels
 from quality.nets import Lab
 
-_RESULTS = Path(__file__).parents[2] / "results"
 _RIVAL = "tpe-default"
 _AT = (10, 20, 30, 50)
 
@@ -30,7 +28,7 @@ def write_tables(data: Path | None, work: Path) -> None:
             print(summary.to_string(), flush=True)
     errors = work / "cifar" / "recorded_errors.json"
     if errors.exists():
-        _path("search-quality-cifar-recorded-errors", "json").write_text(errors.read_text())
+        result_path("search-quality-cifar-recorded-errors", "json").write_text(errors.read_text())
     proposals = work / "proposals.json"
     if proposals.exists():
         _write(pd.read_json(proposals), "proposal-time")
@@ -41,14 +39,7 @@ def write_tables(data: Path | None, work: Path) -> None:
 
 
 def _write(table: pd.DataFrame, name: str) -> None:
-    table.to_csv(_path(name, "csv"), index=False, lineterminator="\n")
-
-
-def _path(name: str, suffix: str) -> Path:
-    hardware = describe_environment()["hardware"]
-    processor = "-".join(hardware["processor"].lower().replace("(r)", "").split()[:2])
-    version = importlib.metadata.version("torch").split("+")[0]
-    return _RESULTS / f"{name}-{processor}-{hardware['n_cores']}cores-torch{version}.{suffix}"
+    table.to_csv(result_path(name, "csv"), index=False, lineterminator="\n")
 
 
 def search_table(folder: Path) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from torch import nn
 
 from autocompress.compress import error_compensation, input_moments
 from autocompress.compress.compressed_layers import quantizer_of, set_mask_
-from autocompress.compress.error_compensation import Compensation, compensate_
+from autocompress.compress.error_compensation import Compensation, compensate_, is_priced
 from autocompress.compress.quantize import freeze_, quantize_
 from autocompress.plan import LayerPlan
 
@@ -152,11 +152,11 @@ def test_nothing_quantized_is_nothing_to_do():
     assert compensate_(nn.Sequential(nn.Linear(4, 4)), []) == expected
 
 
-def _quantized(bits=3):
+def _quantized(bits=3, price=0.0):
     torch.manual_seed(0)
     model = _Net()
     for name in ("conv", "grouped", "depthwise", "head"):
-        quantize_(model, name, LayerPlan(weight_bits=bits))
+        quantize_(model, name, LayerPlan(weight_bits=bits, rate_price=price))
     return model
 
 
@@ -195,12 +195,12 @@ def test_layer_that_no_batch_reaches_or_whose_inputs_are_infinite_is_left_alone(
         ([], "no batch has reached the layer"),
         ([(torch.full((2, 40), torch.inf),)], "its inputs are not all finite"),
     ):
-        model = nn.Sequential(nn.Linear(40, 20))
-        quantize_(model, "0", LayerPlan(weight_bits=3))
-        before = model[0].weight.detach().clone()
-        for price, rounding in ((0.0, "compensated"), (0.1, "rate")):
-            assert compensate_(model, batches, rate_price=price) == Compensation(
-                error_shares={}, skipped=(f"rounding={rounding} of '0' skipped: {reason}",)
+        for price, asked in ((0.0, "rounding=compensated"), (0.1, "rate_price=0.1")):
+            model = nn.Sequential(nn.Linear(40, 20))
+            quantize_(model, "0", LayerPlan(weight_bits=3, rate_price=price))
+            before = model[0].weight.detach().clone()
+            assert compensate_(model, batches) == Compensation(
+                error_shares={}, skipped=(f"{asked} of '0' skipped: {reason}",)
             )
             assert torch.equal(model[0].weight, before)
 
@@ -214,10 +214,30 @@ def test_recurrent_layer_is_left_alone_and_says_so():
     )
 
 
-def test_price_of_nothing_is_compensation_exactly(model_hash):
-    plain, priced = _quantized(), _quantized()
-    assert compensate_(priced, _batches(), rate_price=0.0) == compensate_(plain, _batches())
-    assert model_hash(priced) == model_hash(plain)
+def test_only_layers_with_a_price_are_looked_at_where_that_is_asked_for():
+    model = _quantized(6)
+    quantizer_of(model.grouped).rate_price = 0.1
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    assert list(compensate_(model, _batches(), only_priced=True).error_shares) == ["grouped"]
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == {"grouped.weight", "grouped.weight_quantizer.step"}
+    assert compensate_(_quantized(6), _batches(), only_priced=True).error_shares == {}
+
+
+def test_a_model_is_priced_if_one_of_its_layers_is():
+    model = _quantized(6)
+    assert not is_priced(model)
+    quantizer_of(model.head).rate_price = 0.1
+    assert is_priced(model)
+
+
+def test_price_of_a_layer_does_not_depend_on_which_others_have_one(model_hash):
+    """It is per weight of the whole model, so that knobs of single layers can be told apart."""
+    alone, among = _quantized(6), _quantized(6, price=0.05)
+    quantizer_of(alone.conv).rate_price = 0.05
+    for model in (alone, among):
+        compensate_(model, _batches(), ["conv"])
+    assert model_hash(alone.conv) == model_hash(among.conv)
 
 
 def _entropy(model):
@@ -237,8 +257,8 @@ def test_higher_price_leaves_fewer_bits_and_does_more_damage():
         wanted = torch.cat([reference(*inputs) for inputs in batches])
     bits, damages = [], []
     for price in (0.0, 0.001, 0.01, 0.1):
-        model = _quantized(6)
-        compensate_(model, batches, rate_price=price)
+        model = _quantized(6, price)
+        compensate_(model, batches)
         with torch.no_grad():
             outputs = torch.cat([model(*inputs) for inputs in batches])
         bits.append(_entropy(model))
@@ -255,10 +275,10 @@ def test_price_keeps_weights_on_the_grid_and_masks_at_zero(quantizer, granularit
     model = nn.Sequential(nn.Linear(40, 20))
     mask = torch.rand(20, 40) > 0.3
     set_mask_(model[0], mask)
-    plan = LayerPlan(weight_bits=bits, quantizer=quantizer, granularity=granularity)
+    plan = LayerPlan(weight_bits=bits, quantizer=quantizer, granularity=granularity, rate_price=0.1)
     quantize_(model, "0", plan)
     before = quantizer_of(model[0]).levels()
-    result = compensate_(model, [(_inputs(40),)], rate_price=0.1)
+    result = compensate_(model, [(_inputs(40),)])
     assert list(result.error_shares) == ["0"]
     after = quantizer_of(model[0]).levels()
     if quantizer == "uniform" and bits != 1:
@@ -273,8 +293,8 @@ def test_price_keeps_weights_on_the_grid_and_masks_at_zero(quantizer, granularit
 
 
 def test_channels_of_a_layer_share_one_step_where_the_price_sets_it():
-    model = _quantized(8)
-    compensate_(model, _batches(), rate_price=0.1)
+    model = _quantized(8, price=0.1)
+    compensate_(model, _batches())
     steps = quantizer_of(model.conv).step.detach()
     assert (steps == steps[0]).all()
     per_group = quantizer_of(model.grouped).step.detach().reshape(3, 4)
@@ -284,14 +304,14 @@ def test_channels_of_a_layer_share_one_step_where_the_price_sets_it():
 
 def test_dead_layer_has_no_price_and_is_compensated():
     model = nn.Sequential(nn.Linear(40, 20))
-    quantize_(model, "0", LayerPlan(weight_bits=4))
+    quantize_(model, "0", LayerPlan(weight_bits=4, rate_price=0.1))
     step = quantizer_of(model[0]).step.detach().clone()
-    compensate_(model, [(torch.zeros(5, 40),)], rate_price=0.1)
+    compensate_(model, [(torch.zeros(5, 40),)])
     assert torch.equal(quantizer_of(model[0]).step, step)
 
 
-def test_skipped_layers_are_told_with_the_name_of_the_rounding():
+def test_skipped_layers_are_told_with_their_price():
     model = nn.ModuleDict({"rnn": nn.LSTM(6, 4)})
-    quantize_(model, "rnn", LayerPlan(weight_bits=3))
-    (note,) = compensate_(model, [], rate_price=0.1).skipped
-    assert note.startswith("rounding=rate of 'rnn' skipped: ")
+    quantize_(model, "rnn", LayerPlan(weight_bits=3, rate_price=0.1))
+    (note,) = compensate_(model, [], only_priced=True).skipped
+    assert note.startswith("rate_price=0.1 of 'rnn' skipped: ")

@@ -47,6 +47,36 @@ def test_windows_are_those_of_unfold():
     assert torch.equal(windows(layer, x)[0], expected)
 
 
+@pytest.mark.parametrize(
+    "name", ["conv1d", "conv2d", "reflecting", "grouped", "conv3d", "unbatched"]
+)
+def test_windows_at_chosen_positions_are_columns_of_all_of_them(name):
+    layer, shape = LAYERS[name]
+    x = torch.randn(shape)
+    n_examples = shape[0] if len(shape) == layer.weight.ndim else 1
+    every = windows(layer, x)
+    by_example = every.reshape(*every.shape[:2], n_examples, -1)
+    positions = torch.tensor([by_example.shape[-1] - 1, 0, 2])
+    expected = by_example[..., positions].flatten(2)
+    assert torch.equal(windows(layer, x, positions), expected)
+
+
+def test_a_part_of_the_windows_tells_nearly_as_much_as_all(monkeypatch):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(4, 3, 3, padding=1))
+    smooth = F.avg_pool2d(torch.randn(8, 4, 44, 44), 5, stride=1)
+    batches = [(part,) for part in smooth.split(4)]
+    looked_at = []
+    monkeypatch.setattr(
+        input_moments, "windows", lambda *args: looked_at.append(windows(*args)) or looked_at[-1]
+    )
+    part = input_second_moments(model, ["0"], batches)["0"]
+    assert [columns.shape[-1] for columns in looked_at] == [4096, 4096]  # of 4 x 1600
+    monkeypatch.setattr(input_moments, "_LEAST_WINDOWS", 10**9)
+    whole = input_second_moments(model, ["0"], batches)["0"]
+    assert 0.0 < float((part - whole).norm() / whole.norm()) < 0.05
+
+
 def test_moments_average_over_positions_of_all_batches():
     model = nn.Sequential(nn.Linear(6, 4)).double()
     batches = [(torch.randn(n, 3, 6, dtype=torch.float64),) for n in (5, 2)]

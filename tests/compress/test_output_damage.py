@@ -11,7 +11,7 @@ from autocompress.compress.quantize import quantize_
 from autocompress.plan import LayerPlan
 
 
-def _batches(n_batches=2, n_examples=100):
+def _batches(n_batches=2, n_examples=64):
     generator = torch.Generator().manual_seed(0)
     return [(torch.randn(n_examples, 12, generator=generator),) for _ in range(n_batches)]
 

@@ -19,7 +19,15 @@ def test_ladder_comes_down_to_each_layers_own_bits() -> None:
     assert steps(a=LayerPlan(weight_bits=BINARY_BITS)) == [{"a": bits} for bits in (4, 3, 2, 1)]
 
 
-@pytest.mark.parametrize("plan", [LayerPlan(weight_bits=4), LayerPlan(rank_ratio=0.5), LayerPlan()])
+@pytest.mark.parametrize(
+    "plan",
+    [
+        LayerPlan(weight_bits=4),
+        LayerPlan(weight_bits=2, rate_price=0.05),
+        LayerPlan(rank_ratio=0.5),
+        LayerPlan(),
+    ],
+)
 def test_ladder_is_the_plan_alone_where_its_grids_are_fine(plan: LayerPlan) -> None:
     whole = CompressionPlan(layers={"a": plan}, pruning_ratios={"g": 0.5}, dropped_blocks=("b",))
     assert ladder(whole) == (whole,)

@@ -1,6 +1,7 @@
 """Plan in, Measurement out: realised figures, reproducible, base model untouched."""
 
 import copy
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -233,21 +234,25 @@ def _with_recipe(evaluator: Evaluator, **recipe: object) -> Evaluator:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "n_phases"),
+    ("recipe", "price", "n_phases"),
     [
-        ({}, 1),
-        ({"penalty": "group_lasso"}, 2),
-        ({"prune_steps": 3}, 3),
-        ({"prune_steps": 2, "penalty": "l1"}, 3),
+        ({}, 0.0, 1),
+        ({"penalty": "group_lasso"}, 0.0, 2),
+        ({"prune_steps": 3}, 0.0, 3),
+        ({"prune_steps": 2, "penalty": "l1"}, 0.0, 3),
+        ({}, 0.01, 2),
+        ({"prune_steps": 2}, 0.01, 3),
     ],
 )
 def test_phases_share_out_the_epochs_and_reach_the_target(
-    evaluator: Evaluator, recipe: dict[str, object], n_phases: int, tmp_path: Path
+    evaluator: Evaluator, recipe: dict[str, object], price: float, n_phases: int, tmp_path: Path
 ) -> None:
     own = _with_recipe(evaluator, **recipe)
+    conv2 = dataclasses.replace(PRUNED.layers["conv2"], rate_price=price)
+    plan = dataclasses.replace(PRUNED, layers={"conv2": conv2})
     stages: list[float] = []
     measured = own.evaluate(
-        PRUNED,
+        plan,
         seed=1,
         keep=tmp_path / "w",
         on_stage=lambda stage, share: stages.append(share) if stage == "tune" else None,
@@ -256,7 +261,7 @@ def test_phases_share_out_the_epochs_and_reach_the_target(
     assert stages == sorted(stages)
     assert stages[-1] == 1.0
     assert len(stages) == 6 // n_phases * n_phases  # 384 examples in batches of 64, shared out
-    model = own.rebuild(PRUNED, tmp_path / "w")
+    model = own.rebuild(plan, tmp_path / "w")
     assert model.conv1.out_channels == 16
     mask = model.conv2.weight_mask
     assert int((~mask).sum()) == round(0.75 * mask.numel())
@@ -280,21 +285,14 @@ def test_compensated_rounding_changes_the_start_of_the_fine_tune(evaluator: Eval
     assert compensated.loss != nearest.loss
 
 
-def test_rounding_for_rate_makes_the_file_smaller_the_more_bits_are_worth(
-    evaluator: Evaluator,
-) -> None:
-    plan = CompressionPlan(layers={n: LayerPlan(weight_bits=5) for n in ("conv1", "conv2", "fc")})
-    results = [
-        _with_recipe(evaluator, **recipe).evaluate(plan, seed=1, fidelity=0)
-        for recipe in (
-            {"rounding": "compensated"},
-            {"rounding": "rate", "rate_price": 0.0},
-            {"rounding": "rate", "rate_price": 0.005},
-            {"rounding": "rate", "rate_price": 0.05},
-        )
-    ]
-    compensated, free, cheap, dear = results
-    assert (free.size_bytes, free.loss) == (compensated.size_bytes, compensated.loss)
+def test_a_price_of_bits_makes_the_file_smaller_the_higher_it_is(evaluator: Evaluator) -> None:
+    def plan(price: float) -> CompressionPlan:
+        layer = LayerPlan(weight_bits=5, rate_price=price)
+        return CompressionPlan(layers=dict.fromkeys(("conv1", "conv2", "fc"), layer))
+
+    free, cheap, dear = (
+        evaluator.evaluate(plan(price), seed=1, fidelity=0) for price in (0.0, 0.005, 0.05)
+    )
     assert dear.size_bytes < cheap.size_bytes < 0.8 * free.size_bytes
     assert cheap.divergence < dear.divergence < 1.0
 

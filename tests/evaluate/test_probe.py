@@ -35,7 +35,7 @@ def make(
     evaluator: Evaluator,
     prepared: PreparedTask | None = None,
     build: Callable[[CompressionPlan], Candidate] | None = None,
-    price: float | None = None,
+    compensates_all: bool = False,
 ) -> Probe:
     def time_graph(exported: object) -> Latency:
         return Latency(median_ms=1.0, spread_ms=0.1, baseline_median_ms=2.0, ratio=0.5, n_runs=10)
@@ -46,7 +46,7 @@ def make(
         layers={layer.name: layer.kind for layer in evaluator.profile.layers},
         build=build or evaluator.build,
         time_graph=time_graph,
-        compensation_price=price,
+        compensates_all=compensates_all,
         device=torch.device("cpu"),
     )
 
@@ -125,10 +125,12 @@ def test_probe_times_the_untouched_model_against_itself(evaluator: Evaluator) ->
     assert evaluator.probe(UNTOUCHED, has_latency=True).latency_ratio == 1.0
 
 
-def test_probe_rounds_as_the_recipe_says(evaluator: Evaluator) -> None:
+def test_probe_rounds_as_the_recipe_and_the_plan_say(evaluator: Evaluator) -> None:
     nearest, compensated, cheap = (
-        make(evaluator, price=price).measure(uniform(3), has_size=True)
-        for price in (None, 0.0, 0.1)
+        make(evaluator, compensates_all=all_layers).measure(
+            uniform(3, rate_price=price), has_size=True
+        )
+        for all_layers, price in ((False, 0.0), (True, 0.0), (False, 0.1))
     )
     assert compensated.divergence < nearest.divergence
     assert compensated.size_bytes is not None
@@ -198,10 +200,7 @@ def test_evaluate_does_not_tune_what_its_rivals_dominate(evaluator: Evaluator) -
 
 
 def test_evaluator_passes_the_recipes_rounding_on(evaluator: Evaluator) -> None:
-    for recipe, price in (
-        ({"rounding": "compensated"}, 0.0),
-        ({"rounding": "rate", "rate_price": 0.1}, 0.1),
-    ):
-        settings = EvaluationSettings(threads=1, has_latency=False, recipe=recipe)
-        found = Evaluator(evaluator.prepared, settings).probe(uniform(2)).divergence
-        assert found == make(evaluator, price=price).measure(uniform(2)).divergence
+    settings = EvaluationSettings(threads=1, has_latency=False, recipe={"rounding": "compensated"})
+    found = Evaluator(evaluator.prepared, settings).probe(uniform(2)).divergence
+    assert found == make(evaluator, compensates_all=True).measure(uniform(2)).divergence
+    assert found != evaluator.probe(uniform(2)).divergence

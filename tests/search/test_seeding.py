@@ -34,6 +34,26 @@ def test_make_seeds_takes_the_next_higher_level_where_a_knob_has_no_such_bits() 
     assert "uniform 3 bit" not in by_label  # it would be the same plan
 
 
+def test_make_seeds_prices_bits_of_all_layers_alike() -> None:
+    knobs = (
+        Knob(kind="weight_bits", targets=("a", "b"), levels=(32, 8, 2), label="all"),
+        Knob(kind="rate_price", targets=("a", "b"), levels=(0.0, 0.01, 0.03, 0.1), label="all"),
+    )
+    space = SearchSpace(knobs=knobs)
+    prices = {
+        seed.label: {
+            (la.weight_bits, la.rate_price) for la in space.decode(seed.levels).layers.values()
+        }
+        for seed in make_seeds(space)
+        if seed.label.endswith("price of bits")
+    }
+    assert prices == {
+        "mild price of bits": {(8, 0.01)},
+        "middle price of bits": {(8, 0.03)},
+        "strong price of bits": {(8, 0.1)},
+    }
+
+
 def test_make_seeds_prunes_uniformly_near_thirty_percent(space: SearchSpace) -> None:
     seed = next(s for s in make_seeds(space) if s.label == "uniform pruning")
 

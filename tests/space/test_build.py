@@ -359,6 +359,21 @@ def test_inputs_of_weights_that_stay_float_get_no_bits(zoo):
         assert "never becomes int8" in built.refused["activation_bits", layer]
 
 
+def test_prices_are_for_bits_of_linear_layers_and_convolutions(zoo):
+    rules = "{match: {name: '*'}, weight_bits: [8], rate_price: [0.1, 0.01, 0]}"
+    built = _build(zoo("plain"), f"rules: [{rules}, {{match: {{name: head}}, weight_bits: []}}]")
+    prices = {k.label: k.levels for k in built.space.knobs if k.kind == "rate_price"}
+    assert prices == dict.fromkeys(("conv1", "conv2", "hidden"), (0.0, 0.01, 0.1))
+    assert "stays float" in built.refused["rate_price", "head"]
+    recurrent = _build(zoo("lstm"), f"rules: [{rules}]").refused
+    assert any(
+        kind == "rate_price" and "recurrent layers are rounded to the nearest" in reason
+        for (kind, _), reason in recurrent.items()
+    )
+    hashed = _build(zoo("plain"), f"rules: [{rules}, {{quantizer: hashed, granularity: tensor}}]")
+    assert "share values" in hashed.refused["rate_price", "hidden"]
+
+
 def test_methods_left_out_of_a_knob_are_listed_with_the_reason(zoo):
     built = _build(
         zoo("plain"), "rules: [{weight_bits: [8, 4], quantizer: [kmeans, power_of_two]}]"

@@ -89,6 +89,7 @@ def test_context_of_inputs_has_weights_at_their_mildest_bits() -> None:
 def test_amount_of_says_what_a_kind_works_on() -> None:
     assert amount_of("quantizer") == "weight_bits"
     assert amount_of("activation_bits") == "weight_bits"
+    assert amount_of("rate_price") == "weight_bits"
     alone = {kind for kind in UNTOUCHED if amount_of(kind) is None}
     assert alone == {
         *("pruning_ratio", "drop_block", "shared_with"),

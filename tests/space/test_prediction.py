@@ -240,3 +240,57 @@ def test_predictor_of_a_space_without_knobs_predicts_the_untouched_model() -> No
     assert predictor.divergence(levels).tolist() == [0.0, 0.0]
     assert predictor.size_bytes(levels).tolist() == [1000.0, 1000.0]
     assert predictor.live_levels() == ()
+
+
+PRICED = SearchSpace(
+    knobs=(
+        knob("weight_bits", "a", (32, 8, 2)),
+        knob("weight_bits", "b", (32, 8, 2)),
+        knob("pruning_ratio", "a", (0.0, 0.5)),
+        knob("rate_price", "ab", (0.0, 0.01, 0.1)),
+    )
+)
+
+
+def priced_figures(levels: Mapping[str, int]) -> Figures:
+    """Layers of 3200 bytes a weight bit in 100; a price leaves 4 bits or 1, if there are more."""
+    bits_a, bits_b, pruned, price = (levels[k.name] for k in PRICED.knobs)
+    left = (32.0, 4.0, 1.0)[price]
+    held = {}
+    for layer, level in (("a", bits_a), ("b", bits_b)):
+        bits = (32.0, 8.0, 2.0)[level]
+        held[layer] = 100.0 * (min(bits, left) if level else bits)
+    held["a"] *= 0.5 if pruned else 1.0
+    return Figures(
+        divergence=0.01 * (bits_a + bits_b + pruned) + 0.1 * price,
+        size_bytes=int(sum(held.values())) + 100,
+        layer_bytes={layer: int(n) for layer, n in held.items()},
+    )
+
+
+def test_predictor_takes_bits_or_their_price_whichever_leaves_fewer_bytes() -> None:
+    names = [k.name for k in PRICED.knobs]
+    untouched = dict.fromkeys(names, 0)
+    context = context_of(PRICED, PRICED.knobs[3])
+    assert context == {**untouched, names[0]: 1, names[1]: 1}
+    table = OptionTable(
+        baseline=priced_figures(untouched),
+        contexts={names[3]: priced_figures(context)},
+        options=tuple(
+            Option(
+                knob=k.name,
+                level=level,
+                figures=priced_figures(
+                    {**(context if k.kind == "rate_price" else untouched), k.name: level}
+                ),
+            )
+            for k in PRICED.knobs
+            for level in range(1, len(k.levels))
+        ),
+        seconds=0.0,
+    )
+    every = np.array(list(itertools.product(*(range(len(k.levels)) for k in PRICED.knobs))))
+    expected = [
+        priced_figures(dict(zip(names, row.tolist(), strict=True))).size_bytes for row in every
+    ]
+    assert Predictor(PRICED, table).size_bytes(every) == pytest.approx(expected, rel=1e-6)

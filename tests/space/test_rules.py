@@ -166,6 +166,12 @@ def test_parse_rules_refuses_bits_that_nothing_stores(text, message):
     assert caught.value.message == message
 
 
+@pytest.mark.parametrize("price", ["-0.1", ".inf", ".nan", "cheap"])
+def test_parse_rules_refuses_prices_that_are_no_price(price):
+    with pytest.raises(InputError, match=r"wrong at `rules\.0\.rate_price\.0`"):
+        parse_rules(f"rules: [{{rate_price: [{price}]}}]", "f")
+
+
 def test_parse_rules_reads_1e_3_as_a_number():
     """YAML 1.1 takes it for a string, because the dot is missing."""
     rules = parse_rules("rules: [{rank_ratio: [1e-3], pruning_ratio: ['0.5']}]", "f")

@@ -39,7 +39,7 @@ def test_parse_proxy_reads_every_field_of_the_recipe_in_its_type(task: Task) -> 
         "epochs": 0.5, "learning_rate": 0.001, "batch_size": 16, "distill": "mse",
         "temperature": 3.0, "task_share": 0.25, "features": "attention", "feature_weight": 2.0,
         "penalty": "l1", "penalty_strength": 0.5, "entropy_strength": 0.1,
-        "prune_steps": 2, "rewind": True, "rounding": "rate", "rate_price": 0.02,
+        "prune_steps": 2, "rewind": True, "rounding": "compensated",
     }  # fmt: skip
     assert set(wanted) == {field.name for field in dataclasses.fields(Recipe)}
     proxy = parse_proxy(", ".join(f"{name} = {value}" for name, value in wanted.items()))
@@ -58,9 +58,8 @@ def test_explicit_settings_win_over_the_preset(task: Task) -> None:
     assert both == Proxy(preset="quick", fields={"learning_rate": 0.001})
     assert both.settings(task)["proxy_epochs"] == 0.75
     assert parse_proxy("quick,epochs=2").settings(task)["proxy_epochs"] == 2.0
-    assert parse_proxy("none,rounding=rate,rate_price=0.05").settings(task)["recipe"] == {
-        "rounding": "rate",
-        "rate_price": 0.05,
+    assert parse_proxy("none,rounding=compensated").settings(task)["recipe"] == {
+        "rounding": "compensated"
     }
 
 

@@ -33,8 +33,6 @@ def _prepared(**changes):
         ("task_share", 1.1, "in [0, 1]"),
         ("task_share", float("nan"), "in [0, 1]"),
         ("penalty_strength", -1e-9, ">= 0"),
-        ("rate_price", -0.01, ">= 0"),
-        ("rate_price", float("nan"), ">= 0"),
         ("feature_weight", -1.0, ">= 0"),
         ("feature_weight", float("inf"), ">= 0"),
     ],
@@ -63,7 +61,6 @@ def test_recipe_refuses_a_switch_that_is_neither_on_nor_off():
         ("features", "similar", "similarity"),
         ("penalty", "grouplasso", "group_lasso"),
         ("rounding", "compensate", "compensated"),
-        ("rounding", "rates", "rate"),
     ],
 )
 def test_recipe_refuses_unknown_names_and_guesses_the_one_meant(field, name, meant):

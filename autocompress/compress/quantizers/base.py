@@ -30,6 +30,7 @@ class WeightQuantizer(nn.Module, abc.ABC):
     """
 
     holds_zero = True  # whether 0.0 is always among the values, which masks need
+    rate_price = 0.0  # what a bit is worth when weights are rounded, see `plan.LayerPlan`
 
     def __init__(self, weight: Tensor, bits: float, granularity: Granularity, axis: int) -> None:
         super().__init__()

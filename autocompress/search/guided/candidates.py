@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from autocompress.search.guided.sweep import HIGHEST_PRICE, best_plans
+from autocompress.search.guided.sweep import HIGHEST_PRICE, best_plans, mildest, regimes
 from autocompress.space.prediction import Levels, Predictor
 
 _N_SWEEPS = 64
@@ -79,19 +79,24 @@ def _perturbed_sweeps(
     has_latency: bool,
     is_far: bool,
 ) -> Levels:
-    prices = np.zeros((_N_SWEEPS, 2))
+    of_regimes = regimes(predictor.space, live)
+    n_sweeps = _N_SWEEPS // len(of_regimes)
     lowest, highest = (0.0, np.log10(HIGHEST_PRICE)) if is_far else (-3.0, 2.0)
-    prices[:, 0] = 10.0 ** random.uniform(lowest, highest, size=_N_SWEEPS)
-    if has_latency:
-        of_time = 10.0 ** random.uniform(-2.0, 1.0, size=_N_SWEEPS)
-        prices[:, 1] = prices[:, 0] * of_time * (random.random(_N_SWEEPS) < 0.75)
-    weights = [
-        np.exp(_DOUBT * random.standard_normal((_N_SWEEPS, 1)))
-        * np.exp(0.3 * _DOUBT * random.standard_normal((_N_SWEEPS, len(knob.levels))))
-        for knob in predictor.space.knobs
-    ]
-    start = np.zeros((_N_SWEEPS, len(live)), dtype=np.int64)
-    return best_plans(predictor, prices, start, live, power=power, weights=weights)
+    plans = []
+    for choices in of_regimes:
+        prices = np.zeros((n_sweeps, 2))
+        prices[:, 0] = 10.0 ** random.uniform(lowest, highest, size=n_sweeps)
+        if has_latency:
+            of_time = 10.0 ** random.uniform(-2.0, 1.0, size=n_sweeps)
+            prices[:, 1] = prices[:, 0] * of_time * (random.random(n_sweeps) < 0.75)
+        weights = [
+            np.exp(_DOUBT * random.standard_normal((n_sweeps, 1)))
+            * np.exp(0.3 * _DOUBT * random.standard_normal((n_sweeps, len(knob.levels))))
+            for knob in predictor.space.knobs
+        ]
+        start = mildest(choices, n_sweeps)
+        plans.append(best_plans(predictor, prices, start, choices, power=power, weights=weights))
+    return np.concatenate(plans)
 
 
 def _crossed(parents: Levels, n_plans: int, random: np.random.Generator) -> Levels:

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from autocompress.space.prediction import Array, Levels, Predictor
+from autocompress.space.search_space import SearchSpace
 
 _MAX_ROUNDS = 12
 HIGHEST_PRICE: Final = 1e3
@@ -102,10 +103,43 @@ def sweep(
         (P, K) level indices without repeats and without the untouched plan, in no order.
     """
     price = np.geomspace(_LOWEST_PRICE, HIGHEST_PRICE, _N_PRICES)
-    start = np.zeros((_N_PRICES, len(live)), dtype=np.int64)
     prices = np.stack([price, time_share * price], axis=1)
-    plans = best_plans(predictor, prices, start, live, power=power)
+    plans = np.concatenate(
+        [
+            best_plans(predictor, prices, mildest(choices, _N_PRICES), choices, power=power)
+            for choices in regimes(predictor.space, live)
+        ]
+    )
     return np.unique(plans[plans.any(axis=1)], axis=0)
+
+
+def regimes(space: SearchSpace, live: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
+    """Levels to choose from without a price of bits, and with one; only the first without its knob.
+
+    With a price the bits of its layers are those it was measured at: it decides what codes take,
+    and fewer bits save nothing that it does not.
+    """
+    prices = {
+        k for k, knob in enumerate(space.knobs) if knob.kind == "rate_price" and len(live[k]) > 1
+    }
+    if not prices:
+        return [list(live)]
+    layers = {layer for k in prices for layer in space.knobs[k].targets}
+    without: list[Sequence[int]] = [(0,) if k in prices else live[k] for k in range(len(live))]
+    bits = {
+        k
+        for k, knob in enumerate(space.knobs)
+        if knob.kind == "weight_bits" and not layers.isdisjoint(knob.targets)
+    }
+    priced = [
+        live[k][1:] if k in prices else (1,) if k in bits else live[k] for k in range(len(live))
+    ]
+    return [without, priced]
+
+
+def mildest(choices: Sequence[Sequence[int]], n_plans: int) -> Levels:
+    """The first level of every knob, (n_plans, K)."""
+    return np.tile(np.array([levels[0] for levels in choices], dtype=np.int64), (n_plans, 1))
 
 
 def _sum_over_knobs(tables: Sequence[Array], levels: Levels) -> Array:

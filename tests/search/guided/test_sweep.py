@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from autocompress.search.guided.sweep import best_plans, sweep
+from autocompress.search.guided.sweep import best_plans, mildest, regimes, sweep
 from autocompress.space.prediction import Predictor
-from autocompress.space.search_space import SearchSpace
+from autocompress.space.search_space import Knob, SearchSpace
 
 
 def _part(world, n_bits: int, n_pruned: int) -> Predictor:
@@ -57,6 +57,26 @@ def test_best_plans_keep_to_live_levels(world):
     live = [(0, 2)] * 12
     plans = best_plans(world.predictor, np.array([[10.0, 0.0]]), np.zeros((1, 12), int), live)
     assert set(plans.ravel()) <= {0, 2}
+
+
+def test_regimes_are_one_where_bits_have_no_price(world):
+    live = world.predictor.live_levels()
+    assert regimes(world.space, live) == [list(live)]
+
+
+def test_regimes_fix_the_bits_of_layers_with_a_price():
+    knobs = (
+        Knob(kind="weight_bits", targets=("a",), levels=(32, 8, 2), label="a"),
+        Knob(kind="weight_bits", targets=("c",), levels=(32, 8, 2), label="c"),
+        Knob(kind="pruning_ratio", targets=("a",), levels=(0.0, 0.5), label="a"),
+        Knob(kind="rate_price", targets=("a", "b"), levels=(0.0, 0.01, 0.1), label="all"),
+    )
+    live = [(0, 2), (0, 1, 2), (0, 1), (0, 1, 2)]
+    without, priced = regimes(SearchSpace(knobs=knobs), live)
+    assert without == [(0, 2), (0, 1, 2), (0, 1), (0,)]
+    assert priced == [(1,), (0, 1, 2), (0, 1), (1, 2)]
+    assert mildest(priced, 2).tolist() == [[1, 0, 0, 1]] * 2
+    assert regimes(SearchSpace(knobs=knobs), [*live[:3], (0,)]) == [[*live[:3], (0,)]]
 
 
 def test_sweep_reaches_from_mild_to_smallest(world):

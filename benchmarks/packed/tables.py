@@ -1,0 +1,48 @@
+"""The table of all points that are trained, for `results/`."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+from published import result_path
+
+_PER_POINT = (
+    *("net", "point", "bits", "price", "entropy", "n_epochs", "threads"),
+    *("size_bytes", "val_accuracy", "test_accuracy", "held_out_accuracy"),
+)
+_CODERS = ("n_codes", "payload_bytes", "est_entropy_bytes", "huffman_bytes")
+
+
+def write_tables(work: Path) -> None:
+    """One row per point, smallest file last, the untouched model of each net first."""
+    points = [json.loads(path.read_text()) for path in sorted(work.glob("resnet*.json"))]
+    points.sort(key=lambda p: (p["net"], p["n_epochs"], -p["size_bytes"]))
+    rows = [*{p["net"]: _base_row(p) for p in points}.values(), *map(_row, points)]
+    path = result_path("packed-size", "csv")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[-1]))
+        writer.writeheader()
+        writer.writerows(rows)
+    print(path)
+
+
+def _base_row(point: dict[str, Any]) -> dict[str, Any]:
+    return {"net": point["net"], "point": "untouched", **_rounded(point["base"])}
+
+
+def _row(point: dict[str, Any]) -> dict[str, Any]:
+    float_inputs = {f"float_input_{key}": v for key, v in point["float_inputs"].items()}
+    return {
+        **{key: point[key] for key in _PER_POINT},
+        "times_smaller_than_state_dict": round(point["state_dict_bytes"] / point["size_bytes"], 2),
+        **_rounded(float_inputs),
+        "train_seconds": round(point["seconds"]),
+        "write_seconds": round(point["write_seconds"], 3),
+        "read_seconds": round(point["read_seconds"], 3),
+        **{key: round(point[key]) for key in _CODERS},
+    }
+
+
+def _rounded(figures: dict[str, float]) -> dict[str, float]:
+    return {key: round(value, 4) for key, value in figures.items()}

@@ -1,0 +1,150 @@
+"""Train a point, write its file, and measure the file."""
+
+import copy
+import dataclasses
+import json
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from autocompress.atomic_file import write_atomically
+from autocompress.evaluate.deploy import deploy
+from autocompress.evaluate.evaluator import Evaluator
+from autocompress.evaluate.refine import refine
+from autocompress.evaluate.refinement import Epoch, Refinement
+from autocompress.evaluate.scoring import score
+from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.packing.packed import read_packed, write_packed
+from autocompress.plan import CompressionPlan
+from autocompress.runtime.onnxruntime import make_session, predict
+from autocompress.search.environment import describe_environment
+from autocompress.tasks.factory import load_task
+from autocompress.tasks.prepare import PreparedTask, prepare_task
+from packed.coders import coder_bytes
+from packed.points import POINTS, Point
+
+_TASK = Path(__file__).parents[2] / "examples" / "02_cifar10_resnet20.py"
+_BATCH = 500
+_LEARNING_RATE = 0.03  # two epochs with it bring what four with 0.01 do
+
+
+def train_points(
+    data: Path, work: Path, *, names: Iterable[str], depth: int, epochs: int, threads: int
+) -> None:
+    """Train every point that has no result yet, one JSON file each."""
+    work.mkdir(parents=True, exist_ok=True)
+    arguments = {"data": str(data), "depth": str(depth)}
+    prepared = prepare_task(load_task(str(_TASK), arguments))
+    for name in names:
+        stem = f"resnet{depth}-{epochs}epochs-{name.replace(',', '').replace(' ', '-')}"
+        result = work / f"{stem}.json"
+        if result.exists():
+            continue
+        evaluator = Evaluator(prepared, EvaluationSettings(threads=threads, has_latency=False))
+        point = POINTS[name]
+        figures = _train(evaluator, point, epochs, work / stem)
+        document = {
+            "net": f"cifar10-resnet{depth}",
+            "point": name,
+            **dataclasses.asdict(point),
+            "threads": threads,
+            **figures,
+            "environment": describe_environment(),
+        }
+        write_atomically(result, json.dumps(document, indent=2) + "\n")
+        print(name, *(f"{key}={value}" for key, value in figures.items() if key != "epochs"))
+
+
+def _train(evaluator: Evaluator, point: Point, n_epochs: int, stem: Path) -> dict[str, Any]:
+    plan = point.plan(evaluator.profile)
+    recipe = dataclasses.replace(
+        evaluator.recipe,
+        epochs=float(n_epochs),
+        learning_rate=_LEARNING_RATE,
+        entropy_strength=point.entropy,
+    )
+    weights = stem.with_suffix(".safetensors")
+
+    def show(epoch: Epoch) -> None:
+        print(stem.name, *dataclasses.asdict(epoch).values(), flush=True)
+
+    measured, epochs = refine(
+        evaluator,
+        plan,
+        Refinement(recipe=recipe, patience=n_epochs),
+        seed=0,
+        checkpoint=stem.with_suffix(".checkpoint"),
+        keep=weights,
+        on_epoch=show,
+    )
+    model = evaluator.rebuild(plan, weights)
+    base = evaluator.evaluate(CompressionPlan(), seed=0)
+    return {
+        "n_epochs": len(epochs),
+        "seconds": measured.seconds,
+        "state_dict_bytes": _state_bytes(evaluator.model),
+        "base": {"size_bytes": base.size_bytes, **_scores(evaluator.model, evaluator)},
+        **_file_figures(model, plan, evaluator),
+        "float_inputs": _scores(_with_float_inputs(model), evaluator),
+        "epochs": [dataclasses.asdict(epoch) for epoch in epochs],
+    }
+
+
+def _file_figures(model: nn.Module, plan: CompressionPlan, evaluator: Evaluator) -> dict[str, Any]:
+    """Size and accuracies of the packed file, seconds to write and to read it, other coders."""
+    graph = deploy(copy.deepcopy(model), evaluator.prepared)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.acz"
+        start = time.process_time()
+        write_packed(path, graph.model, graph.quantized, {"plan": plan.to_json()})
+        packed = time.process_time()
+        unpacked = read_packed(path)
+        read = time.process_time()
+        return {
+            "size_bytes": path.stat().st_size,
+            **_onnx_scores(unpacked.graph.SerializeToString(), evaluator.prepared),
+            "write_seconds": packed - start,
+            "read_seconds": read - packed,
+            **coder_bytes(path),
+        }
+
+
+def _scores(model: nn.Module, evaluator: Evaluator) -> dict[str, float]:
+    graph = deploy(copy.deepcopy(model), evaluator.prepared)
+    return _onnx_scores(graph.model.SerializeToString(), evaluator.prepared)
+
+
+def _onnx_scores(model: bytes, prepared: PreparedTask) -> dict[str, float]:
+    """Accuracy of an ONNX file on val, on test, and on both together."""
+    session = make_session(model, threads=1)
+    outputs, targets = {}, {}
+    for split in ("val", "test"):
+        data = getattr(prepared, split)
+        every = tuple(tensor.numpy() for tensor in data.batch(slice(0, len(data)))[0])
+        outputs[split] = torch.from_numpy(predict(session, every, _BATCH))
+        targets[split] = data.targets
+    outputs["held_out"], targets["held_out"] = (
+        torch.cat([parts["val"], parts["test"]]) for parts in (outputs, targets)
+    )
+    return {
+        f"{split}_accuracy": score(prepared.task, outputs[split], targets[split])[0]
+        for split in outputs
+    }
+
+
+def _with_float_inputs(model: nn.Module) -> nn.Module:
+    """A copy whose layers take floats: what the 8-bit inputs cost is the difference."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        module._modules.pop("input_quantizer", None)
+    return model
+
+
+def _state_bytes(model: nn.Module) -> int:
+    """Bytes of all numbers of the float model."""
+    return sum(tensor.nbytes for tensor in model.state_dict().values())
