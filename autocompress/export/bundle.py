@@ -134,12 +134,14 @@ def _candidate(
     run: RunRecord, point: TrialRecord, evaluator: Evaluator, scratch: Path
 ) -> torch.nn.Module:
     is_refined = point.measurement is not None and point.measurement.fidelity == 2
-    weights = (refined_weights_path if is_refined else weights_path)(run.folder, point.number)
-    if is_refined and not weights.is_file():
+    refined = refined_weights_path(run.folder, point.number) if is_refined else None
+    if is_refined and (refined is None or not refined.is_file()):
         raise InputError(
-            f"The refined weights of trial {point.number} must lie in {weights}, but do not.",
+            f"The refined weights of trial {point.number} must lie in "
+            f"{refined or run.folder / 'refined'}, but do not.",
             "Refine the trial again: delete its entry in refinements.json first.",
         )
+    weights = refined or weights_path(run.folder, point.number)
     if not weights.is_file():
         weights = scratch / "weights.safetensors"
         assert point.measurement is not None

@@ -20,7 +20,7 @@ from autocompress.evaluate.refinement import Epoch, Refinement
 from autocompress.measurement import Measurement
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, TrialRecord
-from autocompress.search.refined import refined_trials, refined_weights_path, refinements_file
+from autocompress.search.refined import refined_trials, refinement_path, refinements_file
 from autocompress.search.result_file import Results
 from autocompress.search.sampler import derive_seed
 from autocompress.search.session import reopen
@@ -136,7 +136,7 @@ def refine_run(
             result = _refine(run, evaluator, trial, refinement, keys[trial.number], seed, listener)
             known = _with(known, result)
             file.write(known)
-            _checkpoint(run, trial, keys[trial.number]).unlink(missing_ok=True)
+            _remove_leftovers(run, trial, known, keys[trial.number])
             _tell(listener, trial, result)
         for trial in trials:
             if trial not in missing and known[keys[trial.number]]["reason"] is not None:
@@ -164,9 +164,18 @@ def _tell(listener: RefineListener, trial: TrialRecord, result: Mapping[str, Any
     listener.on_finish(trial, measured and Measurement.from_json(measured), result["reason"])
 
 
-def _checkpoint(run: RunRecord, trial: TrialRecord, key: str) -> Path:
-    weights = refined_weights_path(run.folder, trial.number)
-    return weights.with_name(f"{weights.stem}-{key[:8]}.checkpoint")
+def _remove_leftovers(run: RunRecord, trial: TrialRecord, known: Results, key: str) -> None:
+    """Remove a finished training's checkpoint, and weights of the trial that no result names."""
+    refinement_path(run.folder, trial.number, key, "checkpoint").unlink(missing_ok=True)
+    named = {
+        refinement_path(run.folder, trial.number, entry["key"], "safetensors")
+        for entry in known.values()
+        if entry["measurement"] is not None
+    }
+    every = refinement_path(run.folder, trial.number, "*", "safetensors")
+    for path in every.parent.glob(every.name):
+        if path not in named:
+            path.unlink()
 
 
 def _refinable(run: RunRecord, number: int) -> TrialRecord:
@@ -238,8 +247,8 @@ def _refine(
             trial.plan,
             refinement,
             seed=derive_seed(seed, "refine", trial.number),
-            checkpoint=_checkpoint(run, trial, key),
-            keep=refined_weights_path(run.folder, trial.number),
+            checkpoint=refinement_path(run.folder, trial.number, key, "checkpoint"),
+            keep=refinement_path(run.folder, trial.number, key, "safetensors"),
             on_epoch=listener.on_epoch,
             on_stage=listener.on_stage,
         )

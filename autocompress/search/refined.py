@@ -35,9 +35,20 @@ def refined_trials(folder: Path, trials: tuple[TrialRecord, ...]) -> tuple[Trial
     )
 
 
-def refined_weights_path(folder: Path, number: int) -> Path:
-    """Where the weights of a refined trial lie."""
-    return folder / "refined" / f"trial_{number:05d}.safetensors"
+def refined_weights_path(folder: Path, number: int) -> Path | None:
+    """Where the weights of a refined trial lie; None if it was not refined.
+
+    Raises:
+        InputError: If `refinements.json` is damaged.
+    """
+    entries = refinements_file(folder).read().values()
+    keys = [e["key"] for e in entries if e["trial"] == number and e["measurement"] is not None]
+    return refinement_path(folder, number, keys[0], "safetensors") if keys else None
+
+
+def refinement_path(folder: Path, number: int, key: str, suffix: str) -> Path:
+    """A file of one refinement: another of the same trial, with other options, has another."""
+    return folder / "refined" / f"trial_{number:05d}-{key[:8]}.{suffix}"
 
 
 def refinements_file(folder: Path) -> ResultFile:

@@ -15,6 +15,7 @@ from autocompress.cli.front import command as front
 from autocompress.cli.refine import command
 from autocompress.cli.search import command as search
 from autocompress.errors import InputError, NoPointError
+from autocompress.search.refined import refined_weights_path
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -60,7 +61,7 @@ def test_refine_survives_a_kill_continues_and_ships_what_it_trained(
     assert ", refined: " in done.stderr
     assert ", refined" in done.stdout
     assert refined(searched) == [2]
-    assert [p.name for p in (searched / "refined").iterdir()] == ["trial_00002.safetensors"]
+    assert list((searched / "refined").iterdir()) == [refined_weights_path(searched, 2)]
 
     again = run_cli(*arguments, "--json")
     assert "1 of 1 trials is refined in this way already." in again.stderr

@@ -291,7 +291,9 @@ def check_realised(
         assert n_codes <= limit + isinstance(tensor, CodebookTensor), (name, n_codes, bits)
     frozen = make_deployable(model).model
     for name, layer in plan.layers.items():
-        if layer.rank_ratio < 1.0 and f"'{name}'" not in skipped and not _is_gone(name, plan):
+        owner = layer.shared_with or name  # whose weight it is, and whose notes count
+        is_told = f"'{name}'" in skipped or f"'{owner}'" in skipped
+        if layer.rank_ratio < 1.0 and not is_told and not _is_gone(name, plan):
             _check_rank(net, name, layer, model)
         if layer.sparsity == 0.0 or f"'{name}'" in skipped or _is_gone(name, plan):
             continue

@@ -22,7 +22,7 @@ from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.search import refine_run as module
 from autocompress.search.refine_run import RefineListener, choose_trials, refine_run
-from autocompress.search.refined import refined_trials
+from autocompress.search.refined import refined_trials, refined_weights_path
 from autocompress.search.result_file import ResultFile
 from autocompress.tasks.base import Task
 from autocompress.tasks.prepare import prepare_task
@@ -148,6 +148,12 @@ def results_of(run: RunRecord) -> list[dict[str, Any]]:
     return json.loads(path.read_text())["results"] if path.exists() else []
 
 
+def refined_weights(run: RunRecord, number: int) -> Path:
+    path = refined_weights_path(run.folder, number)
+    assert path is not None
+    return path
+
+
 def left_behind(run: RunRecord) -> list[str]:
     return sorted(path.name for path in (run.folder / "refined").iterdir())
 
@@ -165,7 +171,7 @@ def test_refine_run_keeps_every_result(run: RunRecord, refinements: Refinements)
     assert [t.label for t in refined] == ["trial 1, refined", "trial 2, refined"]
     assert all(t.measurement == measurement(0.91, 80, fidelity=2) for t in refined)
     assert refined_trials(run.folder, run.trials) == refined
-    assert left_behind(run) == ["trial_00001.safetensors", "trial_00002.safetensors"]
+    assert left_behind(run) == [refined_weights(run, number).name for number in (1, 2)]
     assert [entry["trial"] for entry in results_of(run)] == [1, 2]
     assert [entry["epochs"][0]["number"] for entry in results_of(run)] == [1, 1]
 
@@ -185,6 +191,26 @@ def test_refine_run_has_a_full_recipe_by_default(
     assert refinement.recipe == dataclasses.replace(evaluator.recipe, **fields, penalty="none")
     assert (refinement.patience, refinement.minutes) == (2, 7.0)
     assert results_of(run)[0]["recipe"] == dataclasses.asdict(refinement.recipe)
+
+
+def test_weights_of_other_options_replace_the_old_ones_only_when_the_result_is_written(
+    run: RunRecord, refinements: Refinements, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refine_run(run, run.trials[1:2], fields={})
+    before = refined_weights(run, 1)
+
+    def die(self: ResultFile, results: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultFile, "write", die)
+        with pytest.raises(KeyboardInterrupt):
+            refine_run(run, run.trials[1:2], fields={"epochs": 3.0})
+    assert refined_weights(run, 1) == before
+    assert len(list(before.parent.glob("*.safetensors"))) == 2
+    refine_run(run, run.trials[1:2], fields={"epochs": 3.0})
+    assert refined_weights(run, 1) != before
+    assert left_behind(run) == [refined_weights(run, 1).name]
 
 
 def test_refine_run_trains_nothing_twice(run: RunRecord, refinements: Refinements) -> None:
@@ -210,7 +236,7 @@ def test_refine_run_continues_where_it_was_stopped(
         refine_run(run, run.trials[1:], fields={})
     assert [entry["trial"] for entry in results_of(run)] == [1]
     checkpoint = refinements.calls[1]["at"]
-    assert left_behind(run) == ["trial_00001.safetensors", checkpoint.name]
+    assert left_behind(run) == [refined_weights(run, 1).name, checkpoint.name]
 
     refinements.fail = lambda plan: None
     assert len(refine_run(run, run.trials[1:], fields={})) == 3

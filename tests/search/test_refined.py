@@ -66,6 +66,13 @@ def test_load_run_refuses_damaged_refinements(study: Study) -> None:
         load_run(study.folder)
 
 
-def test_refined_weights_lie_beside_the_candidates(tmp_path: Path) -> None:
-    path = refined_weights_path(tmp_path, 42)
-    assert path == tmp_path / "refined" / "trial_00042.safetensors"
+def test_refined_weights_are_those_of_the_refinement_that_was_measured(study: Study) -> None:
+    assert refined_weights_path(study.folder, 2) is None
+    trial = load_run(study.folder).trials[2]
+    entries = [entry(2, trial.plan.digest, None), entry(2, trial.plan.digest, trial.measurement)]
+    keys = ("f" * 64, "0123456789abcdef")
+    refinements_file(study.folder).write(
+        {key: {**e, "key": key} for key, e in zip(keys, entries, strict=True)}
+    )
+    expected = study.folder / "refined" / "trial_00002-01234567.safetensors"
+    assert refined_weights_path(study.folder, 2) == expected
