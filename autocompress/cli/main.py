@@ -3,7 +3,9 @@
 import importlib
 import logging
 import os
+import signal
 import sys
+from types import FrameType
 from typing import Any
 
 import click
@@ -66,10 +68,16 @@ def _log_to_stderr() -> None:
     logger.setLevel(logging.INFO)
 
 
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """End as after Ctrl-C: commands that can be continued say so."""
+    sys.exit(128 + number)
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and exit with a documented code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     _log_to_stderr()
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         cli.main(args=arguments, prog_name="autocompress", standalone_mode=False)
         sys.stdout.flush()

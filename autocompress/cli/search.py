@@ -2,10 +2,7 @@
 
 import dataclasses
 import json
-import signal
-import sys
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
@@ -110,7 +107,6 @@ def command(**options: Any) -> None:
     options["threads"] = options["threads"] or n_usable_cores()
     limits = limits_of(*(options.pop(f"max_{of}") for of in ("size", "drop", "latency")))
     parts = (part.strip() for part in (options.pop("without") or "").split(","))
-    signal.signal(signal.SIGTERM, _terminate)
     _search(rules=rules, limits=limits, without=frozenset(filter(None, parts)), **options)
 
 
@@ -271,7 +267,3 @@ def _print_result(run: Any, *, as_json: bool) -> None:
     click.echo(f"Tables   {run.folder / 'front.csv'}, {run.folder / 'trials.csv'}", err=True)
     if run.front():
         click.echo(f"Export   autocompress export {run.folder} --max-drop 0.01", err=True)
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    sys.exit(128 + number)

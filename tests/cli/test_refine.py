@@ -33,6 +33,20 @@ def wait_for(found: Callable[[], bool], process: Any) -> None:
         time.sleep(0.02)
 
 
+def test_refine_says_that_nothing_is_lost_when_it_is_terminated(
+    searched: Path, tmp_path: Path, start_cli: Callable[..., Any]
+) -> None:
+    hold = tmp_path / "hold"
+    hold.touch()
+    process = start_cli("refine", "a", "--trial", "2", HOLD=str(hold))
+    wait_for(Path(f"{hold}.reached").exists, process)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "Stopped. Nothing is lost" in stderr
+    assert "Traceback" not in stderr
+
+
 def test_refine_survives_a_kill_continues_and_ships_what_it_trained(
     searched: Path, tmp_path: Path, run_cli: Run, start_cli: Callable[..., Any]
 ) -> None:
