@@ -2,6 +2,7 @@
 
     python benchmarks/packed_size.py train --data FOLDER --work FOLDER [--only NAME ...]
     python benchmarks/packed_size.py train --data FOLDER --work FOLDER --depth 56
+    python benchmarks/packed_size.py coders --data FOLDER
     python benchmarks/packed_size.py tables --work FOLDER
 
 `--data` is a folder with cifar-10-batches-bin and weights of a ResNet-20 or -56. Each point is one
@@ -9,7 +10,8 @@ plan for all layers, trained by `autocompress refine`'s recipe for the same numb
 training that was stopped goes on after its last whole epoch. Bytes are those of the packed file,
 accuracies those of the int8 ONNX file unpacked from it; the epoch is chosen on the val half of the
 10,000 held-out images, and the test half is scored once. `tables` writes what is there to
-`results/`.
+`results/`; so does `coders`, which trains nothing and compares our coder with others on the codes
+of uniform bits.
 """
 
 import argparse
@@ -19,8 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from packed.points import POINTS
-from packed.tables import write_tables
-from packed.train import train_points
+from packed.tables import write_coders, write_tables
+from packed.train import compare_coders, train_points
 
 
 def main() -> int:
@@ -28,19 +30,24 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=["train", "tables"])
+    parser.add_argument("part", choices=["train", "coders", "tables"])
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--work", type=Path)
     parser.add_argument("--depth", type=int, choices=[20, 56], default=20)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="*", choices=list(POINTS), default=list(POINTS))
     arguments = parser.parse_args()
+    needed = {"train": ("data", "work"), "coders": ("data",), "tables": ("work",)}
+    for name in needed[arguments.part]:
+        if getattr(arguments, name) is None:
+            parser.error(f"{arguments.part} needs --{name}")
     if arguments.part == "tables":
         write_tables(arguments.work)
         return 0
-    if arguments.data is None:
-        parser.error("train needs --data")
+    if arguments.part == "coders":
+        write_coders(compare_coders(arguments.data, arguments.depth, arguments.threads))
+        return 0
     train_points(
         arguments.data,
         arguments.work,

@@ -27,6 +27,19 @@ def write_tables(work: Path) -> None:
     print(path)
 
 
+def write_coders(rows: list[dict[str, Any]]) -> None:
+    """One row per number of bits."""
+    columns = ("net", "bits", "size_bytes", *_CODERS, "write_seconds", "read_seconds")
+    path = result_path("packed-coders", "csv")
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(
+            {**row, **{key: round(row[key], 3) for key in columns[2:]}} for row in rows
+        )
+    print(path.read_text())
+
+
 def _base_row(point: dict[str, Any]) -> dict[str, Any]:
     return {"net": point["net"], "point": "untouched", **_rounded(point["base"])}
 

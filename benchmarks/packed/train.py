@@ -38,14 +38,12 @@ def train_points(
 ) -> None:
     """Train every point that has no result yet, one JSON file each."""
     work.mkdir(parents=True, exist_ok=True)
-    arguments = {"data": str(data), "depth": str(depth)}
-    prepared = prepare_task(load_task(str(_TASK), arguments))
+    evaluator = _evaluator(data, depth, threads)
     for name in names:
         stem = f"resnet{depth}-{epochs}epochs-{name.replace(',', '').replace(' ', '-')}"
         result = work / f"{stem}.json"
         if result.exists():
             continue
-        evaluator = Evaluator(prepared, EvaluationSettings(threads=threads, has_latency=False))
         point = POINTS[name]
         figures = _train(evaluator, point, epochs, work / stem)
         document = {
@@ -58,6 +56,24 @@ def train_points(
         }
         write_atomically(result, json.dumps(document, indent=2) + "\n")
         print(name, *(f"{key}={value}" for key, value in figures.items() if key != "epochs"))
+
+
+def compare_coders(data: Path, depth: int, threads: int) -> list[dict[str, Any]]:
+    """Bytes of the codes of uniform bits, rounded to nearest and untrained, in several coders."""
+    evaluator = _evaluator(data, depth, threads)
+    rows = []
+    for bits in (8, 4, 3, 2):
+        plan = Point(bits=bits).plan(evaluator.profile)
+        candidate, _ = evaluator.tuned(plan, 0, 0, lambda stage, share: None)
+        figures = _file_figures(candidate.model.to("cpu"), plan, evaluator)
+        rows.append({"net": f"cifar10-resnet{depth}", "bits": bits, **figures})
+    return rows
+
+
+def _evaluator(data: Path, depth: int, threads: int) -> Evaluator:
+    arguments = {"data": str(data), "depth": str(depth)}
+    prepared = prepare_task(load_task(str(_TASK), arguments))
+    return Evaluator(prepared, EvaluationSettings(threads=threads, has_latency=False))
 
 
 def _train(evaluator: Evaluator, point: Point, n_epochs: int, stem: Path) -> dict[str, Any]:
