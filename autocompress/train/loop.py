@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from autocompress.compress.error_compensation import is_priced
 from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.compress.quantizers.base import WeightQuantizer
 from autocompress.errors import TrialError
@@ -117,6 +118,7 @@ class Training:
         torch.manual_seed(seed)
         self._model, self._prepared, self._teacher = model, prepared, teacher
         self._recipe, self._device, self._precision = recipe, device, precision
+        self._has_prices = is_priced(model)
         self._batches = Batches(prepared, recipe.batch_size, torch.Generator().manual_seed(seed))
         assert teacher.cached is None or len(teacher.cached) == self._batches.n_examples
         self._stack = contextlib.ExitStack()
@@ -197,9 +199,17 @@ class Training:
         price: Tensor | float = 0.0
         if self._penalty is not None:
             price = self._recipe.penalty_strength * self._penalty.value()
-        strength = self._recipe.entropy_strength * entropy_ramp(self.step, self.n_steps)
+        strength = self._recipe.entropy_strength * self.entropy_share(self.step)
         bits = mean_code_bits(self._model) if strength > 0.0 else None
         return price if bits is None else price + strength * bits
+
+    def entropy_share(self, step: int) -> float:
+        """Share of the entropy's strength at a step: 0 in the first half, 1 in the last quarter.
+
+        It is 1 throughout where weights were rounded for a price: their codes take few bits from
+        the start, and without a penalty would take more and more.
+        """
+        return 1.0 if self._has_prices else min(1.0, max(0.0, 4.0 * step / self.n_steps - 2.0))
 
     def state(self) -> dict[str, Tensor]:
         """What a later `resume_` needs beside the model: between two epochs, or at the end."""
@@ -258,11 +268,6 @@ def steps_of(recipe: Recipe, prepared: PreparedTask) -> int:
     """Training steps that `finetune_` takes for a recipe: its epochs in batches, at least 1."""
     per_epoch = Batches(prepared, recipe.batch_size, torch.Generator()).per_epoch
     return max(1, round(recipe.epochs * per_epoch))
-
-
-def entropy_ramp(step: int, n_steps: int) -> float:
-    """Share of the entropy's strength at a step: 0 in the first half, 1 in the last quarter."""
-    return min(1.0, max(0.0, 4.0 * step / n_steps - 2.0))
 
 
 def _check_finite(loss: float, step: int, n_steps: int) -> None:

@@ -32,7 +32,8 @@ class Recipe:
             or `none`.
         penalty_strength: Its factor.
         entropy_strength: Loss per bit that a quantized weight takes in the packed file on average;
-            it counts from the middle of the training on, in full from three quarters.
+            it counts from the middle of the training on, in full from three quarters, or in full
+            from the start where bits have a price.
         prune_steps: Steps in which pruning reaches its ratio, each followed by tuning.
         rewind: Whether the weights that survive pruning go back to `Task.initial_state`.
         rounding: How weights are rounded when quantized: `nearest`, or `compensated`, each error

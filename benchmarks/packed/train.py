@@ -45,7 +45,7 @@ def train_points(
         if result.exists():
             continue
         point = POINTS[name]
-        figures = _train(evaluator, point, epochs, work / stem)
+        figures = _train(evaluator, point, epochs, work, stem)
         document = {
             "net": f"cifar10-resnet{depth}",
             "point": name,
@@ -76,7 +76,9 @@ def _evaluator(data: Path, depth: int, threads: int) -> Evaluator:
     return Evaluator(prepared, EvaluationSettings(threads=threads, has_latency=False))
 
 
-def _train(evaluator: Evaluator, point: Point, n_epochs: int, stem: Path) -> dict[str, Any]:
+def _train(
+    evaluator: Evaluator, point: Point, n_epochs: int, work: Path, stem: str
+) -> dict[str, Any]:
     plan = point.plan(evaluator.profile)
     recipe = dataclasses.replace(
         evaluator.recipe,
@@ -84,17 +86,17 @@ def _train(evaluator: Evaluator, point: Point, n_epochs: int, stem: Path) -> dic
         learning_rate=_LEARNING_RATE,
         entropy_strength=point.entropy,
     )
-    weights = stem.with_suffix(".safetensors")
+    weights = work / f"{stem}.safetensors"
 
     def show(epoch: Epoch) -> None:
-        print(stem.name, *dataclasses.asdict(epoch).values(), flush=True)
+        print(stem, *dataclasses.asdict(epoch).values(), flush=True)
 
     measured, epochs = refine(
         evaluator,
         plan,
         Refinement(recipe=recipe, patience=n_epochs),
         seed=0,
-        checkpoint=stem.with_suffix(".checkpoint"),
+        checkpoint=work / f"{stem}.checkpoint",
         keep=weights,
         on_epoch=show,
     )

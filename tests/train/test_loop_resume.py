@@ -10,7 +10,7 @@ from torch import nn
 from autocompress.compress.quantize import quantize_
 from autocompress.plan import LayerPlan
 from autocompress.train.entropy import mean_code_bits
-from autocompress.train.loop import Training, entropy_ramp, finetune_
+from autocompress.train.loop import Training, finetune_
 from autocompress.train.recalibrate import calibration_batches, recalibrate_
 from autocompress.train.recipe import Recipe
 from autocompress.train.teachers import Teacher
@@ -128,8 +128,16 @@ def test_renewed_parameters_keep_their_momentum_and_take_up_new_ones(task):
         assert training.state().keys() == before.keys()
 
 
-def test_entropy_ramp_rises_in_the_third_quarter():
-    assert [entropy_ramp(step, 8) for step in range(9)] == [0, 0, 0, 0, 0, 0.5, 1, 1, 1]
+def test_entropy_rises_in_the_third_quarter_and_is_in_full_throughout_where_bits_have_a_price(task):
+    model = fresh(task, is_quantized=True)
+    recipe = dataclasses.replace(RECIPE, epochs=8 / 6)
+    with opened(task, model, recipe) as training:
+        assert training.n_steps == 8
+        shares = [training.entropy_share(step) for step in range(9)]
+    assert shares == [0, 0, 0, 0, 0, 0.5, 1, 1, 1]
+    model[0].weight_quantizer.rate_price = 0.1
+    with opened(task, model, recipe) as training:
+        assert {training.entropy_share(step) for step in range(9)} == {1}
 
 
 def test_entropy_strength_lowers_the_bits_of_codes(task):
