@@ -118,6 +118,8 @@ def format_level(kind: str, value: float | str) -> str:
     ('4 bit', 'ternary')
     >>> format_level("pruning_ratio", 0.25), format_level("quantizer", "kmeans")
     ('25 %', 'kmeans')
+    >>> format_level("rate_price", 0.05)
+    '0.05'
     """
     if isinstance(value, str):
         return value or "own"
@@ -125,6 +127,8 @@ def format_level(kind: str, value: float | str) -> str:
         return _BIT_NAMES.get(value, f"{value:.0f} bit")
     if kind == "drop_block":
         return "dropped" if value else "kept"
+    if kind == "rate_price":
+        return f"{value:g}" if value else "none"
     return f"{100 * value:.3g} %"
 
 
