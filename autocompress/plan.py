@@ -165,6 +165,11 @@ class CompressionPlan:
         layers = {name: layer.effective for name, layer in self.layers.items()}
         return dataclasses.replace(self, layers=layers)
 
+    @property
+    def has_prices(self) -> bool:
+        """Whether bits are worth something in any layer that will be quantized."""
+        return any(layer.is_quantized and layer.rate_price > 0.0 for layer in self.layers.values())
+
     def to_json(self) -> dict[str, Any]:
         """Plain containers only; defaults are left out, so new fields keep old digests."""
         default = LayerPlan()

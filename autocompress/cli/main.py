@@ -5,6 +5,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any
 
@@ -68,16 +69,20 @@ def _log_to_stderr() -> None:
     logger.setLevel(logging.INFO)
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: all ends as after Ctrl-C, and commands that can be continued say so."""
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """End as after Ctrl-C: commands that can be continued say so."""
-    sys.exit(128 + number)
+    raise _Terminated
 
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and exit with a documented code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     _log_to_stderr()
-    signal.signal(signal.SIGTERM, _terminate)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         cli.main(args=arguments, prog_name="autocompress", standalone_mode=False)
         sys.stdout.flush()
@@ -87,6 +92,8 @@ def main(arguments: list[str] | None = None) -> Any:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
+    except _Terminated:
+        code = 128 + signal.SIGTERM
     except (click.Abort, KeyboardInterrupt):
         code = 130
     except AutocompressError as error:

@@ -25,7 +25,7 @@ from autocompress.compress.input_moments import (
     moment_bytes,
     why_no_moment,
 )
-from autocompress.compress.output_damage import OutputDamage
+from autocompress.compress.output_damage import OutputDamage, first_examples
 from autocompress.compress.quantize import freeze_
 from autocompress.compress.quantizers.base import WeightQuantizer
 from autocompress.compress.quantizers.uniform import UniformQuantizer
@@ -66,11 +66,11 @@ def compensate_(
     layer's output error on these batches is above it.
 
     Where a quantizer has a `rate_price`, bits count as well, also where channels are compared:
-    small is the damage to the model's outputs plus the price times the layer's bits over all
-    weights of the model, as an adaptive zero-order coder counts them. Each layer's damage is
-    measured (`OutputDamage`), so a price means the same in all. Uniform grids that are not binary
-    become coarser where the price asks for it, and all channels of a layer then share one step; so
-    the bits of a plan are the most a weight can take.
+    small is the damage to the model's outputs plus the price times the layer's bits, as an adaptive
+    zero-order coder counts them, over the number of weights of all linear layers and convolutions.
+    Each layer's damage is measured (`OutputDamage`), so a price means the same in all. Uniform
+    grids that are not binary become coarser where the price asks for it, and all channels of a
+    layer then share one step; so the bits of a plan are the most a weight can take.
 
     Left alone are weights that several layers own, transposed convolutions, embeddings and
     recurrent layers, quantizers whose weights cannot choose their values, and layers of so many
@@ -98,11 +98,13 @@ def compensate_(
     reasons = {name: _why_not(model, layer) for name, layer in quantized.items()}
     usable = {name: layer for name, layer in quantized.items() if not reasons[name]}
     passes = _in_passes(usable)
-    has_prices = any(_price_of(layer) > 0.0 for layer in usable.values())
-    if has_prices or len(passes) > 1:
+    if len(passes) > 1:
         batches = tuple(batches)
+    first: list[Inputs] = []
+    if any(_price_of(layer) > 0.0 for layer in usable.values()):
+        first, batches = first_examples(batches)
     frozen = _frozen(model) if passes else model
-    prices = _Prices(model, tuple(batches) if has_prices else ())
+    prices = _Prices(model, first)
     shares = {}
     for names_at_once in passes:
         moments = input_second_moments(frozen, names_at_once, batches)
@@ -124,8 +126,11 @@ def compensate_(
 
 
 def is_priced(model: nn.Module) -> bool:
-    """Whether bits are worth something in any layer of a model."""
-    return any(_is_quantized(layer) and _price_of(layer) > 0.0 for layer in model.modules())
+    """Whether bits are worth something in any layer that can be rounded for them."""
+    return any(
+        _is_quantized(layer) and _price_of(layer) > 0.0 and not _why_not(model, layer)
+        for layer in model.modules()
+    )
 
 
 class _Prices:
@@ -138,7 +143,8 @@ class _Prices:
 
     def __init__(self, model: nn.Module, batches: Sequence[Inputs]) -> None:
         layers = (m for m in model.modules() if isinstance(m, (nn.Linear, *CONVS)))
-        self._n_weights = sum(layer.weight.numel() for layer in layers)
+        weights = {id(layer.weight): layer.weight for layer in layers}
+        self._n_weights = sum(weight.numel() for weight in weights.values())
         self._damage = OutputDamage(model, batches) if batches else None
 
     def of(self, name: str, layer: nn.Module, moment: Tensor) -> float:

@@ -7,6 +7,7 @@ Dimension key: `G` groups of a convolution, `O` outputs of a group, `n` inputs o
 """
 
 import copy
+import itertools
 import math
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -23,7 +24,9 @@ from autocompress.compress.compressed_layers import (
 )
 from autocompress.tasks.base import Inputs
 
-_N_EXAMPLES: Final = 128
+N_EXAMPLES: Final = 128
+"""Examples that outputs are compared on."""
+
 _ERROR_SHARE: Final = 0.15  # of a layer's output; about what rounding to 2 bits does to it
 _MOST_STEPS: Final = 512  # to either side of 0: a weight without an input may be of any size
 _LEAST_DAMAGE: Final = 1e-3  # of the outputs, per share of a layer's: unused layers have none
@@ -36,11 +39,11 @@ class OutputDamage:
 
     Args:
         model: May hold masked and quantized weights; not modified.
-        batches: Inputs, each of shape (N, ...), at least one; the first 128 examples are used.
+        batches: Inputs, each of shape (N, ...), at least one; of `first_examples`.
     """
 
     def __init__(self, model: nn.Module, batches: Iterable[Inputs]) -> None:
-        self._batches = _first(batches)
+        self._batches = [tuple(part) for part in batches]
         has_statistics = all(len(inputs[0]) > 1 for inputs in self._batches)
         self._model = _unrounded(model, uses_batch_statistics=has_statistics)
         self._outputs = list(self._run())
@@ -113,9 +116,26 @@ def _variance(outputs: list[Tensor]) -> float:
     return sum(float((part.double() - mean).square().sum()) for part in outputs) / n
 
 
-def _first(batches: Iterable[Inputs]) -> list[Inputs]:
+def first_examples(batches: Iterable[Inputs]) -> tuple[list[Inputs], Iterable[Inputs]]:
+    """The first `N_EXAMPLES` examples of batches, and all batches: only the first are kept.
+
+    Args:
+        batches: Inputs, each of shape (N, ...); what is returned takes their place.
+    """
+    if isinstance(batches, tuple):
+        return _cut(batches), batches
+    source = iter(batches)
     taken: list[Inputs] = []
-    n_left = _N_EXAMPLES
+    n_taken = 0
+    while n_taken < N_EXAMPLES and (inputs := next(source, None)) is not None:
+        taken.append(inputs)
+        n_taken += len(inputs[0])
+    return _cut(taken), itertools.chain(taken, source)
+
+
+def _cut(batches: Iterable[Inputs]) -> list[Inputs]:
+    taken: list[Inputs] = []
+    n_left = N_EXAMPLES
     for inputs in batches:
         if n_left <= 0:
             break

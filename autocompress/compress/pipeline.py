@@ -138,8 +138,8 @@ class Construction:
 
     @property
     def has_prices(self) -> bool:
-        """Whether bits are worth something in any layer that will be quantized."""
-        return any(la.is_quantized and la.rate_price > 0.0 for la in self._plan.layers.values())
+        """See `CompressionPlan.has_prices`."""
+        return self._plan.has_prices
 
     @property
     def loses_weights(self) -> bool:

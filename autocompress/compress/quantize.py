@@ -112,7 +112,12 @@ def _quantize_weight_(
         wanted = (plan.weight_bits, parse_granularity(plan.granularity))
         is_wanted = type(existing) is find_quantizer(plan.quantizer).make
         if is_wanted and (existing.bits, existing.blocks.granularity) == wanted:
-            return ""
+            if existing.rate_price == plan.rate_price:
+                return ""
+            return (
+                f"rate_price={plan.rate_price:g} of '{where}' skipped: its weight is that of a "
+                f"layer whose price is {existing.rate_price:g}"
+            )
         return (
             f"weight_bits={plan.weight_bits:g} of '{where}' skipped: its weight is that of a "
             f"layer that is quantized to {existing.bits:g} bits already"

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from autocompress.analysis.layer_kind import LayerKind
 from autocompress.compress.error_compensation import compensate_, is_priced
+from autocompress.compress.output_damage import N_EXAMPLES
 from autocompress.compress.pipeline import Candidate
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.packed_size import packed_bytes
@@ -33,9 +34,6 @@ from autocompress.train.recalibrate import calibration_batches, recalibrate_
 _N_STATISTICS: Final = 256
 _N_COMPARED: Final = 512
 _N_RECENT: Final = 64  # a plan that a search looked at is looked at again when it is tuned
-N_LOOKED_AT: Final = _N_STATISTICS + _N_COMPARED
-"""Examples that go through a model when a plan is looked at."""
-
 _BATCH_SIZE: Final = 128  # larger ones are no faster, and take memory
 _SEED: Final = 0
 
@@ -176,3 +174,12 @@ class Probe:
 def _outputs(model: nn.Module, batches: tuple[Inputs, ...]) -> Tensor:
     with torch.inference_mode():
         return torch.cat([model(*inputs).float().cpu() for inputs in batches])
+
+
+def n_looked_at(n_priced: int) -> int:
+    """Examples that go through a model when a plan is looked at.
+
+    Args:
+        n_priced: Layers whose bits may have a price: what each does to the outputs is measured.
+    """
+    return _N_STATISTICS + _N_COMPARED + N_EXAMPLES * n_priced

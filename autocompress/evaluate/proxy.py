@@ -46,8 +46,8 @@ class Tuner:
         """Steps in which a plan is pruned, no more than there are steps of training; 0 for none."""
         if not removes_weights(plan):
             return 0
-        has_penalty = self.recipe.penalty != "none"
-        n_most = max(1, steps_of(self.recipe, self.prepared) - has_penalty)
+        n_others = (self.recipe.penalty != "none") + plan.has_prices
+        n_most = max(1, steps_of(self.recipe, self.prepared) - n_others)
         return min(self.recipe.prune_steps, n_most)
 
     def make(
@@ -82,7 +82,7 @@ class Tuner:
             TrialError: If the candidate does not run, or the loss stops being a finite number.
         """
         has_penalty = self.recipe.penalty != "none" and n_steps > 0
-        is_settled_first = construction.has_prices and construction.loses_weights
+        is_settled_first = fidelity > 0 and construction.has_prices and construction.loses_weights
         n_phases = max(1, n_steps) + has_penalty + is_settled_first
         last = dataclasses.replace(
             self.recipe, penalty="none", epochs=self.recipe.epochs / n_phases

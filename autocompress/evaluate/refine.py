@@ -26,7 +26,7 @@ from autocompress.measurement import Measurement
 from autocompress.plan import CompressionPlan
 from autocompress.train.batches import Batches
 from autocompress.train.entropy import mean_code_bits
-from autocompress.train.loop import Training
+from autocompress.train.loop import Training, entropy_ramp
 from autocompress.train.precision import to_fast_layout_
 from autocompress.train.recalibrate import calibration_batches, recalibrate_
 from autocompress.train.teachers import make_teacher
@@ -190,14 +190,15 @@ class _Run:
         number = len(self.epochs) + 1
         is_last_level = self._level == len(self._plans) - 1
         has_entropy = self._recipe.entropy_strength > 0.0
-        is_in_full = not has_entropy or training.entropy_share(training.step - 1) == 1.0
+        # where bits have a price the penalty is in full before, but codes have not settled
+        is_settled = not has_entropy or entropy_ramp(training.step - 1, training.n_steps) == 1.0
         epoch = Epoch(
             number=number,
             n_epochs=self._n_epochs,
             accuracy=accuracy,
             loss=loss,
             est_code_bits=None if bits is None else float(bits),
-            is_final=(is_last_level and is_in_full) or number == self._n_epochs,
+            is_final=(is_last_level and is_settled) or number == self._n_epochs,
             seconds=self.seconds(),
         )
         self.epochs.append(epoch)

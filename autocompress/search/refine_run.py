@@ -30,7 +30,7 @@ from autocompress.train.recipe import Recipe, check_recipe
 _DEFAULT_EPOCHS = 30.0
 _DEFAULT_FEATURES = "similarity"
 _ENTROPY_STRENGTH = 0.3
-_OF_THE_BUILD = (*("penalty", "penalty_strength", "prune_steps", "rewind", "rounding"),)
+_OF_THE_BUILD = ("penalty", "penalty_strength", "prune_steps", "rewind", "rounding")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +129,9 @@ def refine_run(
         known = file.read()
         keys = {t.number: _key(run, t, refinement, teacher, seed) for t in trials}
         missing = tuple(t for t in trials if keys[t.number] not in known)
+        for trial in trials:
+            if trial not in missing:  # its session may have died before it tidied up
+                _remove_leftovers(run, trial, known, keys[trial.number])
         listener.on_begin(missing, trials)
         for trial in missing:
             listener.on_start(trial)

@@ -143,7 +143,8 @@ def _guided(
 def _first_untried(space: SearchSpace, tried: Set[str]) -> dict[str, int] | None:
     """The first plan nobody has tried: chance rarely finds the last ones of a small space.
 
-    Knobs that are idle by themselves (methods, 8-bit inputs) come first and so change slowest.
+    Knobs that are idle by themselves (methods, 8-bit inputs, prices) come first and so change
+    slowest.
     """
     knobs = sorted(space.knobs, key=lambda knob: (knob.kind not in _IDLE_ALONE, knob.name))
     every = itertools.product(*(range(len(knob.levels)) for knob in knobs))

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -43,9 +44,9 @@ def make_seeds(space: SearchSpace, swept: Sequence[Mapping[str, int]] = ()) -> t
     """Baseline first, then swept plans, then controls, without repeats.
 
     Controls are all that this space can express: uniform bits set every layer to the given bits, or
-    to the next higher level its knob has, with 8-bit inputs where the space has them; prices of
-    bits are the same for all layers. A swept plan
-    that is a control stays one: what nobody had to search for is no merit of the search.
+    to the next higher level its knob has, with 8-bit inputs where the space has them; a price of
+    bits is the same for all layers. A swept plan that is a control stays one: what nobody had to
+    search for is no merit of the search.
 
     Args:
         space: The knobs.
@@ -146,7 +147,7 @@ def _controls() -> Iterator[tuple[str, Fidelity, Choose]]:
     for bits in _UNIFORM_BITS:
         yield f"uniform {bits} bit", 1, _uniform_bits(bits)
     for name, place in (("mild", 0.0), ("middle", 0.5), ("strong", 1.0)):
-        yield f"{name} price of bits", 1, {**_uniform_bits(8), "rate_price": _at(place)}
+        yield f"{name} price of bits", 1, {**_PRICED_BITS, "rate_price": _at(place)}
     yield "uniform pruning", 1, {"pruning_ratio": _nearest(_UNIFORM_PRUNING)}
     yield "uniform sparsity", 1, {"sparsity": _nearest(_UNIFORM_SPARSITY)}
 
@@ -156,6 +157,10 @@ def _uniform_bits(bits: int) -> Choose:
         return max(i for i, level in enumerate(knob.levels) if float(level) >= bits)
 
     return {"weight_bits": lowest_not_below, "activation_bits": lambda knob: len(knob.levels) - 1}
+
+
+_PRICED_BITS: Final[Choose] = {**_uniform_bits(8), "weight_bits": lambda knob: 1}
+"""Levels that prices are measured at, see `space.option_table.context_of`."""
 
 
 def _nearest(ratio: float) -> Callable[[Knob], int]:

@@ -12,7 +12,7 @@ from autocompress.analysis.fingerprint import model_fingerprint, state_fingerpri
 from autocompress.compress.policy import PruningPolicy
 from autocompress.errors import StudyMismatchError
 from autocompress.evaluate.evaluator import Evaluator
-from autocompress.evaluate.probe import N_LOOKED_AT
+from autocompress.evaluate.probe import n_looked_at
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.run_record import RunRecord
 from autocompress.search.environment import describe_environment, processor_name
@@ -71,7 +71,9 @@ class Session:
         """
         n_trained = 3.0 * self.evaluator.recipe.epochs * len(self.prepared.train)
         n_examples = n_trained + len(self.prepared.val)
-        affordable = int(_LOOKING_SHARE * n_examples / N_LOOKED_AT)
+        knobs = self.built.space.knobs
+        priced = {layer for k in knobs if k.kind == "rate_price" for layer in k.targets}
+        affordable = int(_LOOKING_SHARE * n_examples / n_looked_at(len(priced)))
         return min(max(affordable, 1), _MOST_SHORTLISTED)
 
     def _nni(self) -> dict[str, str]:

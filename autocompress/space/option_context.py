@@ -31,7 +31,7 @@ class OptionContext:
         layers: The same -> which layers both set, as 0 and 1; (L,).
         others: Layers that are none of its targets, as 0 and 1; (L,).
         factors: What each level multiplies the divergence of the context by, for methods;
-            (levels,). None for 8-bit inputs, which diverge by themselves.
+            (levels,). None for 8-bit inputs and prices of bits, which diverge by themselves.
     """
 
     knob: int

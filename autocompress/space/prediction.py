@@ -119,8 +119,8 @@ class Predictor:
             change = table[levels[:, k]]
             if k in contexts:
                 change = change * contexts[k].is_given(levels)
-            if self.space.knobs[k].kind == "rate_price":
-                change = np.minimum(0.0, change + self._spared_bytes(contexts[k], levels))
+                if self.space.knobs[k].kind == "rate_price":
+                    change = np.minimum(0.0, change + self._spared_bytes(contexts[k], levels))
             log_ratios += change
         tensors = np.exp(log_ratios) @ self.base_bytes
         rest = self._in_context(_picked(self.added_rest, levels), levels).sum(axis=1)

@@ -209,7 +209,7 @@ class Training:
         It is 1 throughout where weights were rounded for a price: their codes take few bits from
         the start, and without a penalty would take more and more.
         """
-        return 1.0 if self._has_prices else min(1.0, max(0.0, 4.0 * step / self.n_steps - 2.0))
+        return 1.0 if self._has_prices else entropy_ramp(step, self.n_steps)
 
     def state(self) -> dict[str, Tensor]:
         """What a later `resume_` needs beside the model: between two epochs, or at the end."""
@@ -268,6 +268,11 @@ def steps_of(recipe: Recipe, prepared: PreparedTask) -> int:
     """Training steps that `finetune_` takes for a recipe: its epochs in batches, at least 1."""
     per_epoch = Batches(prepared, recipe.batch_size, torch.Generator()).per_epoch
     return max(1, round(recipe.epochs * per_epoch))
+
+
+def entropy_ramp(step: int, n_steps: int) -> float:
+    """0 in the first half of a training, 1 in its last quarter."""
+    return min(1.0, max(0.0, 4.0 * step / n_steps - 2.0))
 
 
 def _check_finite(loss: float, step: int, n_steps: int) -> None:

@@ -20,7 +20,7 @@ class Point:
 
     bits: int
     price: float = 0.0
-    entropy: float = 2.0
+    entropy: float = 0.5
 
     def plan(self, profile: ModelProfile) -> CompressionPlan:
         """The plan for every layer that can be quantized, inputs in 8 bits."""

@@ -17,6 +17,8 @@ _CODERS = ("n_codes", "payload_bytes", "est_entropy_bytes", "huffman_bytes")
 def write_tables(work: Path) -> None:
     """One row per point, smallest file last, the untouched model of each net first."""
     points = [json.loads(path.read_text()) for path in sorted(work.glob("resnet*.json"))]
+    if not points:
+        raise SystemExit(f"{work} holds no result of `train`.")
     points.sort(key=lambda p: (p["net"], p["n_epochs"], -p["size_bytes"]))
     rows = [*{p["net"]: _base_row(p) for p in points}.values(), *map(_row, points)]
     path = result_path("packed-size", "csv")

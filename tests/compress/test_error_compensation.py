@@ -1,4 +1,5 @@
 import copy
+import weakref
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ from torch import nn
 from autocompress.compress import error_compensation, input_moments
 from autocompress.compress.compressed_layers import quantizer_of, set_mask_
 from autocompress.compress.error_compensation import Compensation, compensate_, is_priced
+from autocompress.compress.output_damage import N_EXAMPLES
 from autocompress.compress.quantize import freeze_, quantize_
 from autocompress.plan import LayerPlan
 
@@ -315,3 +317,39 @@ def test_skipped_layers_are_told_with_their_price():
     quantize_(model, "rnn", LayerPlan(weight_bits=3, rate_price=0.1))
     (note,) = compensate_(model, [], only_priced=True).skipped
     assert note.startswith("rate_price=0.1 of 'rnn' skipped: ")
+
+
+def test_batches_are_read_once_and_not_kept_where_one_pass_is_enough():
+    """Also with a price, for which the first examples are enough."""
+    model, alive = _quantized(8, price=0.1), []
+
+    def batches():
+        for batch in _batches() * 40:
+            inputs = tuple(tensor.clone() for tensor in batch)
+            alive.append(weakref.ref(inputs[0]))
+            yield inputs
+            del inputs
+            n_alive.append(sum(ref() is not None for ref in alive))
+
+    n_alive = []
+    expected = compensate_(_quantized(8, price=0.1), tuple(_batches() * 40))
+    assert compensate_(model, batches()) == expected
+    n_examples = len(_batches()[0][0])
+    assert max(n_alive) <= -(-N_EXAMPLES // n_examples) + 2 < len(alive)
+
+
+def test_levels_that_no_weight_comes_near_are_not_compared():
+    levels = torch.arange(-127.0, 128.0)[None, None, None]
+    weight = torch.tensor([[[-1.6, 0.3, 2.2]]])
+    near = error_compensation._within_reach(levels, weight)
+    assert near.flatten().tolist() == list(range(-5, 7))
+    assert torch.equal(error_compensation._within_reach(levels, weight + 1e6), levels)
+
+
+def test_tied_weights_keep_the_price_of_the_first_and_say_so():
+    model = nn.ModuleDict({"a": nn.Linear(4, 4), "b": nn.Linear(4, 4)})
+    model["b"].weight = model["a"].weight
+    assert quantize_(model, "a", LayerPlan(weight_bits=4)) == ()
+    (note,) = quantize_(model, "b", LayerPlan(weight_bits=4, rate_price=0.1))
+    assert note.startswith("rate_price=0.1 of 'b' skipped: its weight is that of a layer whose")
+    assert not is_priced(model)

@@ -110,7 +110,6 @@ TECHNIQUES = tuple(
             "Q8",
             {"rule": {"weight_bits": [3]}, "recipe": {"rounding": "compensated"}},
         ),
-        ("price of bits", "Q8", {"rule": {"weight_bits": [8], "rate_price": [0.05]}}),
         ("svd, Tucker-2", "R1 R2", {"rule": _factors("svd")}),
         ("data-aware svd", "R1", {"rule": _factors("data_svd")}),
         ("cp", "R2", {"rule": _factors("cp")}),
@@ -288,6 +287,8 @@ def check_realised(
         own = plan.layers.get(name, LayerPlan())
         bits = max(own.weight_bits, plan.layers.get(own.shared_with, own).weight_bits)
         limit = {1: 3, 1.58: 3}.get(bits, 2 ** math.ceil(bits))  # a masked binary weight has 0
+        if own.rate_price > 0.0 and tensor.codes.size >= 256 and f"'{name}'" not in skipped:
+            limit //= 2  # the price leaves a coarser grid
         assert n_codes <= limit + isinstance(tensor, CodebookTensor), (name, n_codes, bits)
     frozen = make_deployable(model).model
     for name, layer in plan.layers.items():

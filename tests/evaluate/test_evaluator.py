@@ -11,11 +11,13 @@ from torch import nn
 from autocompress.analysis.fingerprint import model_fingerprint
 from autocompress.compress.policy import PruningPolicy
 from autocompress.errors import InputError, TrialError
+from autocompress.evaluate import proxy
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.evidence import EvidenceCollector, mean_gradients
 from autocompress.evaluate.scoring import score
 from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.measurement import Fidelity
 from autocompress.packing.packed import read_packed, write_packed
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.runtime.onnxruntime import make_session
@@ -233,19 +235,55 @@ def _with_recipe(evaluator: Evaluator, **recipe: object) -> Evaluator:
     return Evaluator(evaluator.prepared, settings)
 
 
+@pytest.fixture
+def phases(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of what is done to a candidate, in order."""
+    done: list[str] = []
+
+    def record(name: str, word: str) -> None:
+        real = getattr(proxy, name)
+
+        def call(*args: object, **kwargs: object) -> object:
+            done.append(word)
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(proxy, name, call)
+
+    record("finetune_", "tune")
+    record("compensate_", "round")
+    return done
+
+
+@pytest.mark.parametrize(("fidelity", "order"), [(0, ["round"]), (1, ["round", "tune"])])
+def test_what_loses_no_weights_is_rounded_for_a_price_before_it_is_tuned(
+    evaluator: Evaluator, fidelity: Fidelity, order: list[str], phases: list[str]
+) -> None:
+    layers = {"conv2": LayerPlan(weight_bits=8, rate_price=0.01)}
+    evaluator.tuned(CompressionPlan(layers=layers), fidelity, 1, lambda stage, share: None)
+    assert phases == order
+
+
 @pytest.mark.parametrize(
-    ("recipe", "price", "n_phases"),
+    ("recipe", "price", "order"),
     [
-        ({}, 0.0, 1),
-        ({"penalty": "group_lasso"}, 0.0, 2),
-        ({"prune_steps": 3}, 0.0, 3),
-        ({"prune_steps": 2, "penalty": "l1"}, 0.0, 3),
-        ({}, 0.01, 2),
-        ({"prune_steps": 2}, 0.01, 3),
+        ({}, 0.0, "tune"),
+        ({"penalty": "group_lasso"}, 0.0, "tune tune"),
+        ({"prune_steps": 3}, 0.0, "tune tune tune"),
+        ({"prune_steps": 2, "penalty": "l1"}, 0.0, "tune tune tune"),
+        ({"rounding": "compensated"}, 0.0, "round tune"),
+        ({}, 0.01, "tune round tune"),
+        ({"prune_steps": 2}, 0.01, "tune tune round tune"),
+        # of six steps one is left for what comes after pruning, and one for before rounding
+        ({"prune_steps": 9}, 0.01, "tune tune tune tune tune round tune"),
     ],
 )
 def test_phases_share_out_the_epochs_and_reach_the_target(
-    evaluator: Evaluator, recipe: dict[str, object], price: float, n_phases: int, tmp_path: Path
+    evaluator: Evaluator,
+    recipe: dict[str, object],
+    price: float,
+    order: str,
+    tmp_path: Path,
+    phases: list[str],
 ) -> None:
     own = _with_recipe(evaluator, **recipe)
     conv2 = dataclasses.replace(PRUNED.layers["conv2"], rate_price=price)
@@ -260,6 +298,8 @@ def test_phases_share_out_the_epochs_and_reach_the_target(
     assert measured.n_params < evaluator.evaluate(CompressionPlan(), seed=0).n_params
     assert stages == sorted(stages)
     assert stages[-1] == 1.0
+    assert phases == order.split()
+    n_phases = order.count("tune")
     assert len(stages) == 6 // n_phases * n_phases  # 384 examples in batches of 64, shared out
     model = own.rebuild(plan, tmp_path / "w")
     assert model.conv1.out_channels == 16

@@ -54,6 +54,17 @@ def test_make_seeds_prices_bits_of_all_layers_alike() -> None:
     }
 
 
+def test_prices_of_bits_stand_at_the_bits_they_are_measured_at() -> None:
+    knobs = (
+        Knob(kind="weight_bits", targets=("a",), levels=(32, 6, 4), label="a"),
+        Knob(kind="weight_bits", targets=("b",), levels=(32, 8), label="b"),
+        Knob(kind="rate_price", targets=("a", "b"), levels=(0.0, 0.01), label="all"),
+    )
+    seeds = {seed.label: seed.levels for seed in make_seeds(SearchSpace(knobs=knobs))}
+    assert set(seeds["mild price of bits"].values()) == {1}
+    assert "strong price of bits" not in seeds  # it would be the same plan
+
+
 def test_make_seeds_prunes_uniformly_near_thirty_percent(space: SearchSpace) -> None:
     seed = next(s for s in make_seeds(space) if s.label == "uniform pruning")
 

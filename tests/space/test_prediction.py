@@ -268,29 +268,53 @@ def priced_figures(levels: Mapping[str, int]) -> Figures:
     )
 
 
-def test_predictor_takes_bits_or_their_price_whichever_leaves_fewer_bytes() -> None:
+@pytest.fixture
+def priced_table() -> OptionTable:
     names = [k.name for k in PRICED.knobs]
     untouched = dict.fromkeys(names, 0)
     context = context_of(PRICED, PRICED.knobs[3])
     assert context == {**untouched, names[0]: 1, names[1]: 1}
-    table = OptionTable(
+    alone = {k.name: context if k.kind == "rate_price" else untouched for k in PRICED.knobs}
+    return OptionTable(
         baseline=priced_figures(untouched),
         contexts={names[3]: priced_figures(context)},
         options=tuple(
             Option(
                 knob=k.name,
                 level=level,
-                figures=priced_figures(
-                    {**(context if k.kind == "rate_price" else untouched), k.name: level}
-                ),
+                figures=priced_figures({**alone[k.name], k.name: level}),
             )
             for k in PRICED.knobs
             for level in range(1, len(k.levels))
         ),
         seconds=0.0,
     )
-    every = np.array(list(itertools.product(*(range(len(k.levels)) for k in PRICED.knobs))))
+
+
+EVERY_PRICED = np.array(list(itertools.product(*(range(len(k.levels)) for k in PRICED.knobs))))
+
+
+def test_predictor_takes_bits_or_their_price_whichever_leaves_fewer_bytes(
+    priced_table: OptionTable,
+) -> None:
+    names = [k.name for k in PRICED.knobs]
     expected = [
-        priced_figures(dict(zip(names, row.tolist(), strict=True))).size_bytes for row in every
+        priced_figures(dict(zip(names, row.tolist(), strict=True))).size_bytes
+        for row in EVERY_PRICED
     ]
-    assert Predictor(PRICED, table).size_bytes(every) == pytest.approx(expected, rel=1e-6)
+    sizes = Predictor(PRICED, priced_table).size_bytes(EVERY_PRICED)
+    assert sizes == pytest.approx(expected, rel=1e-6)
+
+
+def test_predictor_takes_a_price_that_could_not_be_measured_for_none(
+    priced_table: OptionTable,
+) -> None:
+    options = tuple(
+        dataclasses.replace(o, figures=None, reason="broke") if "rate_price" in o.knob else o
+        for o in priced_table.options
+    )
+    predictor = Predictor(PRICED, dataclasses.replace(priced_table, contexts={}, options=options))
+    without = EVERY_PRICED.copy()
+    without[:, 3] = 0
+    assert (predictor.size_bytes(EVERY_PRICED) == predictor.size_bytes(without)).all()
+    assert predictor.live_levels()[3] == (0,)

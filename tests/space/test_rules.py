@@ -17,6 +17,7 @@ SHIPPED = [
     "quantize_only",
     "quantizers",
     "recurrent",
+    "small_file",
     "sparse_training",
     "sparsity",
     "transformer",

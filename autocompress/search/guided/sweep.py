@@ -117,7 +117,7 @@ def regimes(space: SearchSpace, live: Sequence[Sequence[int]]) -> list[list[Sequ
     """Levels to choose from without a price of bits, and with one; only the first without its knob.
 
     With a price the bits of its layers are those it was measured at: it decides what codes take,
-    and fewer bits save nothing that it does not.
+    and fewer bits save nothing that it does not. Of several knobs each can stay without one.
     """
     prices = {
         k for k, knob in enumerate(space.knobs) if knob.kind == "rate_price" and len(live[k]) > 1
@@ -132,7 +132,8 @@ def regimes(space: SearchSpace, live: Sequence[Sequence[int]]) -> list[list[Sequ
         if knob.kind == "weight_bits" and not layers.isdisjoint(knob.targets)
     }
     priced = [
-        live[k][1:] if k in prices else (1,) if k in bits else live[k] for k in range(len(live))
+        live[k][len(prices) == 1 :] if k in prices else (1,) if k in bits else live[k]
+        for k in range(len(live))
     ]
     return [without, priced]
 

@@ -79,6 +79,13 @@ def test_regimes_fix_the_bits_of_layers_with_a_price():
     assert regimes(SearchSpace(knobs=knobs), [*live[:3], (0,)]) == [[*live[:3], (0,)]]
 
 
+def test_regimes_let_a_layer_stay_without_a_price_where_others_have_one():
+    knobs = tuple(
+        Knob(kind="rate_price", targets=(layer,), levels=(0.0, 0.01), label=layer) for layer in "ab"
+    )
+    assert regimes(SearchSpace(knobs=knobs), [(0, 1)] * 2) == [[(0,)] * 2, [(0, 1)] * 2]
+
+
 def test_sweep_reaches_from_mild_to_smallest(world):
     predictor = world.predictor
     plans = sweep(predictor, predictor.live_levels())
