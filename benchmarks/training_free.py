@@ -26,7 +26,7 @@ from autocompress.tasks.prepare import PreparedTask, prepare_task
 
 _CIFAR = Path(__file__).parents[1] / "examples" / "02_cifar10_resnet20.py"
 _COLUMNS = ("model", "question", "amount", "method", "val_accuracy", "val_loss", "size_bytes")
-_THREADS = 2
+_THREADS = 1
 _PRICES = (0.01, 0.02, 0.03, 0.05, 0.1)
 Recipe: TypeAlias = Mapping[str, str | float]
 

@@ -69,20 +69,19 @@ def _log_to_stderr() -> None:
     logger.setLevel(logging.INFO)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM: all ends as after Ctrl-C, and commands that can be continued say so."""
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
-
-
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and exit with a documented code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     _log_to_stderr()
+    received: list[int] = []
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        """End as after Ctrl-C: commands that can be continued say so."""
+        received.append(number)
+        raise KeyboardInterrupt
+
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
+        signal.signal(signal.SIGTERM, terminate)
     try:
         cli.main(args=arguments, prog_name="autocompress", standalone_mode=False)
         sys.stdout.flush()
@@ -92,10 +91,8 @@ def main(arguments: list[str] | None = None) -> Any:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except _Terminated:
-        code = 128 + signal.SIGTERM
     except (click.Abort, KeyboardInterrupt):
-        code = 130
+        code = 128 + (received or [signal.SIGINT])[0]
     except AutocompressError as error:
         if "--debug" in arguments:
             raise

@@ -13,7 +13,11 @@ from autocompress.analysis.refusals import (
 from autocompress.compress.compressed_layers import COMPRESSED
 from autocompress.compress.low_rank.table import FACTORIZATIONS
 
-TECHNIQUES = {"weight_bits", "activation_bits", "rank_ratio", "sparsity", "shared_with"}
+TECHNIQUES = {
+    *("weight_bits", "activation_bits", "rate_price"),
+    *("rank_ratio", "sparsity", "shared_with"),
+}
+ROUNDED_TO_NEAREST = {"activation_bits", "rate_price", "shared_with"}
 
 
 def _refusals(module, n_calls=1, tied_to="", is_tied=False, **ties):
@@ -36,11 +40,11 @@ def test_what_is_not_refused_can_be_compressed():
         (nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"), set()),
         (nn.Conv1d(4, 4, 3, padding="same", padding_mode="circular", dilation=2), set()),
         (nn.Conv3d(4, 4, 3, padding=1, padding_mode="replicate"), set()),
-        (nn.ConvTranspose2d(4, 4, 3), {"rank_ratio", "activation_bits", "shared_with"}),
-        (nn.Embedding(9, 4), {"activation_bits", "shared_with"}),
-        (nn.LSTM(4, 4), {"rank_ratio", "activation_bits", "shared_with"}),
-        (nn.GRU(4, 4), {"rank_ratio", "activation_bits", "shared_with"}),
-        (nn.RNN(4, 4), {"rank_ratio", "activation_bits", "shared_with"}),
+        (nn.ConvTranspose2d(4, 4, 3), {"rank_ratio", *ROUNDED_TO_NEAREST}),
+        (nn.Embedding(9, 4), ROUNDED_TO_NEAREST),
+        (nn.LSTM(4, 4), {"rank_ratio", *ROUNDED_TO_NEAREST}),
+        (nn.GRU(4, 4), {"rank_ratio", *ROUNDED_TO_NEAREST}),
+        (nn.RNN(4, 4), {"rank_ratio", *ROUNDED_TO_NEAREST}),
         (nn.LSTMCell(4, 4), TECHNIQUES),
         (nn.EmbeddingBag(9, 4), TECHNIQUES),
         (nn.LayerNorm(4), TECHNIQUES),
@@ -61,6 +65,8 @@ def test_layer_takes_what_it_can(module, refused):
         (nn.LSTM(4, 4), "rank_ratio", "recurrent layers have no low-rank form"),
         (nn.LSTM(4, 4), "activation_bits", "recurrent layers have no integer kernels"),
         (nn.Embedding(4, 4), "activation_bits", "an embedding takes indices"),
+        (nn.GRU(4, 4), "rate_price", "recurrent layers are rounded to the nearest here"),
+        (nn.Embedding(4, 4), "rate_price", "embedding layers are rounded to the nearest here"),
         (nn.Embedding(4, 4), "shared_with", "only linear layers and convolutions"),
         (nn.BatchNorm1d(4), "weight_bits", "BatchNorm1d layers are not compressed"),
     ],
@@ -107,7 +113,7 @@ def test_second_owner_of_a_weight_points_to_the_first():
 
 def test_first_owner_of_a_tied_weight_cannot_replace_it():
     refusals = _refusals(nn.Embedding(4, 4), is_tie_source=True)
-    assert set(refusals) == {"rank_ratio", "shared_with", "activation_bits"}
+    assert set(refusals) == {"rank_ratio", *ROUNDED_TO_NEAREST}
     assert refusals["rank_ratio"] == "its weight is tied to a later layer's"
 
 
