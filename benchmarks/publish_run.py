@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 from autocompress.atomic_file import write_atomically
+from autocompress.report.search_gain import search_gain
 from autocompress.report.tables import front_json, trials_table, write_csv
 from autocompress.run_record import RunRecord
 from autocompress.search.records import load_run
@@ -44,7 +45,12 @@ def main() -> None:
     stem = file_stem(run)
     write_csv(trials_table(run), options.results / f"{stem}.csv")
     info = {key: value for key, value in run.info.items() if key not in _PRIVATE}
-    document = {**front_json(run), "info": info}
+    gain = search_gain(run)
+    document = {
+        **front_json(run),
+        "search_gain": None if gain is None else gain.to_json(),
+        "info": info,
+    }
     write_atomically(options.results / f"{stem}.json", json.dumps(document, indent=2) + "\n")
     for bundle in options.bundle:
         manifest = (bundle / "manifest.json").read_text(encoding="utf-8")
