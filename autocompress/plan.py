@@ -170,6 +170,14 @@ class CompressionPlan:
         """Whether bits are worth something in any layer that will be quantized."""
         return any(layer.is_quantized and layer.rate_price > 0.0 for layer in self.layers.values())
 
+    @property
+    def loses_weights(self) -> bool:
+        """Whether weights are taken away, and not only rounded."""
+        return bool(self.pruning_ratios or self.dropped_blocks) or any(
+            layer.rank_ratio < 1.0 or layer.sparsity > 0.0 or layer.shared_with
+            for layer in self.layers.values()
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain containers only; defaults are left out, so new fields keep old digests."""
         default = LayerPlan()

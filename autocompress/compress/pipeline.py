@@ -137,18 +137,9 @@ class Construction:
         )
 
     @property
-    def has_prices(self) -> bool:
-        """See `CompressionPlan.has_prices`."""
-        return self._plan.has_prices
-
-    @property
-    def loses_weights(self) -> bool:
-        """Whether the plan takes weights away, and does not only round them."""
-        plan = self._plan
-        return bool(plan.pruning_ratios or plan.dropped_blocks) or any(
-            la.rank_ratio < 1.0 or la.sparsity > 0.0 or la.shared_with
-            for la in plan.layers.values()
-        )
+    def plan(self) -> CompressionPlan:
+        """What is built."""
+        return self._plan
 
     @property
     def is_pruned(self) -> bool:

@@ -82,7 +82,8 @@ class Tuner:
             TrialError: If the candidate does not run, or the loss stops being a finite number.
         """
         has_penalty = self.recipe.penalty != "none" and n_steps > 0
-        is_settled_first = fidelity > 0 and construction.has_prices and construction.loses_weights
+        plan = construction.plan
+        is_settled_first = fidelity > 0 and plan.has_prices and plan.loses_weights
         n_phases = max(1, n_steps) + has_penalty + is_settled_first
         last = dataclasses.replace(
             self.recipe, penalty="none", epochs=self.recipe.epochs / n_phases
@@ -127,7 +128,7 @@ class Tuner:
         if is_settled_first:
             phase(model, last)
             self._recalibrate(model, seed, grids=True)
-        if compensates_all or construction.has_prices:
+        if compensates_all or plan.has_prices:
             skipped = compensate_(
                 model, self._calibration(seed), only_priced=not compensates_all
             ).skipped

@@ -26,9 +26,10 @@ from autocompress.measurement import Measurement
 from autocompress.plan import CompressionPlan
 from autocompress.train.batches import Batches
 from autocompress.train.entropy import mean_code_bits
-from autocompress.train.loop import Training, entropy_ramp
+from autocompress.train.loop import Training
 from autocompress.train.precision import to_fast_layout_
 from autocompress.train.recalibrate import calibration_batches, recalibrate_
+from autocompress.train.schedule import entropy_ramp
 from autocompress.train.teachers import make_teacher
 
 _LADDER_SHARE = 0.25  # of the epochs, with finer grids than the plan's

@@ -20,11 +20,10 @@ from autocompress.train.features import matching
 from autocompress.train.precision import Precision, keep_freed_memory, to_device
 from autocompress.train.recipe import Recipe, check_recipe
 from autocompress.train.regularize import Penalty, penalizing
+from autocompress.train.schedule import entropy_ramp, rate_share
 from autocompress.train.teachers import Teacher
 from autocompress.train.training_loss import make_loss
 
-_WARM_UP_STEPS = 100
-_WARM_UP_SHARE = 0.1
 _MOMENTUM = 0.9
 _WEIGHT_DECAY = 1e-4
 _GATE_RATE = 1000.0  # of the learning rate: gates have far to go; 10 to 1000 tried on digits
@@ -177,7 +176,7 @@ class Training:
         recipe, device = self._recipe, self._device
         self._model.train()
         for _ in range(n_steps):
-            rate = recipe.learning_rate * _schedule(self.step, self.n_steps)
+            rate = recipe.learning_rate * rate_share(self.step, self.n_steps)
             for group in self._optimizer.param_groups:
                 group["lr"] = rate * group["rate"]
             inputs, targets, indices = self._batches.draw()
@@ -270,23 +269,9 @@ def steps_of(recipe: Recipe, prepared: PreparedTask) -> int:
     return max(1, round(recipe.epochs * per_epoch))
 
 
-def entropy_ramp(step: int, n_steps: int) -> float:
-    """0 in the first half of a training, 1 in its last quarter."""
-    return min(1.0, max(0.0, 4.0 * step / n_steps - 2.0))
-
-
 def _check_finite(loss: float, step: int, n_steps: int) -> None:
     if not math.isfinite(loss):
         raise TrialError("nonfinite_loss", f"The loss became {loss} in step {step} of {n_steps}.")
-
-
-def _schedule(step: int, n_steps: int) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then half a cosine."""
-    n_warm = min(_WARM_UP_STEPS, round(_WARM_UP_SHARE * n_steps))
-    if step < n_warm:
-        return (step + 1) / (n_warm + 1)
-    progress = (step - n_warm) / max(1, n_steps - n_warm)
-    return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
 def _parameter_groups(

@@ -10,8 +10,9 @@ from autocompress.compress.quantize import quantize_
 from autocompress.errors import TrialError
 from autocompress.plan import LayerPlan
 from autocompress.train.distill import soft_label_loss
-from autocompress.train.loop import Throughput, _parameter_groups, _schedule, steps_of
+from autocompress.train.loop import Throughput, _parameter_groups, steps_of
 from autocompress.train.recipe import Recipe
+from autocompress.train.schedule import rate_share
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=2, learning_rate=0.05, batch_size=16)
@@ -118,7 +119,7 @@ def test_loss_that_is_not_a_number_fails_the_trial(prepared, tune, changed):
 
 
 def test_schedule_warms_up_and_falls_to_zero():
-    shares = [_schedule(step, 2000) for step in range(2000)]
+    shares = [rate_share(step, 2000) for step in range(2000)]
     peak = shares.index(max(shares))
     assert peak == 100
     assert max(shares) == 1.0
@@ -131,8 +132,8 @@ def test_schedule_warms_up_and_falls_to_zero():
 
 @pytest.mark.parametrize("n_steps", [1, 2, 5])
 def test_schedule_of_few_steps_still_learns(n_steps):
-    assert all(0.0 < _schedule(step, n_steps) <= 1.0 for step in range(n_steps))
-    assert _schedule(0, n_steps) == 1.0
+    assert all(0.0 < rate_share(step, n_steps) <= 1.0 for step in range(n_steps))
+    assert rate_share(0, n_steps) == 1.0
 
 
 def test_weight_decay_is_on_weights_only(prepared):
@@ -175,7 +176,7 @@ def test_a_plain_recipe_trains_bit_for_bit_like_a_plain_loop(prepared, model_has
         order = torch.randperm(100, generator=generator)
         for i, indices in enumerate(reversed(order.split(16)[:6])):
             for group in optimizer.param_groups:
-                group["lr"] = 0.05 * _schedule(6 * epoch + i, 12)
+                group["lr"] = 0.05 * rate_share(6 * epoch + i, 12)
             inputs, targets = prepared.train.batch(indices)
             outputs = model(*inputs)
             loss = F.cross_entropy(outputs, targets)
