@@ -103,7 +103,7 @@ def refine_points(
     try:
         with progress:
             refined = refine_run(record, chosen, listener=progress.listener, **how)
-    except (KeyboardInterrupt, SystemExit):
+    except KeyboardInterrupt:
         progress.note(f"Stopped. Nothing is lost: the same command continues {record.folder}.")
         raise
     if not refined:

@@ -203,7 +203,7 @@ def _search(
                     listener=progress.listener,
                     **dataclasses.asdict(rules),
                 )
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             progress.note(f"Stopped. Nothing is lost: the same command continues {folder}.")
             raise
         finally:

@@ -70,7 +70,7 @@ def measure_sensitivity(
             controls = [seed for seed in make_seeds(space_found) if seed.role == "control"]
             plans = {seed.label: space_found.decode(seed.levels) for seed in controls}
             wholes = additivity(predictor, plans, probe, cache)
-    except (KeyboardInterrupt, SystemExit):
+    except KeyboardInterrupt:
         progress.note("Stopped. Nothing is lost: the same command continues.")
         raise
     finally:

@@ -59,7 +59,7 @@ def command(
             found = validate_run(
                 record, n_sample=sample, epochs=epochs, seed=seed, listener=progress.listener
             )
-    except (KeyboardInterrupt, SystemExit):
+    except KeyboardInterrupt:
         progress.note(f"Stopped. Nothing is lost: the same command continues {record.folder}.")
         raise
     if as_json:

@@ -122,8 +122,6 @@ def first_examples(batches: Iterable[Inputs]) -> tuple[list[Inputs], Iterable[In
     Args:
         batches: Inputs, each of shape (N, ...); what is returned takes their place.
     """
-    if isinstance(batches, tuple):
-        return _cut(batches), batches
     source = iter(batches)
     taken: list[Inputs] = []
     n_taken = 0

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.analysis.layer_kind import LayerKind
-from autocompress.compress.error_compensation import compensate_, is_priced
+from autocompress.compress.error_compensation import compensate_
 from autocompress.compress.output_damage import N_EXAMPLES
 from autocompress.compress.pipeline import Candidate
 from autocompress.evaluate.deploy import deploy
@@ -117,7 +117,7 @@ class Probe:
     def _look(self, plan: CompressionPlan, *, has_size: bool, has_latency: bool) -> Figures:
         sample = self._sample()
         model = to_fast_layout_(self._build(plan).model, self._device)
-        self._settle_(model, sample.statistics)
+        self._settle_(model, plan, sample.statistics)
         outputs = _outputs(model, sample.compared)
         divergence = divergence_of(self._prepared.task, sample.base_outputs, outputs)
         if not (has_size or has_latency):
@@ -163,10 +163,12 @@ class Probe:
         chosen = order.roll(-_N_STATISTICS)[:_N_COMPARED]
         return (train.batch(indices)[0] for indices in chosen.split(_BATCH_SIZE))
 
-    def _settle_(self, model: nn.Module, statistics: tuple[Inputs, ...]) -> None:
+    def _settle_(
+        self, model: nn.Module, plan: CompressionPlan, statistics: tuple[Inputs, ...]
+    ) -> None:
         """Do what a candidate gets before any training, in place; see `Tuner.make`."""
         recalibrate_(model, statistics)
-        if self._compensates_all or is_priced(model):
+        if self._compensates_all or plan.has_prices:
             compensate_(model, iter(statistics), only_priced=not self._compensates_all)
             recalibrate_(model, statistics)
 

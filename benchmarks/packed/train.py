@@ -30,7 +30,6 @@ from packed.points import POINTS, Point
 
 _TASK = Path(__file__).parents[2] / "examples" / "02_cifar10_resnet20.py"
 _BATCH = 500
-_LEARNING_RATE = 0.01
 
 
 def train_points(
@@ -83,7 +82,6 @@ def _train(
     recipe = dataclasses.replace(
         evaluator.recipe,
         epochs=float(n_epochs),
-        learning_rate=_LEARNING_RATE,
         entropy_strength=point.entropy,
     )
     weights = work / f"{stem}.safetensors"
@@ -105,7 +103,6 @@ def _train(
     return {
         "n_epochs": len(epochs),
         "seconds": measured.seconds,
-        "state_dict_bytes": _state_bytes(evaluator.model),
         "base": {"size_bytes": base.size_bytes, **_scores(evaluator.model, evaluator)},
         **_file_figures(model, plan, evaluator),
         "float_inputs": _scores(_with_float_inputs(model), evaluator),
@@ -161,8 +158,3 @@ def _with_float_inputs(model: nn.Module) -> nn.Module:
     for module in model.modules():
         module._modules.pop("input_quantizer", None)
     return model
-
-
-def _state_bytes(model: nn.Module) -> int:
-    """Bytes of all numbers of the float model."""
-    return sum(tensor.nbytes for tensor in model.state_dict().values())

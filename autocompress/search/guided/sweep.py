@@ -131,10 +131,10 @@ def regimes(space: SearchSpace, live: Sequence[Sequence[int]]) -> list[list[Sequ
         for k, knob in enumerate(space.knobs)
         if knob.kind == "weight_bits" and not layers.isdisjoint(knob.targets)
     }
-    priced = [
-        live[k][len(prices) == 1 :] if k in prices else (1,) if k in bits else live[k]
-        for k in range(len(live))
-    ]
+    priced = [(1,) if k in bits else live[k] for k in range(len(live))]
+    if len(prices) == 1:
+        (k,) = prices
+        priced[k] = live[k][1:]
     return [without, priced]
 
 
