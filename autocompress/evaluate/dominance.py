@@ -58,20 +58,29 @@ class Rivals:
         Raises:
             TrialError: With reason `dominated`.
         """
+        if (why := self._why_hopeless(figures)) is not None:
+            raise TrialError(DOMINATED, why)
+
+    def depends_on_latency(self, figures: Figures) -> bool:
+        """Whether a candidate has to be timed to tell if it is hopeless."""
+        without = dataclasses.replace(self, has_latency=False)
+        return self.has_latency and without._why_hopeless(figures) is not None
+
+    def _why_hopeless(self, figures: Figures) -> str | None:
         assert figures.size_bytes is not None
         cheaper = [r for r in self.front if self._costs_no_more(r, figures)]
         witnesses = [a for divergence, a in self.history if divergence >= figures.divergence]
         if not cheaper or len(witnesses) < _LEAST_WITNESSES:
-            return
+            return None
         rival, hoped = max(cheaper, key=lambda r: r.accuracy), max(witnesses)
-        if hoped < rival.accuracy:
-            raise TrialError(
-                DOMINATED,
-                f"Not tuned: {figures.size_bytes:,} bytes, divergence {figures.divergence:.3g} "
-                f"untuned; the best of {len(witnesses)} trials that started no better reached "
-                f"{100 * hoped:.2f} %, and {rival.label} has {100 * rival.accuracy:.2f} % at "
-                f"{rival.size_bytes:,} bytes.",
-            )
+        if hoped >= rival.accuracy:
+            return None
+        return (
+            f"Not tuned: {figures.size_bytes:,} bytes, divergence {figures.divergence:.3g} "
+            f"untuned; the best of {len(witnesses)} trials that started no better reached "
+            f"{100 * hoped:.2f} %, and {rival.label} has {100 * rival.accuracy:.2f} % at "
+            f"{rival.size_bytes:,} bytes."
+        )
 
     def _costs_no_more(self, rival: Rival, figures: Figures) -> bool:
         assert figures.size_bytes is not None

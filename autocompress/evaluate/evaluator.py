@@ -145,7 +145,9 @@ class Evaluator:
         """The training-free score of a plan, if it has a chance against its rivals."""
         if rivals is None:
             return self.probe(plan).divergence
-        figures = self.probe(plan, has_size=True, has_latency=rivals.has_latency)
+        figures = self.probe(plan, has_size=True)
+        if rivals.depends_on_latency(figures):
+            figures = self.probe(plan, has_size=True, has_latency=True)
         rivals.check(figures)
         return figures.divergence
 

@@ -12,7 +12,8 @@ from optuna.trial import FrozenTrial
 
 from autocompress.errors import unknown_name
 from autocompress.objective import Direction, Limits
-from autocompress.search.guided.sampler import GuidedSampler, Screen
+from autocompress.search.guided.look import Look, Screen
+from autocompress.search.guided.sampler import GuidedSampler
 from autocompress.search.optuna_samplers import OPTUNA_SAMPLERS, asked
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import AMOUNT_OF, OF_GRIDS, SearchSpace
@@ -34,14 +35,16 @@ class Guidance:
         costs: Fields of `Measurement` that are minimised.
         limits: Constraints.
         is_learning: Whether trials correct the table.
-        screen: Training-free scores of plans; None to propose without.
-        n_shortlisted: Plans it is asked about per proposal.
+        looks: Plans that were looked at before, oldest first.
+        screen: Looks at plans; None to propose without.
+        n_shortlisted: Plans it is asked about at once.
     """
 
     predictor: Predictor | None
     costs: Sequence[str]
     limits: Limits
     is_learning: bool = True
+    looks: Sequence[Look] = ()
     screen: Screen | None = None
     n_shortlisted: int = 4
 
@@ -134,6 +137,7 @@ def _guided(
         limits=guidance.limits,
         seed=seed,
         is_new=is_new,
+        looks=guidance.looks,
         screen=guidance.screen,
         n_shortlisted=guidance.n_shortlisted,
         is_learning=guidance.is_learning,

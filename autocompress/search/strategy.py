@@ -11,6 +11,7 @@ from autocompress.evaluate.option_cache import ProbePlan
 from autocompress.measurement import Fidelity
 from autocompress.plan import CompressionPlan
 from autocompress.search.executors.job import Executor, ProbeJob
+from autocompress.search.guided.look import Look
 from autocompress.search.pending import Job
 from autocompress.search.rivals import rivals_of
 from autocompress.search.sampler import GUIDED, Guidance, propose_levels
@@ -89,9 +90,11 @@ class Strategy:
         upcoming = [seed for seed in self._seeds if seed.label not in started]
         seed = next_seed(upcoming, trials[-1].role)
         if seed is None:
-            levels = self._proposed(number, [seed.levels for seed in upcoming])
+            looks: list[Look] = []
+            levels = self._proposed(number, [seed.levels for seed in upcoming], looks)
             if levels is not None:
-                return self._study.add(levels, "search", f"trial {number}", self._fidelity)
+                label = f"trial {number}"
+                return self._study.add(levels, "search", label, self._fidelity, looks)
             if not upcoming:
                 return None
             seed = upcoming[0]
@@ -142,15 +145,23 @@ class Strategy:
             seeds.setdefault((plan.digest, fidelity), dataclasses.replace(seed, fidelity=fidelity))
         return list(seeds.values())
 
-    def _proposed(self, number: int, planned: Sequence[Mapping[str, int]]) -> dict[str, int] | None:
-        """A plan that neither was tried nor is about to be."""
+    def _proposed(
+        self, number: int, planned: Sequence[Mapping[str, int]], looks: list[Look]
+    ) -> dict[str, int] | None:
+        """A plan that neither was tried nor is about to be; what was looked at joins `looks`."""
         study = self._study
+
+        def screen(plans: Sequence[Mapping[str, int]]) -> list[Look]:
+            looks.extend(found := self._screen(plans))
+            return found
+
         guidance = Guidance(
             predictor=self._predictor,
             costs=tuple(o.field for o in study.objectives if o.direction == "minimize"),
             limits=study.limits,
             is_learning="surrogate" not in self._without,
-            screen=None if "ladder" in self._without or self._fidelity == 0 else self._screen,
+            looks=study.looks(),
+            screen=None if "ladder" in self._without or self._fidelity == 0 else screen,
             n_shortlisted=self._n_shortlisted,
         )
         return propose_levels(
@@ -165,15 +176,16 @@ class Strategy:
             guidance=guidance,
         )
 
-    def _screen(self, plans: Sequence[Mapping[str, int]]) -> list[float | None]:
+    def _screen(self, plans: Sequence[Mapping[str, int]]) -> list[Look]:
         run = self._study.record()
         rivals, most = rivals_of(run, len(run.trials)), self._study.limits.max_size_bytes
         ratios = self._est_latency_ratios(plans) if rivals.has_latency else [None] * len(plans)
-        decoded = map(self._study.space.decode, plans)
-        return [
-            screened(plan, self._executor.probe, rivals, most, ratio)
-            for plan, ratio in zip(decoded, ratios, strict=True)
-        ]
+        decode = self._study.space.decode
+        looks = []
+        for levels, ratio in zip(plans, ratios, strict=True):
+            found = screened(decode(levels), self._executor.probe, rivals, most, ratio)
+            looks.append(Look(levels=levels, divergence=found[0], has_chance=found[1]))
+        return looks
 
     def _est_latency_ratios(self, plans: Sequence[Mapping[str, int]]) -> list[float | None]:
         """What the table says of each plan's time, on its better side; None without a table."""
@@ -191,8 +203,10 @@ def screened(
     rivals: Rivals,
     max_size_bytes: int | None = None,
     est_latency_ratio: float | None = None,
-) -> float | None:
-    """Training-free score of a plan; None if it cannot be built, has no chance or is too large.
+) -> tuple[float | None, bool]:
+    """Training-free score of a plan, None if it cannot be built; and whether it is worth tuning.
+
+    It is not if it has no chance against its rivals or is too large.
 
     Nothing is timed: timing every plan that is merely considered would cost more than it saves.
     Where latency counts a plan is judged by its estimate, and without one only scored; what has no
@@ -201,13 +215,15 @@ def screened(
     is_judged = not rivals.has_latency or est_latency_ratio is not None
     try:
         figures = probe(ProbeJob(plan=plan, has_size=is_judged))
-        if is_judged:
-            rivals.check(dataclasses.replace(figures, latency_ratio=est_latency_ratio))
     except TrialError:
-        return None
+        return None, False
+    if is_judged:
+        try:
+            rivals.check(dataclasses.replace(figures, latency_ratio=est_latency_ratio))
+        except TrialError:
+            return figures.divergence, False
     size_bytes = figures.size_bytes
     if max_size_bytes is not None and size_bytes is not None:
         # tuning moves codes a little, and with them the size of their file
-        is_larger = size_bytes * (1.0 - _SIZE_TOLERANCE) > max_size_bytes
-        return None if is_larger else figures.divergence
-    return figures.divergence
+        return figures.divergence, size_bytes * (1.0 - _SIZE_TOLERANCE) <= max_size_bytes
+    return figures.divergence, True

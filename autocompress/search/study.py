@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from autocompress.errors import AutocompressError, StudyMismatchError, first_lin
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.objective import Direction, Limits, parse_objectives
 from autocompress.run_record import Role, RunRecord
+from autocompress.search.guided.look import Look
 from autocompress.search.identity import check_identity
 from autocompress.search.pending import Job, job_of
 from autocompress.search.records import record_of
@@ -176,6 +177,11 @@ class Study:
         """Trials that are being evaluated."""
         return list(self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
+    def looks(self) -> list[Look]:
+        """All plans that were looked at to choose a trial, oldest first."""
+        trials = self._study.get_trials(deepcopy=False)
+        return [Look(**look) for trial in trials for look in trial.user_attrs.get("looks", ())]
+
     def option_table(self) -> OptionTable | None:
         """The option table this study was begun with; None if it has none yet."""
         kept = self._study.user_attrs.get("option_table")
@@ -202,8 +208,15 @@ class Study:
             jobs.append(job_of(trial, attempts))
         return jobs
 
-    def add(self, levels: Mapping[str, int], role: Role, label: str, fidelity: Fidelity) -> Job:
-        """Write a new running trial, in one transaction."""
+    def add(
+        self,
+        levels: Mapping[str, int],
+        role: Role,
+        label: str,
+        fidelity: Fidelity,
+        looks: Sequence[Look] = (),
+    ) -> Job:
+        """Write a new running trial and what was looked at to choose it, in one transaction."""
         trial = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=dict(levels),
@@ -214,6 +227,7 @@ class Study:
                 "fidelity": fidelity,
                 "attempts": 1,
                 "plan": self.space.decode(levels).to_json(),
+                **({"looks": [dataclasses.asdict(look) for look in looks]} if looks else {}),
             },
         )
         with self._guard():

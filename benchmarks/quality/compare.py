@@ -22,6 +22,7 @@ from autocompress.objective import Limits
 from autocompress.pareto import hypervolume, non_dominated
 from autocompress.plan import CompressionPlan
 from autocompress.search.executors.job import ProbeJob
+from autocompress.search.guided.look import Look
 from autocompress.search.sampler import Guidance, distributions_of, propose_levels
 from autocompress.search.seeding import make_seeds, next_seed, swept_levels
 from autocompress.search.strategy import screened
@@ -73,6 +74,7 @@ def run_search(
     spent = table.seconds if uses_table else 0.0
     tuned: list[Measurement] = []
     finished, stopped, rows = [], [], []
+    looks: list[Look] = []
     for number in range(budget):
         seed = next_seed(upcoming, last)
         fidelity, label, is_proposed = 1, f"trial {number}", seed is None
@@ -84,12 +86,15 @@ def run_search(
             upcoming.remove(seed)
             levels, fidelity, label = dict(seed.levels), seed.fidelity, seed.label
         else:
-            screen = _screen(bench, looked, inside, _rivals(tuned)) if config.has_ladder else None
+            screen = (
+                _screen(bench, looked, inside, looks, _rivals(tuned)) if config.has_ladder else None
+            )
             guidance = Guidance(
                 predictor=predictor if config.has_table else None,
                 costs=("size_bytes",),
                 limits=Limits(),
                 is_learning=config.is_learning,
+                looks=tuple(looks),
                 screen=screen,
                 n_shortlisted=bench.n_shortlisted,
             )
@@ -107,9 +112,9 @@ def run_search(
                 break
         proposing = time.process_time() - start - sum(inside)
         plan = space.decode(levels)
-        result, seconds = _evaluate(
-            bench, plan, repeat, fidelity, tuned if config.has_ladder and is_proposed else None
-        )
+        rivals = _rivals(tuned) if config.has_ladder and is_proposed else None
+        is_looked_at = any(look.levels == levels for look in looks)
+        result, seconds = _evaluate(bench, plan, repeat, fidelity, rivals, is_looked_at)
         spent += seconds + sum(looked) + proposing
         if result is None:
             stopped.append(levels)
@@ -131,7 +136,9 @@ def run_search(
     return rows
 
 
-def _screen(bench: Bench, looked: list[float], inside: list[float], rivals: Rivals):
+def _screen(
+    bench: Bench, looked: list[float], inside: list[float], looks: list[Look], rivals: Rivals
+):
     def probe(job: ProbeJob) -> Figures:
         start = time.process_time()
         figures, seconds = bench.probe(job.plan)
@@ -141,7 +148,13 @@ def _screen(bench: Bench, looked: list[float], inside: list[float], rivals: Riva
             raise TrialError("probe", "It could not be built.")
         return figures
 
-    return lambda plans: [screened(bench.space.decode(plan), probe, rivals) for plan in plans]
+    def screen(plans):
+        for levels in plans:
+            divergence, has_chance = screened(bench.space.decode(levels), probe, rivals)
+            looks.append(Look(levels=levels, divergence=divergence, has_chance=has_chance))
+        return looks[-len(plans) :]
+
+    return screen
 
 
 def _evaluate(
@@ -149,19 +162,21 @@ def _evaluate(
     plan: CompressionPlan,
     repeat: int,
     fidelity: int,
-    rivals_of: list[Measurement] | None,
+    rivals: Rivals | None,
+    is_looked_at: bool,
 ) -> tuple[Measurement | None, float]:
     """Measure a plan, unless it is hopeless; and the seconds that took.
 
-    An evaluation looks at the plan, too, but without packing it; so the whole look is counted here
-    on top, which is more than it takes.
+    An evaluation looks at the plan, too, but without packing it; so the whole look is counted on
+    top, which is more than it takes, once.
     """
     seconds = 0.0
-    if rivals_of is not None:
-        figures, seconds = bench.probe(plan)
+    if rivals is not None:
+        figures, spent = bench.probe(plan)
+        seconds = 0.0 if is_looked_at else spent
         if figures is not None:
             try:
-                _rivals(rivals_of).check(figures)
+                rivals.check(figures)
             except TrialError:
                 return None, seconds
     try:

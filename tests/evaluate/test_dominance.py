@@ -62,6 +62,19 @@ def test_slower_and_larger_is_stopped_where_latency_counts():
         _rivals(has_latency=True).check(_candidate(latency_ratio=0.6))
 
 
+@pytest.mark.parametrize(
+    ("changes", "size_bytes", "depends"),
+    [
+        ({"has_latency": True}, 2000, True),
+        ({"has_latency": True}, 500, False),  # nothing is smaller, however fast it is
+        ({"has_latency": True, "history": HISTORY[:5]}, 2000, False),
+        ({"has_latency": False}, 2000, False),
+    ],
+)
+def test_only_what_could_be_hopeless_has_to_be_timed(changes, size_bytes: int, depends: bool):
+    assert _rivals(**changes).depends_on_latency(_candidate(size_bytes=size_bytes)) == depends
+
+
 def test_a_file_that_tuning_may_shrink_below_the_rival_goes_on():
     _rivals().check(_candidate(size_bytes=1015))
     with pytest.raises(TrialError):

@@ -10,6 +10,7 @@ from autocompress.errors import InputError
 from autocompress.measurement import Measurement
 from autocompress.objective import Limits
 from autocompress.search.guided.guide import Goal, Guide
+from autocompress.search.guided.look import Look
 from autocompress.search.guided.sampler import GuidedSampler
 from autocompress.search.sampler import (
     SAMPLERS,
@@ -116,9 +117,9 @@ def test_guided_minds_what_is_running(space: SearchSpace) -> None:
 def test_guided_asks_the_screen_about_several_plans(space: SearchSpace) -> None:
     asked: list[int] = []
 
-    def screen(plans: Any) -> list[float | None]:
+    def screen(plans: Any) -> list[Look]:
         asked.append(len(plans))
-        return [None] * len(plans)
+        return [Look(levels=plan, divergence=None, has_chance=False) for plan in plans]
 
     guidance = Guidance(predictor=None, costs=("size_bytes",), limits=Limits(), screen=screen)
 

@@ -277,6 +277,9 @@ def test_with_all_its_parts_a_search_sweeps_learns_and_screens(
     assert len(found.guidance) == n_proposed >= 2
     assert found.n_screened > n_proposed  # several plans for each
     assert all(g.predictor is not None and g.is_learning for g in found.guidance)
+    known = [len(g.looks) for g in found.guidance]
+    assert known[0] == 0
+    assert known == sorted(set(known)), "each proposal knows the looks of those before it"
     assert found.has_rivals
 
 
@@ -429,15 +432,15 @@ RIVALS = Rivals(
 
 
 @pytest.mark.parametrize(
-    ("divergence", "size_bytes", "score"),
+    ("divergence", "size_bytes", "has_chance"),
     [
-        (0.4, 1000, None),  # what started no better lost to a smaller file
-        (0.6, 1000, 0.6),  # nothing started there
-        (0.4, 400, 0.4),  # nothing is as small
+        (0.4, 1000, False),  # what started no better lost to a smaller file
+        (0.6, 1000, True),  # nothing started there
+        (0.4, 400, True),  # nothing is as small
     ],
 )
-def test_screened_is_the_divergence_of_what_has_a_chance(
-    divergence: float, size_bytes: int, score: float | None
+def test_screened_is_the_divergence_and_whether_there_is_a_chance(
+    divergence: float, size_bytes: int, has_chance: bool
 ) -> None:
     plan = CompressionPlan()
     asked: list[ProbeJob] = []
@@ -446,36 +449,36 @@ def test_screened_is_the_divergence_of_what_has_a_chance(
         asked.append(job)
         return Figures(divergence=divergence, size_bytes=size_bytes)
 
-    assert screened(plan, probe, RIVALS) == score
+    assert screened(plan, probe, RIVALS) == (divergence, has_chance)
     assert asked == [full_look(plan, has_latency=False)]
 
 
-@pytest.mark.parametrize(("limit", "score"), [(1000, 0.4), (990, 0.4), (970, None)])
-def test_screened_is_none_for_what_is_larger_than_allowed(limit: int, score: float | None) -> None:
+@pytest.mark.parametrize(("limit", "has_chance"), [(1000, True), (990, True), (970, False)])
+def test_what_is_larger_than_allowed_has_no_chance(limit: int, has_chance: bool) -> None:
     def probe(job: ProbeJob) -> Figures:
         return Figures(divergence=0.4, size_bytes=1000)
 
     nobody = dataclasses.replace(RIVALS, front=())
-    assert screened(CompressionPlan(), probe, nobody, limit) == score
+    assert screened(CompressionPlan(), probe, nobody, limit) == (0.4, has_chance)
 
 
-def test_screened_is_none_for_what_cannot_be_built() -> None:
+def test_what_cannot_be_built_has_neither_score_nor_chance() -> None:
     def probe(job: ProbeJob) -> Figures:
         raise TrialError("compress", "Layer 'a' would be empty.")
 
-    assert screened(CompressionPlan(), probe, RIVALS) is None
+    assert screened(CompressionPlan(), probe, RIVALS) == (None, False)
 
 
 @pytest.mark.parametrize(
-    ("estimate", "score"),
+    ("estimate", "has_chance"),
     [
-        (None, 9.0),  # nothing to judge by
-        (0.4, 9.0),  # faster than what is as accurate
-        (0.6, None),
+        (None, True),  # nothing to judge by
+        (0.4, True),  # faster than what is as accurate
+        (0.6, False),
     ],
 )
 def test_screened_times_nothing_where_latency_counts(
-    estimate: float | None, score: float | None
+    estimate: float | None, has_chance: bool
 ) -> None:
     asked: list[ProbeJob] = []
 
@@ -486,5 +489,8 @@ def test_screened_times_nothing_where_latency_counts(
     rivals = tuple(dataclasses.replace(rival, latency_ratio=0.5) for rival in RIVALS.front)
     history = tuple((9.0, 0.1) for _ in range(6))
     timed = dataclasses.replace(RIVALS, has_latency=True, front=rivals, history=history)
-    assert screened(CompressionPlan(), probe, timed, est_latency_ratio=estimate) == score
+    assert screened(CompressionPlan(), probe, timed, est_latency_ratio=estimate) == (
+        9.0,
+        has_chance,
+    )
     assert [(job.has_size, job.has_latency) for job in asked] == [(estimate is not None, False)]

@@ -15,6 +15,7 @@ from autocompress.space.search_space import SearchSpace
 _POWERS = (0.35, 0.6, 1.0)
 _LEAST_DIVERGENCE = 1e-5  # nats; below it outputs are the same for every purpose
 _KNOB_SHARE = 0.7
+_MAX_LOOKS = 200  # what is learned from costs time that grows with the cube
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
 NODE_WEIGHTS: Array = _WEIGHTS / _WEIGHTS.sum()
 """Probabilities of the accuracies that `Beliefs.accuracy` returns."""
@@ -39,6 +40,19 @@ class History:
     costs: Array
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Looks:
+    """Plans that were looked at without training, tuned later or not.
+
+    Attributes:
+        levels: (L, K) level indices, oldest first.
+        untuned: Training-free score; (L,), nats.
+    """
+
+    levels: Levels
+    untuned: Array
+
+
 class Beliefs:
     """Predictions for one proposal.
 
@@ -46,10 +60,15 @@ class Beliefs:
     So the divergence after tuning is predicted (in logarithms), and accuracy read off a falling
     piecewise linear function fitted to all trials (isotonic regression).
 
+    A plan that was only looked at counts as a trial that came out as its training-free score
+    promises, with the uncertainty of that promise: a cheap and an expensive fidelity of one
+    quantity (Kennedy & O'Hagan 2000).
+
     Args:
         space: The knobs.
         predictor: What the option table says; None to know nothing before the first trial.
         history: Tuned trials, without the baseline.
+        looks: Plans that were looked at.
         baseline_accuracy: Accuracy of the untouched model.
         is_latency: For each cost, whether it is the latency (else the size).
         is_learning: Whether residuals of the prior are learned; False fits only the scale of
@@ -61,6 +80,7 @@ class Beliefs:
         space: SearchSpace,
         predictor: Predictor | None,
         history: History,
+        looks: Looks | None = None,
         *,
         baseline_accuracy: float,
         is_latency: tuple[bool, ...],
@@ -84,6 +104,8 @@ class Beliefs:
         self.power, self._tuned = max(fitted, key=lambda pair: pair[1].log_likelihood)
         self._cost_models = [self._fit_cost(c) for c in range(len(is_latency))]
         self._screened = self._fit_screened()
+        if looks is not None and self._screened is not None:
+            self._learn(self._screened, looks)
 
     def accuracy(self, levels: Levels, untuned: Array | None = None) -> Array:
         """Accuracies that plans may come out with after tuning, weighted by `NODE_WEIGHTS`.
@@ -133,6 +155,21 @@ class Beliefs:
             self._history.levels[known], self.power, self._history.untuned[known]
         )
         return Surrogate(features, self._log_divergence[known])
+
+    def _learn(self, screened: Surrogate, looks: Looks) -> None:
+        """Fit again, with plans that were looked at and not tuned."""
+        tuned = {row.tobytes() for row in self._history.levels}
+        found = {row.tobytes(): i for i, row in enumerate(looks.levels)}
+        only = [i for row, i in found.items() if row not in tuned][-_MAX_LOOKS:]
+        if not only:
+            return
+        levels, untuned = looks.levels[only], looks.untuned[only]
+        promised, deviation = screened.predict(self._features(levels, self.power, untuned))
+        self._tuned = Surrogate(
+            self._features(np.concatenate([self._history.levels, levels]), self.power),
+            np.concatenate([self._log_divergence, promised]),
+            np.concatenate([np.zeros(len(self._log_divergence)), deviation]),
+        )
 
     def _fit_cost(self, c: int) -> Surrogate | None:
         if len(self._history.levels) == 0 or (

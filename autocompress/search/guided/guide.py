@@ -7,14 +7,16 @@ candidates of an evolutionary search instead of a gradient, since levels are ord
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 import numpy as np
+from numpy.typing import NDArray
 
 from autocompress.pareto import non_dominated
 from autocompress.search.guided.acquisition import expected_improvement, improvement_rates
-from autocompress.search.guided.beliefs import NODE_WEIGHTS, Beliefs, History
+from autocompress.search.guided.beliefs import NODE_WEIGHTS, Beliefs, History, Looks
 from autocompress.search.guided.candidates import draw_candidates, mutated
+from autocompress.search.guided.sweep import with_measured_bits
 from autocompress.space.prediction import Array, Levels, Predictor
 from autocompress.space.search_space import SearchSpace
 
@@ -24,6 +26,11 @@ _OFFSPRING = 192
 _EXPLORED = 0.1  # share of proposals that follow a doubt instead of the best estimate
 _NEAREST_MISSES = 8  # plans that are changed where none is small and fast enough
 _APART = 2  # knobs in which shortlisted plans differ at least
+_ENOUGH_LOOKS = 4  # at plans without a chance, in one proposal
+
+Screen = Callable[[Levels], tuple[Array, NDArray[np.bool_]]]
+"""Looks at plans, (S, K): their training-free scores, (S,), nats, NaN for what cannot be built; and
+which of them have a chance, (S,)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +85,9 @@ class Guide:
         is_new: Callable[[Array], bool],
         random: np.random.Generator,
         *,
+        looks: Looks | None = None,
         n_shortlisted: int = 1,
-        screen: Callable[[Levels], Array] | None = None,
+        screen: Screen | None = None,
     ) -> Array | None:
         """Choose one plan.
 
@@ -88,54 +96,86 @@ class Guide:
             running: Plans that are being tuned: taken as if they had come out as predicted; (R, K).
             is_new: Whether a plan, (K,), has not been tried.
             random: Source of chance.
-            n_shortlisted: How many of the best are looked at by `screen`.
-            screen: Training-free scores of plans, NaN for those that cannot be built or have no
-                chance; None to trust the prediction.
+            looks: Plans that were looked at before.
+            n_shortlisted: How many of the best are looked at by `screen` at once. If none of them
+                has a chance, others are chosen by what was learned, until at least 4 were seen.
+            screen: Looks at plans without training; None to trust the prediction.
 
         Returns:
-            (K,) level indices, or None if nothing new was found.
+            (K,) level indices, or None if nothing new can be built. If nothing that was looked at
+            has a chance, one of those.
         """
+        known = looks or Looks(levels=history.levels[:0], untuned=history.untuned[:0])
+        rejected: set[bytes] = set()
+        hopeless: Array | None = None
+        while len(rejected) < _ENOUGH_LOOKS:
+            judge = self._judge(history, running, known)
+            plans = self._shortlist(judge, is_new, rejected, random, n_shortlisted)
+            if len(plans) == 0:
+                break
+            if screen is None:
+                return np.asarray(plans[0])
+            untuned, has_chance = screen(plans)
+            if has_chance.any():
+                worth = judge.worth(plans[has_chance], untuned[has_chance])
+                return np.asarray(plans[has_chance][worth.argmax()])
+            rejected |= {plan.tobytes() for plan in plans}
+            works = np.isfinite(untuned)
+            if works.any():
+                hopeless = plans[works][0]
+            known = Looks(
+                levels=np.concatenate([known.levels, plans[works]]),
+                untuned=np.concatenate([known.untuned, untuned[works]]),
+            )
+        return hopeless
+
+    def _judge(self, history: History, running: Levels, looks: Looks) -> "_Judge":
         beliefs = Beliefs(
             self._space,
             self._predictor,
             history,
+            looks,
             baseline_accuracy=self._goal.baseline_accuracy,
             is_latency=self._goal.is_latency,
             is_learning=self._is_learning,
         )
-        judge = _Judge(beliefs, self._goal, history, running)
+        return _Judge(beliefs, self._goal, history, running)
+
+    def _shortlist(
+        self,
+        judge: "_Judge",
+        is_new: Callable[[Array], bool],
+        rejected: Set[bytes],
+        random: np.random.Generator,
+        n_wanted: int,
+    ) -> Levels:
+        """Draw plans, improve the best ones and choose among them; (at most n_wanted, K)."""
         plans = draw_candidates(
             self._live,
             judge.parents,
             self._predictor,
             random,
-            power=beliefs.power,
+            power=judge.power,
             has_latency=any(self._goal.is_latency),
             is_far=judge.is_far,
         )
+        plans = with_measured_bits(self._space, plans)
         worth = judge.worth(plans)
         for _ in range(_CLIMBS):
             best = plans[np.argsort(-worth, kind="stable")[:_CLIMBERS]]
-            more = np.unique(mutated(self._live, best, _OFFSPRING, random), axis=0)
+            more = mutated(self._live, best, _OFFSPRING, random)
+            more = with_measured_bits(self._space, more)
             plans = np.concatenate([plans, more])
             worth = np.concatenate([worth, judge.worth(more)])
         if random.random() < _EXPLORED:
             worth = worth * np.exp(random.standard_normal(len(worth)))
         order = random.permutation(len(plans))  # where nothing promises anything, chance decides
-        plans, worth = plans[order], worth[order]
-        n_wanted = n_shortlisted if screen is not None else 1
-        # one more than is looked at: for when none of those is worth tuning
-        shortlist = _shortlist(plans, worth, is_new, n_wanted + 1)
-        if len(shortlist) == 0:
-            return None
-        looked = shortlist[:n_wanted]
-        if screen is None or len(looked) == 1:
-            return np.asarray(looked[0])
-        untuned = screen(looked)
-        works = np.isfinite(untuned)
-        if not works.any():
-            return np.asarray(shortlist[-1]) if len(shortlist) > n_wanted else None
-        return np.asarray(looked[works][judge.worth(looked[works], untuned[works]).argmax()])
+        return _apart(
+            plans[order],
+            worth[order],
+            lambda plan: plan.tobytes() not in rejected and is_new(plan),
+            n_wanted,
+        )
 
 
 class _Judge:
@@ -144,6 +184,7 @@ class _Judge:
     def __init__(self, beliefs: Beliefs, goal: Goal, history: History, running: Levels) -> None:
         self._beliefs = beliefs
         self._goal = goal
+        self.power = beliefs.power
         accuracy, costs, levels = history.accuracy, history.costs, history.levels
         if len(running):
             accuracy = np.append(accuracy, beliefs.accuracy(running) @ NODE_WEIGHTS)
@@ -187,9 +228,7 @@ class _Judge:
         return np.maximum(costs - np.array(self._goal.reference), 0.0).sum(axis=1)
 
 
-def _shortlist(
-    plans: Levels, worth: Array, is_new: Callable[[Array], bool], n_wanted: int
-) -> Levels:
+def _apart(plans: Levels, worth: Array, is_new: Callable[[Array], bool], n_wanted: int) -> Levels:
     """The best new plans, each some knobs away from those before it; (n, K)."""
     chosen: list[Array] = []
     for i in np.argsort(-worth, kind="stable"):

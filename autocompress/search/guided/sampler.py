@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
@@ -11,12 +12,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.measurement import Measurement
 from autocompress.objective import REGION, SLACK_HALVINGS, Limits
-from autocompress.search.guided.beliefs import History
+from autocompress.search.guided.beliefs import History, Looks
 from autocompress.search.guided.guide import Goal, Guide
+from autocompress.search.guided.look import Look, Screen
 from autocompress.space.prediction import Array, Levels, Predictor
 from autocompress.space.search_space import SearchSpace
-
-Screen = Callable[[Sequence[Mapping[str, int]]], Sequence[float | None]]
 
 
 class GuidedSampler(BaseSampler):
@@ -31,9 +31,9 @@ class GuidedSampler(BaseSampler):
         costs: Fields of `Measurement` that are minimised.
         limits: Constraints.
         seed: Source of chance.
-        screen: Training-free scores of plans, None for those that cannot be built or have no
-            chance; None to propose without.
-        n_shortlisted: Plans it is asked about per proposal.
+        looks: Plans that were looked at before, oldest first.
+        screen: Looks at plans; None to propose without.
+        n_shortlisted: Plans it is asked about at once.
         is_learning: Whether trials correct the table.
         is_new: Whether a plan has not been tried.
     """
@@ -47,6 +47,7 @@ class GuidedSampler(BaseSampler):
         limits: Limits,
         seed: int,
         is_new: Callable[[Mapping[str, int]], bool],
+        looks: Sequence[Look] = (),
         screen: Screen | None = None,
         n_shortlisted: int = 4,
         is_learning: bool = True,
@@ -63,6 +64,7 @@ class GuidedSampler(BaseSampler):
         self._costs = tuple(dict.fromkeys((*costs, *only_limited)))
         self._random = np.random.default_rng(seed)
         self._is_new = is_new
+        self._looks = looks
         self._screen = screen
         self._n_shortlisted = n_shortlisted
         self._is_learning = is_learning
@@ -107,6 +109,7 @@ class GuidedSampler(BaseSampler):
             self._levels(running),
             lambda levels: self._is_new(self._named(levels)),
             self._random,
+            looks=self._known_looks(),
             n_shortlisted=self._n_shortlisted,
             screen=None if self._screen is None else self._screened,
         )
@@ -165,15 +168,29 @@ class GuidedSampler(BaseSampler):
         )
 
     def _levels(self, trials: Sequence[FrozenTrial]) -> Levels:
-        rows = [[int(t.params[knob.name]) for knob in self._space.knobs] for t in trials]
-        return np.array(rows, dtype=np.int64).reshape(len(trials), len(self._space.knobs))
+        return self._rows([trial.params for trial in trials])
+
+    def _known_looks(self) -> Looks:
+        known = [
+            (look.levels, look.divergence) for look in self._looks if look.divergence is not None
+        ]
+        return Looks(
+            levels=self._rows([levels for levels, _ in known]),
+            untuned=np.array([divergence for _, divergence in known], dtype=np.float64),
+        )
+
+    def _rows(self, plans: Sequence[Mapping[str, Any]]) -> Levels:
+        rows = [[int(levels[knob.name]) for knob in self._space.knobs] for levels in plans]
+        return np.array(rows, dtype=np.int64).reshape(len(plans), len(self._space.knobs))
 
     def _named(self, levels: Array) -> dict[str, int]:
         return {knob.name: int(i) for knob, i in zip(self._space.knobs, levels, strict=True)}
 
-    def _screened(self, plans: Levels) -> Array:
+    def _screened(self, plans: Levels) -> tuple[Array, NDArray[np.bool_]]:
         assert self._screen is not None
-        return np.array(self._screen([self._named(plan) for plan in plans]), dtype=np.float64)
+        looks = self._screen([self._named(plan) for plan in plans])
+        divergences = np.array([look.divergence for look in looks], dtype=np.float64)
+        return divergences, np.array([look.has_chance for look in looks], dtype=bool)
 
 
 def _divergence(measured: Measurement, base: Measurement) -> float:

@@ -119,23 +119,46 @@ def regimes(space: SearchSpace, live: Sequence[Sequence[int]]) -> list[list[Sequ
     With a price the bits of its layers are those it was measured at: it decides what codes take,
     and fewer bits save nothing that it does not. Of several knobs each can stay without one.
     """
-    prices = {
-        k for k, knob in enumerate(space.knobs) if knob.kind == "rate_price" and len(live[k]) > 1
-    }
+    prices = [k for k in _priced_bits(space) if len(live[k]) > 1]
     if not prices:
         return [list(live)]
-    layers = {layer for k in prices for layer in space.knobs[k].targets}
+    bits = {bit for k in prices for bit in _priced_bits(space)[k]}
     without: list[Sequence[int]] = [(0,) if k in prices else live[k] for k in range(len(live))]
-    bits = {
-        k
-        for k, knob in enumerate(space.knobs)
-        if knob.kind == "weight_bits" and not layers.isdisjoint(knob.targets)
-    }
     priced = [(1,) if k in bits else live[k] for k in range(len(live))]
     if len(prices) == 1:
         (k,) = prices
         priced[k] = live[k][1:]
     return [without, priced]
+
+
+def with_measured_bits(space: SearchSpace, plans: Levels) -> Levels:
+    """Plans whose priced layers have the bits that prices were measured at, without repeats.
+
+    Args:
+        space: The knobs.
+        plans: (P, K) level indices, not modified.
+
+    Returns:
+        (at most P, K).
+    """
+    settled = plans.copy()
+    for k, bits in _priced_bits(space).items():
+        for bit in bits:
+            settled[plans[:, k] > 0, bit] = 1
+    return np.unique(settled, axis=0)
+
+
+def _priced_bits(space: SearchSpace) -> dict[int, list[int]]:
+    """Knobs of prices, each with those of its layers' bits."""
+    return {
+        k: [
+            i
+            for i, other in enumerate(space.knobs)
+            if other.kind == "weight_bits" and not set(knob.targets).isdisjoint(other.targets)
+        ]
+        for k, knob in enumerate(space.knobs)
+        if knob.kind == "rate_price"
+    }
 
 
 def mildest(choices: Sequence[Sequence[int]], n_plans: int) -> Levels:

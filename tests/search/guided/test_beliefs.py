@@ -1,10 +1,12 @@
 """Beliefs start from the table and end with the trials."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from autocompress.search.guided.beliefs import NODE_WEIGHTS, Beliefs, History
+from autocompress.search.guided.beliefs import NODE_WEIGHTS, Beliefs, History, Looks
 
 
 def history_of(world, plans: np.ndarray) -> History:
@@ -26,11 +28,12 @@ def random_plans(world, n: int, seed: int) -> np.ndarray:
 
 
 def _beliefs(world, plans, **changes) -> Beliefs:
-    settings = {"predictor": world.predictor, "is_learning": True, **changes}
+    settings = {"predictor": world.predictor, "is_learning": True, "looks": None, **changes}
     return Beliefs(
         world.space,
         settings["predictor"],
-        history_of(world, plans),
+        settings.get("history") or history_of(world, plans),
+        settings["looks"],
         baseline_accuracy=0.95,
         is_latency=(False,),
         is_learning=settings["is_learning"],
@@ -59,6 +62,34 @@ def test_trials_correct_the_table(world):
 
     assert error() < 0.7 * error(is_learning=False)
     assert error() < error(predictor=None)
+
+
+def test_looks_correct_the_table_where_few_trials_were_tuned(world):
+    """Before tuning plans harm twice what they harm after it, with errors of the table's own."""
+
+    def harm(plans: np.ndarray) -> np.ndarray:
+        return np.array([world.measure(plan).divergence for plan in plans])
+
+    asked = random_plans(world, 100, seed=1)
+    looked, tuned = random_plans(world, 60, seed=2), random_plans(world, 10, seed=3)
+    history = dataclasses.replace(history_of(world, tuned), untuned=2.0 * harm(tuned))
+    looks = Looks(levels=looked, untuned=2.0 * harm(looked))
+
+    def error(known: Looks | None) -> float:
+        beliefs = _beliefs(world, tuned, history=history, looks=known)
+        return float(np.abs(np.log(beliefs.divergence(asked) / harm(asked))).mean())
+
+    assert error(looks) < 0.8 * error(None)
+
+
+def test_looks_at_plans_that_were_tuned_teach_nothing_new(world):
+    tuned = random_plans(world, 10, seed=3)
+    looks = Looks(levels=tuned, untuned=np.full(10, 7.0))
+    asked = random_plans(world, 20, seed=1)
+    np.testing.assert_array_equal(
+        _beliefs(world, tuned, looks=looks).divergence(asked),
+        _beliefs(world, tuned).divergence(asked),
+    )
 
 
 def test_costs_are_learned_without_a_table(world):

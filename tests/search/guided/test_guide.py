@@ -115,9 +115,53 @@ def test_nothing_is_proposed_if_all_that_is_new_was_looked_at_in_vain(world):
         is_new,
         np.random.default_rng(0),
         n_shortlisted=8,
-        screen=lambda plans: np.full(len(plans), np.nan),
+        screen=lambda plans: (np.full(len(plans), np.nan), np.zeros(len(plans), dtype=bool)),
     )
     assert plan is None
+
+
+def test_looks_in_vain_end_with_one_that_can_be_built(world):
+    asked = []
+
+    def screen(plans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(plans)
+        return np.array([np.nan, 3.0]), np.zeros(2, dtype=bool)
+
+    plan = _guide(world).propose(
+        history_of(world, random_plans(world, 12, seed=4)),
+        NOTHING,
+        lambda levels: True,
+        np.random.default_rng(0),
+        n_shortlisted=2,
+        screen=screen,
+    )
+    looked = np.concatenate(asked)
+    assert len(looked) == len(np.unique(looked, axis=0)) == 4
+    np.testing.assert_array_equal(plan, asked[-1][1])
+
+
+def test_a_look_in_vain_leads_elsewhere(world):
+    """What a look found speaks against plans of its kind, in this proposal and in later ones."""
+    history = history_of(world, random_plans(world, 12, seed=4))
+
+    def distance_of_second_plan(untuned: float) -> int:
+        asked = []
+
+        def screen(plans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            asked.append(plans)
+            return np.array([untuned]), np.array([len(asked) == 2])
+
+        _guide(world).propose(
+            history,
+            NOTHING,
+            lambda levels: True,
+            np.random.default_rng(0),
+            n_shortlisted=1,
+            screen=screen,
+        )
+        return np.count_nonzero(asked[0][0] != asked[1][0])
+
+    assert distance_of_second_plan(50.0) > distance_of_second_plan(1e-3)
 
 
 def test_a_cost_that_is_only_limited_is_no_axis(world):
@@ -191,9 +235,9 @@ def test_screen_decides_between_shortlisted_plans(world):
     history = history_of(world, random_plans(world, 12, seed=4))
     asked = []
 
-    def screen(plans: np.ndarray) -> np.ndarray:
+    def screen(plans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         asked.append(plans)
-        return np.array([np.nan, 5.0, 1e-4, 5.0])
+        return np.array([np.nan, 5.0, 1e-4, 1e-5]), np.array([False, True, True, False])
 
     plan = _guide(world).propose(
         history,

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from autocompress.search.guided.sweep import best_plans, mildest, regimes, sweep
+from autocompress.search.guided.sweep import best_plans, mildest, regimes, sweep, with_measured_bits
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import Knob, SearchSpace
 
@@ -84,6 +84,18 @@ def test_regimes_let_a_layer_stay_without_a_price_where_others_have_one():
         Knob(kind="rate_price", targets=(layer,), levels=(0.0, 0.01), label=layer) for layer in "ab"
     )
     assert regimes(SearchSpace(knobs=knobs), [(0, 1)] * 2) == [[(0,)] * 2, [(0, 1)] * 2]
+
+
+def test_priced_layers_get_the_bits_that_prices_were_measured_at():
+    knobs = (
+        Knob(kind="weight_bits", targets=("a",), levels=(32, 8, 4), label="a"),
+        Knob(kind="weight_bits", targets=("b",), levels=(32, 8, 4), label="b"),
+        Knob(kind="rate_price", targets=("a",), levels=(0.0, 0.01), label="a"),
+    )
+    plans = np.array([[2, 2, 0], [2, 2, 1], [0, 0, 1], [1, 0, 1]])
+    settled = with_measured_bits(SearchSpace(knobs=knobs), plans)
+    assert settled.tolist() == [[1, 0, 1], [1, 2, 1], [2, 2, 0]]
+    assert plans[1, 0] == 2, "what came in stays"
 
 
 def test_sweep_reaches_from_mild_to_smallest(world):
