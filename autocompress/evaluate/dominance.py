@@ -6,7 +6,7 @@ from typing import Final
 from autocompress.errors import TrialError
 from autocompress.space.option_table import Figures
 
-DOMINATED: Final = "dominated"
+HOPELESS: Final = "hopeless"
 """Reason of the TrialError that stops a candidate before it is tuned."""
 
 _LEAST_WITNESSES = 6
@@ -38,28 +38,31 @@ class Rivals:
         front: The points nobody beats so far.
         history: Divergence before tuning and accuracy after it, of every tuned trial so far.
         has_latency: Whether latency is an objective.
+        max_size_bytes: What a packed file may take at most; None for any.
     """
 
     front: tuple[Rival, ...]
     history: tuple[tuple[float, float], ...]
     has_latency: bool
+    max_size_bytes: int | None = None
 
     def check(self, figures: Figures) -> None:
         """Stop a candidate that no evidence speaks for.
 
-        Hopeless is what diverges from the base model, untuned, so far that no trial which started
-        there or farther (at least 6 of them) came out as accurate as a front point that costs no
-        more. Tuning makes files a little smaller (by 0.1 to 1.5 % on digits and CIFAR-10), so a
-        rival has to be smaller by more than that; latency follows from shapes and does not change.
+        Hopeless is what is larger than allowed, and what diverges from the base model, untuned, so
+        far that no trial which started there or farther (at least 6 of them) came out as accurate
+        as a front point that costs no more. Tuning makes files a little smaller (by 0.1 to 1.5 % on
+        digits and CIFAR-10), so a rival or a limit has to be smaller by more than that; latency
+        follows from shapes and does not change.
 
         Args:
             figures: Of the candidate before tuning, size included.
 
         Raises:
-            TrialError: With reason `dominated`.
+            TrialError: With reason `hopeless`.
         """
         if (why := self._why_hopeless(figures)) is not None:
-            raise TrialError(DOMINATED, why)
+            raise TrialError(HOPELESS, why)
 
     def depends_on_latency(self, figures: Figures) -> bool:
         """Whether a candidate has to be timed to tell if it is hopeless."""
@@ -68,6 +71,12 @@ class Rivals:
 
     def _why_hopeless(self, figures: Figures) -> str | None:
         assert figures.size_bytes is not None
+        least = (1.0 - _SHRINKS_BY_TUNING) * figures.size_bytes
+        if self.max_size_bytes is not None and least > self.max_size_bytes:
+            return (
+                f"Not tuned: {figures.size_bytes:,} bytes, and tuning makes files hardly smaller; "
+                f"at most {self.max_size_bytes:,} bytes are allowed."
+            )
         cheaper = [r for r in self.front if self._costs_no_more(r, figures)]
         witnesses = [a for divergence, a in self.history if divergence >= figures.divergence]
         if not cheaper or len(witnesses) < _LEAST_WITNESSES:

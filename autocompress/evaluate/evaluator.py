@@ -97,7 +97,7 @@ class Evaluator:
 
         Raises:
             TrialError: If the candidate cannot be built, trained, exported or measured, or, with
-                reason `dominated`, has no chance against its rivals.
+                reason `hopeless`, has no chance against its rivals.
         """
         start = time.perf_counter()
         tell = on_stage or (lambda stage, share: None)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Set
 from pathlib import Path
 
 from autocompress.errors import AllTrialsFailedError, TrialError, unknown_name
-from autocompress.evaluate.dominance import DOMINATED
+from autocompress.evaluate.dominance import HOPELESS
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.search.executors.job import EvaluationJob, Executor
 from autocompress.search.pending import Job
@@ -75,7 +75,7 @@ def run_search(
             belongs into the study's identity.
         measure_table: Measures the option table with the probe it is given, once the baseline is
             measured and if anything needs it; None to do without.
-        n_shortlisted: Plans that the guided sampler looks at, untuned, before one is tuned, >= 1.
+        n_shortlisted: Plans that the guided sampler looks at at once before one is tuned, >= 1.
         listener: Told about progress.
         clock: Seconds since whenever.
 
@@ -165,7 +165,7 @@ def _evaluate(
     try:
         study.complete(job, executor.run(evaluation, listener.on_stage))
     except TrialError as error:
-        if error.reason == DOMINATED:
+        if error.reason == HOPELESS:
             study.stop(job, error.message)
             return None
         study.fail(job, f"{error.reason}: {error.message}")

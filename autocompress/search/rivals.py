@@ -27,6 +27,7 @@ def rivals_of(run: RunRecord, number: int) -> Rivals:
         front=tuple(_rival(trial) for trial in past.front()),
         history=tuple((untuned, accuracy) for untuned, accuracy in history if untuned is not None),
         has_latency=has_latency,
+        max_size_bytes=run.limits.max_size_bytes,
     )
 
 

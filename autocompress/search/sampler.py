@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from autocompress.errors import unknown_name
 from autocompress.objective import Direction, Limits
-from autocompress.search.guided.look import Look, Screen
+from autocompress.search.guided.look import Look, LookAt
 from autocompress.search.guided.sampler import GuidedSampler
 from autocompress.search.optuna_samplers import OPTUNA_SAMPLERS, asked
 from autocompress.space.prediction import Predictor
@@ -36,7 +36,7 @@ class Guidance:
         limits: Constraints.
         is_learning: Whether trials correct the table.
         looks: Plans that were looked at before, oldest first.
-        screen: Looks at plans; None to propose without.
+        look_at: Looks at plans; None to propose without.
         n_shortlisted: Plans it is asked about at once.
     """
 
@@ -45,7 +45,7 @@ class Guidance:
     limits: Limits
     is_learning: bool = True
     looks: Sequence[Look] = ()
-    screen: Screen | None = None
+    look_at: LookAt | None = None
     n_shortlisted: int = 4
 
 
@@ -81,7 +81,7 @@ def propose_levels(
     """Propose one plan nobody has tried yet.
 
     A fresh sampler with a seed of its own looks at a copy of the finished trials in memory, so the
-    proposal depends on nothing but (run seed, trial number, finished trials).
+    proposal depends on nothing but (run seed, trial number, finished trials) and the guidance.
 
     Args:
         space: The knobs.
@@ -138,7 +138,7 @@ def _guided(
         seed=seed,
         is_new=is_new,
         looks=guidance.looks,
-        screen=guidance.screen,
+        look_at=guidance.look_at,
         n_shortlisted=guidance.n_shortlisted,
         is_learning=guidance.is_learning,
     )

@@ -11,7 +11,8 @@ from autocompress.objective import Limits
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import Role
 from autocompress.search.guided.sweep import sweep
-from autocompress.space.prediction import Levels, Predictor
+from autocompress.space.arrays import Levels
+from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import Knob, KnobKind, SearchSpace
 
 _UNIFORM_BITS = (8, 4, 3, 2)

@@ -64,7 +64,7 @@ class Session:
 
     @property
     def n_shortlisted(self) -> int:
-        """Plans to look at before one is tuned: what a small share of a trial's work pays for.
+        """Plans to look at at once: what a small share of a trial's work pays for.
 
         Counted in examples that go through the model, three passes for a training step, so that it
         does not depend on the clock.

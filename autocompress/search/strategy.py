@@ -20,7 +20,6 @@ from autocompress.search.study import Study
 from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.prediction import Predictor
 
-_SIZE_TOLERANCE = 0.02
 _LATENCY_TOLERANCE = 0.05  # of products of single options' ratios
 
 MeasureTable = Callable[[ProbePlan], OptionTable]
@@ -36,7 +35,7 @@ class Strategy:
         run_seed: Seed of the run.
         without: Parts of the search that are left out, see `PARTS`.
         measure_table: Measures the option table; None to do without.
-        n_shortlisted: Plans that are looked at before one of them is tuned.
+        n_shortlisted: Plans that are looked at at once before one of them is tuned.
     """
 
     def __init__(
@@ -90,8 +89,7 @@ class Strategy:
         upcoming = [seed for seed in self._seeds if seed.label not in started]
         seed = next_seed(upcoming, trials[-1].role)
         if seed is None:
-            looks: list[Look] = []
-            levels = self._proposed(number, [seed.levels for seed in upcoming], looks)
+            levels, looks = self._proposed(number, [seed.levels for seed in upcoming])
             if levels is not None:
                 label = f"trial {number}"
                 return self._study.add(levels, "search", label, self._fidelity, looks)
@@ -146,13 +144,14 @@ class Strategy:
         return list(seeds.values())
 
     def _proposed(
-        self, number: int, planned: Sequence[Mapping[str, int]], looks: list[Look]
-    ) -> dict[str, int] | None:
-        """A plan that neither was tried nor is about to be; what was looked at joins `looks`."""
-        study = self._study
+        self, number: int, planned: Sequence[Mapping[str, int]]
+    ) -> tuple[dict[str, int] | None, list[Look]]:
+        """A plan that neither was tried nor is about to be, and what was looked at to choose it."""
+        study, earlier = self._study, self._study.looks()
+        looks: list[Look] = []
 
-        def screen(plans: Sequence[Mapping[str, int]]) -> list[Look]:
-            looks.extend(found := self._screen(plans))
+        def look_at(plans: Sequence[Mapping[str, int]]) -> list[Look]:
+            looks.extend(found := self._looked_at(plans, earlier))
             return found
 
         guidance = Guidance(
@@ -160,31 +159,35 @@ class Strategy:
             costs=tuple(o.field for o in study.objectives if o.direction == "minimize"),
             limits=study.limits,
             is_learning="surrogate" not in self._without,
-            looks=study.looks(),
-            screen=None if "ladder" in self._without or self._fidelity == 0 else screen,
+            looks=earlier,
+            look_at=None if "ladder" in self._without or self._fidelity == 0 else look_at,
             n_shortlisted=self._n_shortlisted,
         )
-        return propose_levels(
+        unbuildable = [look.levels for look in earlier if look.divergence is None]
+        levels = propose_levels(
             study.space,
             self._sampler,
             study.directions,
             study.finished(),
             run_seed=self._run_seed,
             number=number,
-            failed=[*study.failed(), *study.stopped(), *planned],
+            failed=[*study.failed(), *study.stopped(), *unbuildable, *planned],
             running=study.running(),
             guidance=guidance,
         )
+        return levels, looks
 
-    def _screen(self, plans: Sequence[Mapping[str, int]]) -> list[Look]:
-        run = self._study.record()
-        rivals, most = rivals_of(run, len(run.trials)), self._study.limits.max_size_bytes
+    def _looked_at(self, plans: Sequence[Mapping[str, int]], earlier: Sequence[Look]) -> list[Look]:
+        """Looks at plans; what an earlier look found is only judged anew."""
+        run, known = self._study.record(), {_frozen(look.levels): look for look in earlier}
+        rivals = rivals_of(run, len(run.trials))
         ratios = self._est_latency_ratios(plans) if rivals.has_latency else [None] * len(plans)
-        decode = self._study.space.decode
         looks = []
         for levels, ratio in zip(plans, ratios, strict=True):
-            found = screened(decode(levels), self._executor.probe, rivals, most, ratio)
-            looks.append(Look(levels=levels, divergence=found[0], has_chance=found[1]))
+            look = known.get(_frozen(levels))
+            if look is None:
+                look = look_at(levels, self._study.space.decode(levels), self._executor.probe)
+            looks.append(judged(look, rivals, ratio))
         return looks
 
     def _est_latency_ratios(self, plans: Sequence[Mapping[str, int]]) -> list[float | None]:
@@ -197,33 +200,39 @@ class Strategy:
         return [float(ratio) for ratio in ratios]
 
 
-def screened(
-    plan: CompressionPlan,
-    probe: Callable[[ProbeJob], Figures],
-    rivals: Rivals,
-    max_size_bytes: int | None = None,
-    est_latency_ratio: float | None = None,
-) -> tuple[float | None, bool]:
-    """Training-free score of a plan, None if it cannot be built; and whether it is worth tuning.
-
-    It is not if it has no chance against its rivals or is too large.
-
-    Nothing is timed: timing every plan that is merely considered would cost more than it saves.
-    Where latency counts a plan is judged by its estimate, and without one only scored; what has no
-    chance by its measured latency is stopped before it is tuned all the same.
-    """
-    is_judged = not rivals.has_latency or est_latency_ratio is not None
+def look_at(
+    levels: Mapping[str, int], plan: CompressionPlan, probe: Callable[[ProbeJob], Figures]
+) -> Look:
+    """Look at a plan: packed, not timed, since timing what is merely considered costs too much."""
     try:
-        figures = probe(ProbeJob(plan=plan, has_size=is_judged))
+        figures = probe(ProbeJob(plan=plan, has_size=True))
     except TrialError:
-        return None, False
-    if is_judged:
-        try:
-            rivals.check(dataclasses.replace(figures, latency_ratio=est_latency_ratio))
-        except TrialError:
-            return figures.divergence, False
-    size_bytes = figures.size_bytes
-    if max_size_bytes is not None and size_bytes is not None:
-        # tuning moves codes a little, and with them the size of their file
-        return figures.divergence, size_bytes * (1.0 - _SIZE_TOLERANCE) <= max_size_bytes
-    return figures.divergence, True
+        return Look(levels=levels, divergence=None, size_bytes=None, has_chance=False)
+    return Look(
+        levels=levels,
+        divergence=figures.divergence,
+        size_bytes=figures.size_bytes,
+        has_chance=True,
+    )
+
+
+def judged(look: Look, rivals: Rivals, est_latency_ratio: float | None = None) -> Look:
+    """A look with its chance against rivals.
+
+    Where latency counts a plan is judged by its estimate, and without one only by its size; what
+    has no chance by its measured latency is stopped before it is tuned all the same.
+    """
+    if look.divergence is None:
+        return look
+    figures = Figures(
+        divergence=look.divergence, size_bytes=look.size_bytes, latency_ratio=est_latency_ratio
+    )
+    try:
+        rivals.check(figures)
+    except TrialError:
+        return dataclasses.replace(look, has_chance=False)
+    return dataclasses.replace(look, has_chance=True)
+
+
+def _frozen(levels: Mapping[str, int]) -> frozenset[tuple[str, int]]:
+    return frozenset(levels.items())

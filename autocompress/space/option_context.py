@@ -8,13 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from autocompress.space.arrays import Array, Levels
 from autocompress.space.option_table import Figures, amount_of
 from autocompress.space.search_space import AMOUNT_OF, SearchSpace
-
-Array = NDArray[np.float64]
-Levels = NDArray[np.int64]
 
 _LEAST_DIVERGENCE: Final = 1e-6  # nats; below it, what a method makes of it is noise
 

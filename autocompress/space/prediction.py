@@ -7,14 +7,11 @@ import math
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from autocompress.space.arrays import Array, Levels
 from autocompress.space.option_context import OptionContext, option_context
 from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.search_space import AMOUNT_OF, SearchSpace
-
-Array = NDArray[np.float64]
-Levels = NDArray[np.int64]
 
 _GONE: Final = 1e-9  # bytes of a layer that an option removes, over those it had
 _LATENCY_NOISE: Final = 0.02  # of the log of a ratio

@@ -25,7 +25,7 @@ from autocompress.search.executors.job import ProbeJob
 from autocompress.search.guided.look import Look
 from autocompress.search.sampler import Guidance, distributions_of, propose_levels
 from autocompress.search.seeding import make_seeds, next_seed, swept_levels
-from autocompress.search.strategy import screened
+from autocompress.search.strategy import judged, look_at
 from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import SearchSpace
@@ -86,8 +86,10 @@ def run_search(
             upcoming.remove(seed)
             levels, fidelity, label = dict(seed.levels), seed.fidelity, seed.label
         else:
-            screen = (
-                _screen(bench, looked, inside, looks, _rivals(tuned)) if config.has_ladder else None
+            looking = (
+                _looking(bench, looked, inside, looks, _rivals(tuned))
+                if config.has_ladder
+                else None
             )
             guidance = Guidance(
                 predictor=predictor if config.has_table else None,
@@ -95,7 +97,7 @@ def run_search(
                 limits=Limits(),
                 is_learning=config.is_learning,
                 looks=tuple(looks),
-                screen=screen,
+                look_at=looking,
                 n_shortlisted=bench.n_shortlisted,
             )
             levels = propose_levels(
@@ -105,7 +107,11 @@ def run_search(
                 finished,
                 run_seed=repeat,
                 number=number,
-                failed=[*stopped, *(dict(seed.levels) for seed in upcoming)],
+                failed=[
+                    *stopped,
+                    *(look.levels for look in looks if look.divergence is None),
+                    *(dict(seed.levels) for seed in upcoming),
+                ],
                 guidance=guidance,
             )
             if levels is None:
@@ -136,7 +142,7 @@ def run_search(
     return rows
 
 
-def _screen(
+def _looking(
     bench: Bench, looked: list[float], inside: list[float], looks: list[Look], rivals: Rivals
 ):
     def probe(job: ProbeJob) -> Figures:
@@ -148,13 +154,14 @@ def _screen(
             raise TrialError("probe", "It could not be built.")
         return figures
 
-    def screen(plans):
+    def looking(plans):
         for levels in plans:
-            divergence, has_chance = screened(bench.space.decode(levels), probe, rivals)
-            looks.append(Look(levels=levels, divergence=divergence, has_chance=has_chance))
+            look = next((look for look in looks if look.levels == levels), None)
+            look = look or look_at(levels, bench.space.decode(levels), probe)
+            looks.append(judged(look, rivals))
         return looks[-len(plans) :]
 
-    return screen
+    return looking
 
 
 def _evaluate(

@@ -9,6 +9,7 @@ import optuna
 
 from autocompress.measurement import Measurement
 from autocompress.objective import Limits
+from autocompress.search.guided.look import Look
 from autocompress.search.sampler import Guidance, distributions_of, propose_levels
 from autocompress.space.option_table import Figures, Option, OptionTable
 from autocompress.space.prediction import Predictor
@@ -16,6 +17,7 @@ from autocompress.space.search_space import Knob, SearchSpace
 
 _N_KNOBS = 60
 _REPEATS = 5
+_LOOKS_PER_TRIAL = 4
 
 
 def measure_proposals(work: Path) -> None:
@@ -26,7 +28,12 @@ def measure_proposals(work: Path) -> None:
     for sampler, counts in (("guided", (50, 200, 1000)), ("tpe", (50, 200, 1000))):
         for n_trials in counts:
             trials = _trials(space, predictor, n_trials)
-            guidance = Guidance(predictor=predictor, costs=("size_bytes",), limits=Limits())
+            guidance = Guidance(
+                predictor=predictor,
+                costs=("size_bytes",),
+                limits=Limits(),
+                looks=_looks(space, predictor, _LOOKS_PER_TRIAL * n_trials),
+            )
             seconds = []
             for repeat in range(_REPEATS):
                 start = time.process_time()
@@ -88,6 +95,22 @@ def _table(space: SearchSpace) -> OptionTable:
         ),
         seconds=0.0,
     )
+
+
+def _looks(space: SearchSpace, predictor: Predictor, n: int) -> list[Look]:
+    random = np.random.default_rng(n)
+    columns = [random.integers(len(knob.levels), size=n) for knob in space.knobs]
+    levels = np.stack(columns, axis=1)
+    sizes, harms = predictor.size_bytes(levels), predictor.divergence(levels)
+    return [
+        Look(
+            levels={k.name: int(i) for k, i in zip(space.knobs, row, strict=True)},
+            divergence=float(harm * np.exp(0.1 * random.normal())),
+            size_bytes=int(size),
+            has_chance=False,
+        )
+        for row, size, harm in zip(levels, sizes, harms, strict=True)
+    ]
 
 
 def _trials(space: SearchSpace, predictor: Predictor, n: int) -> list[optuna.trial.FrozenTrial]:

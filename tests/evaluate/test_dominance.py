@@ -3,7 +3,7 @@
 import pytest
 
 from autocompress.errors import TrialError
-from autocompress.evaluate.dominance import DOMINATED, Rival, Rivals
+from autocompress.evaluate.dominance import HOPELESS, Rival, Rivals
 from autocompress.space.option_table import Figures
 
 SMALL = Rival(label="trial 3", accuracy=0.9, size_bytes=1000, latency_ratio=0.5)
@@ -22,7 +22,7 @@ def _candidate(divergence: float = 1.0, size_bytes: int = 2000, **changes) -> Fi
 def test_hopeless_candidate_is_stopped_with_the_evidence():
     with pytest.raises(TrialError) as caught:
         _rivals().check(_candidate())
-    assert caught.value.reason == DOMINATED
+    assert caught.value.reason == HOPELESS
     assert caught.value.message == (
         "Not tuned: 2,000 bytes, divergence 1 untuned; the best of 6 trials that started no better "
         "reached 80.00 %, and trial 3 has 90.00 % at 1,000 bytes."

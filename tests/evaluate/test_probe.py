@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from autocompress.analysis.fingerprint import model_fingerprint
 from autocompress.compress.pipeline import Candidate
 from autocompress.errors import TrialError
-from autocompress.evaluate.dominance import DOMINATED, Rival, Rivals
+from autocompress.evaluate.dominance import HOPELESS, Rival, Rivals
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.probe import Probe
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.runtime.latency_cache import Latency
+from autocompress.space.option_table import Figures
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.recalibrate import calibration_batches, recalibrate_
@@ -195,8 +196,33 @@ def test_evaluate_does_not_tune_what_its_rivals_dominate(evaluator: Evaluator) -
         evaluator.evaluate(
             uniform(2), seed=1, rivals=rivals, on_stage=lambda stage, share: stages.append(stage)
         )
-    assert caught.value.reason == DOMINATED
+    assert caught.value.reason == HOPELESS
     assert "tune" not in stages
+
+
+def test_where_latency_counts_only_what_could_be_hopeless_is_timed_and_stopped(
+    evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = EvaluationSettings(threads=1, proxy_epochs=0.05)
+    evaluator = Evaluator(evaluator.prepared, settings)
+    timed: list[bool] = []
+    look = evaluator.probe
+
+    def probe(plan: CompressionPlan, **how: bool) -> Figures:
+        timed.append(how.get("has_latency", False))
+        return look(plan, **how)
+
+    monkeypatch.setattr(evaluator, "probe", probe)
+    fast = Rival(label="trial 7", accuracy=0.99, size_bytes=10, latency_ratio=1e-3)
+    hopeless = tuple((1e3, 0.5) for _ in range(6))
+    rivals = Rivals(front=(fast,), history=hopeless, has_latency=True)
+    with pytest.raises(TrialError, match="trial 7"):
+        evaluator.evaluate(uniform(2), seed=1, rivals=rivals)
+    assert timed == [False, True]
+
+    large = dataclasses.replace(rivals, front=(dataclasses.replace(fast, size_bytes=10**9),))
+    evaluator.evaluate(uniform(2), seed=1, rivals=large)
+    assert timed == [False, True, False]
 
 
 def test_evaluator_passes_the_recipes_rounding_on(evaluator: Evaluator) -> None:

@@ -8,7 +8,7 @@ import optuna
 import pytest
 
 from autocompress.errors import AllTrialsFailedError, InputError, TrialError
-from autocompress.evaluate.dominance import DOMINATED
+from autocompress.evaluate.dominance import HOPELESS
 from autocompress.objective import Limits
 from autocompress.run_record import RunRecord
 from autocompress.search.driver import Listener, run_search, weights_path
@@ -46,7 +46,7 @@ def stopping(*calls: int) -> Callable[[int], None]:
 
     def stop(call: int) -> None:
         if call in calls:
-            raise TrialError(DOMINATED, f"Not tuned: call {call}.")
+            raise TrialError(HOPELESS, f"Not tuned: call {call}.")
 
     return stop
 
@@ -142,7 +142,7 @@ def test_stopped_trials_do_not_hide_a_row_of_failures(
 ) -> None:
     def fail(call: int) -> None:
         if call > 7:
-            raise TrialError(DOMINATED if call % 2 else "oom", f"call {call}")
+            raise TrialError(HOPELESS if call % 2 else "oom", f"call {call}")
 
     with open_study() as study, pytest.raises(AllTrialsFailedError, match="5 trials in a row"):
         search(study, make_executor(fail), 50)

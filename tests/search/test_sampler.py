@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 from typing import Any
 
@@ -114,14 +115,15 @@ def test_guided_minds_what_is_running(space: SearchSpace) -> None:
     assert propose(space, "guided", trials, running=[running]) != first
 
 
-def test_guided_asks_the_screen_about_several_plans(space: SearchSpace) -> None:
+def test_guided_looks_at_several_plans(space: SearchSpace) -> None:
     asked: list[int] = []
 
-    def screen(plans: Any) -> list[Look]:
+    def look_at(plans: Any) -> list[Look]:
         asked.append(len(plans))
-        return [Look(levels=plan, divergence=None, has_chance=False) for plan in plans]
+        nothing = Look(levels={}, divergence=None, size_bytes=None, has_chance=False)
+        return [dataclasses.replace(nothing, levels=plan) for plan in plans]
 
-    guidance = Guidance(predictor=None, costs=("size_bytes",), limits=Limits(), screen=screen)
+    guidance = Guidance(predictor=None, costs=("size_bytes",), limits=Limits(), look_at=look_at)
 
     assert propose(space, "guided", finished(space, 8), guidance=guidance) is not None
     assert asked == [4]

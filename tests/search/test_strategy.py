@@ -17,9 +17,10 @@ from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.search import strategy
 from autocompress.search.driver import run_search
 from autocompress.search.executors.job import ProbeJob
+from autocompress.search.guided.look import Look
 from autocompress.search.sampler import Guidance, propose_levels
 from autocompress.search.seeding import make_seeds
-from autocompress.search.strategy import screened
+from autocompress.search.strategy import judged, look_at
 from autocompress.search.study import Study
 from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.search_space import SearchSpace
@@ -223,14 +224,14 @@ class Outcome:
     Attributes:
         run: The run.
         n_tables: How often the option table was measured.
-        n_screened: Looks at plans besides those of the table.
+        n_looks: Looks at plans besides those of the table.
         guidance: What the samplers were told.
         has_rivals: Whether any candidate had to have a chance to be tuned.
     """
 
     run: RunRecord
     n_tables: int
-    n_screened: int
+    n_looks: int
     guidance: tuple[Guidance, ...]
     has_rivals: bool
 
@@ -259,7 +260,7 @@ def outcome(
         return Outcome(
             run=run,
             n_tables=len(table.jobs_before),
-            n_screened=len(executor.probes) - table.n_probes,
+            n_looks=len(executor.probes) - table.n_probes,
             guidance=tuple(told),
             has_rivals=any(job.rivals is not None for job in executor.jobs),
         )
@@ -275,7 +276,7 @@ def test_with_all_its_parts_a_search_sweeps_learns_and_screens(
     assert len(swept(found.run)) >= 2
     n_proposed = sum(t.label.startswith("trial") for t in found.run.trials)
     assert len(found.guidance) == n_proposed >= 2
-    assert found.n_screened > n_proposed  # several plans for each
+    assert found.n_looks > n_proposed  # several plans for each
     assert all(g.predictor is not None and g.is_learning for g in found.guidance)
     known = [len(g.looks) for g in found.guidance]
     assert known[0] == 0
@@ -288,7 +289,7 @@ def test_without_the_table_nothing_is_measured_or_swept(outcome: Callable[..., O
     assert found.n_tables == 0
     assert not swept(found.run)
     assert all(g.predictor is None for g in found.guidance)
-    assert found.n_screened > 0  # a look at a plan needs no table
+    assert found.n_looks > 0  # a look at a plan needs no table
 
 
 def test_without_seeds_nothing_is_swept_but_proposals_know_the_table(
@@ -304,9 +305,9 @@ def test_without_the_ladder_no_plan_is_looked_at_before_it_is_tuned(
     outcome: Callable[..., Outcome],
 ) -> None:
     found = outcome("ladder")
-    assert found.n_screened == 0
+    assert found.n_looks == 0
     assert found.guidance
-    assert all(g.screen is None for g in found.guidance)
+    assert all(g.look_at is None for g in found.guidance)
     assert not found.has_rivals
     assert found.n_tables == 1
     assert swept(found.run)
@@ -318,14 +319,14 @@ def test_without_the_surrogate_trials_teach_nothing(outcome: Callable[..., Outco
     assert not any(g.is_learning for g in found.guidance)
     assert found.n_tables == 1
     assert swept(found.run)
-    assert found.n_screened > 0
+    assert found.n_looks > 0
 
 
 def test_other_samplers_sweep_the_table_and_screen_nothing(outcome: Callable[..., Outcome]) -> None:
     found = outcome(sampler="tpe")
     assert found.n_tables == 1
     assert len(swept(found.run)) >= 2
-    assert found.n_screened == 0
+    assert found.n_looks == 0
 
 
 def test_other_samplers_need_no_table_without_seeds(outcome: Callable[..., Outcome]) -> None:
@@ -340,7 +341,7 @@ def test_a_training_free_run_screens_nothing(outcome: Callable[..., Outcome]) ->
     assert found.n_tables == 1
     assert swept(found.run)
     assert found.guidance
-    assert found.n_screened == 0
+    assert found.n_looks == 0
     assert not found.has_rivals
 
 
@@ -431,6 +432,23 @@ RIVALS = Rivals(
 )
 
 
+def look_of(divergence: float = 0.4, size_bytes: int = 1000) -> Look:
+    return Look(levels={}, divergence=divergence, size_bytes=size_bytes, has_chance=True)
+
+
+def test_a_look_packs_and_does_not_time() -> None:
+    asked: list[ProbeJob] = []
+
+    def probe(job: ProbeJob) -> Figures:
+        asked.append(job)
+        return Figures(divergence=0.4, size_bytes=1000)
+
+    plan, levels = CompressionPlan(), {"bits": 2}
+    look = Look(levels=levels, divergence=0.4, size_bytes=1000, has_chance=True)
+    assert look_at(levels, plan, probe) == look
+    assert asked == [full_look(plan, has_latency=False)]
+
+
 @pytest.mark.parametrize(
     ("divergence", "size_bytes", "has_chance"),
     [
@@ -439,34 +457,31 @@ RIVALS = Rivals(
         (0.4, 400, True),  # nothing is as small
     ],
 )
-def test_screened_is_the_divergence_and_whether_there_is_a_chance(
+def test_a_look_is_judged_by_its_rivals(
     divergence: float, size_bytes: int, has_chance: bool
 ) -> None:
-    plan = CompressionPlan()
-    asked: list[ProbeJob] = []
+    assert judged(look_of(divergence, size_bytes), RIVALS).has_chance == has_chance
 
-    def probe(job: ProbeJob) -> Figures:
-        asked.append(job)
-        return Figures(divergence=divergence, size_bytes=size_bytes)
 
-    assert screened(plan, probe, RIVALS) == (divergence, has_chance)
-    assert asked == [full_look(plan, has_latency=False)]
+def test_a_look_without_a_chance_can_get_one() -> None:
+    look = judged(look_of(), RIVALS)
+    better = dataclasses.replace(RIVALS, history=(*RIVALS.history, (0.5, 0.95)))
+    assert not look.has_chance
+    assert judged(look, better).has_chance
 
 
 @pytest.mark.parametrize(("limit", "has_chance"), [(1000, True), (990, True), (970, False)])
 def test_what_is_larger_than_allowed_has_no_chance(limit: int, has_chance: bool) -> None:
-    def probe(job: ProbeJob) -> Figures:
-        return Figures(divergence=0.4, size_bytes=1000)
-
-    nobody = dataclasses.replace(RIVALS, front=())
-    assert screened(CompressionPlan(), probe, nobody, limit) == (0.4, has_chance)
+    limited = dataclasses.replace(RIVALS, front=(), max_size_bytes=limit)
+    assert judged(look_of(), limited).has_chance == has_chance
 
 
 def test_what_cannot_be_built_has_neither_score_nor_chance() -> None:
     def probe(job: ProbeJob) -> Figures:
         raise TrialError("compress", "Layer 'a' would be empty.")
 
-    assert screened(CompressionPlan(), probe, RIVALS) == (None, False)
+    look = judged(look_at({}, CompressionPlan(), probe), RIVALS)
+    assert look == Look(levels={}, divergence=None, size_bytes=None, has_chance=False)
 
 
 @pytest.mark.parametrize(
@@ -477,20 +492,39 @@ def test_what_cannot_be_built_has_neither_score_nor_chance() -> None:
         (0.6, False),
     ],
 )
-def test_screened_times_nothing_where_latency_counts(
+def test_where_latency_counts_a_look_is_judged_by_its_estimate(
     estimate: float | None, has_chance: bool
 ) -> None:
-    asked: list[ProbeJob] = []
-
-    def probe(job: ProbeJob) -> Figures:
-        asked.append(job)
-        return Figures(divergence=9.0, size_bytes=1000)
-
     rivals = tuple(dataclasses.replace(rival, latency_ratio=0.5) for rival in RIVALS.front)
     history = tuple((9.0, 0.1) for _ in range(6))
     timed = dataclasses.replace(RIVALS, has_latency=True, front=rivals, history=history)
-    assert screened(CompressionPlan(), probe, timed, est_latency_ratio=estimate) == (
-        9.0,
-        has_chance,
-    )
-    assert [(job.has_size, job.has_latency) for job in asked] == [(estimate is not None, False)]
+    assert judged(look_of(divergence=9.0), timed, estimate).has_chance == has_chance
+
+
+def test_no_plan_is_looked_at_twice_and_a_reopened_study_knows_all_looks(
+    open_study: OpenStudy, make_screening_executor: type
+) -> None:
+    executor = make_screening_executor()
+    with open_study() as study:
+        search(study, executor, 24, without={"table"})
+        looks = study.looks()
+    with open_study() as study:
+        assert study.looks() == looks
+    plans = [job.plan.digest for job in executor.probes]
+    assert len(looks) >= len(plans) > 0
+    assert len(plans) == len(set(plans))
+
+
+@pytest.mark.parametrize("n_shortlisted", [1, 4])
+def test_what_a_look_finds_too_large_is_not_tuned(
+    open_study: OpenStudy, make_screening_executor: type, n_shortlisted: int
+) -> None:
+    """Whatever is proposed where hardly anything is small enough, only what is gets tuned."""
+    executor = make_screening_executor()
+    limits = Limits(max_size_bytes=320)
+    with open_study(limits=limits, objectives="accuracy,size") as study:
+        run = search(study, executor, 24, without={"table"}, n_shortlisted=n_shortlisted)
+    proposed = [t for t in run.trials if t.label.startswith("trial")]
+    tuned = [t.measurement.size_bytes for t in proposed if t.measurement]
+    assert any(t.state == "stopped" and "are allowed" in str(t.reason) for t in proposed)
+    assert all(size * 0.98 <= 320 for size in tuned)

@@ -55,7 +55,7 @@ class Executor(Protocol):
         """Evaluate one job.
 
         Raises:
-            TrialError: If the candidate failed or, with reason `dominated`, was not tuned; the
+            TrialError: If the candidate failed or, with reason `hopeless`, was not tuned; the
                 executor is ready for the next job.
         """
         ...

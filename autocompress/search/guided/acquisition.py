@@ -11,7 +11,7 @@ Dimension key: `N` candidates, `F` front points, `C` costs, `Q` quadrature nodes
 import numpy as np
 
 from autocompress.pareto import hypervolume
-from autocompress.space.prediction import Array
+from autocompress.space.arrays import Array
 
 
 def improvement_rates(

@@ -4,18 +4,21 @@ Dimension key: `N` measured plans, `M` plans to judge, `K` knobs, `C` costs.
 """
 
 import dataclasses
+from typing import Final
 
 import numpy as np
 from scipy.optimize import isotonic_regression
 
 from autocompress.search.guided.surrogate import Features, Surrogate
-from autocompress.space.prediction import Array, Levels, Predictor
+from autocompress.space.arrays import Array, Levels
+from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import SearchSpace
 
 _POWERS = (0.35, 0.6, 1.0)
 _LEAST_DIVERGENCE = 1e-5  # nats; below it outputs are the same for every purpose
 _KNOB_SHARE = 0.7
-_MAX_LOOKS = 200  # what is learned from costs time that grows with the cube
+MAX_LOOKS: Final = 200
+"""How many looks are learned from: time grows with the cube."""
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
 NODE_WEIGHTS: Array = _WEIGHTS / _WEIGHTS.sum()
 """Probabilities of the accuracies that `Beliefs.accuracy` returns."""
@@ -46,11 +49,27 @@ class Looks:
 
     Attributes:
         levels: (L, K) level indices, oldest first.
-        untuned: Training-free score; (L,), nats.
+        untuned: Training-free score; (L,), nats, NaN for what cannot be built.
+        log_size: Log of the file's bytes over the untouched model's; (L,), NaN likewise.
     """
 
     levels: Levels
     untuned: Array
+    log_size: Array
+
+    def joined(self, newer: "Looks") -> "Looks":
+        """These and newer ones."""
+        return Looks(
+            levels=np.concatenate([self.levels, newer.levels]),
+            untuned=np.concatenate([self.untuned, newer.untuned]),
+            log_size=np.concatenate([self.log_size, newer.log_size]),
+        )
+
+
+def no_looks(space: SearchSpace) -> Looks:
+    """None, at plans of a space."""
+    nothing = np.empty((0, len(space.knobs)), dtype=np.int64)
+    return Looks(levels=nothing, untuned=np.empty(0), log_size=np.empty(0))
 
 
 class Beliefs:
@@ -60,15 +79,14 @@ class Beliefs:
     So the divergence after tuning is predicted (in logarithms), and accuracy read off a falling
     piecewise linear function fitted to all trials (isotonic regression).
 
-    A plan that was only looked at counts as a trial that came out as its training-free score
-    promises, with the uncertainty of that promise: a cheap and an expensive fidelity of one
-    quantity (Kennedy & O'Hagan 2000).
+    Once plans were looked at that were not tuned, it is predicted in two steps: the training-free
+    score from looks and trials, and from it what tuning makes of it, from trials alone (a cheap and
+    an expensive fidelity of one quantity; Kennedy & O'Hagan 2000).
 
     Args:
         space: The knobs.
         predictor: What the option table says; None to know nothing before the first trial.
         history: Tuned trials, without the baseline.
-        looks: Plans that were looked at.
         baseline_accuracy: Accuracy of the untouched model.
         is_latency: For each cost, whether it is the latency (else the size).
         is_learning: Whether residuals of the prior are learned; False fits only the scale of
@@ -80,7 +98,6 @@ class Beliefs:
         space: SearchSpace,
         predictor: Predictor | None,
         history: History,
-        looks: Looks | None = None,
         *,
         baseline_accuracy: float,
         is_latency: tuple[bool, ...],
@@ -94,18 +111,42 @@ class Beliefs:
         kinds = sorted({knob.kind for knob in space.knobs})
         self._kind_of = np.array([[knob.kind == kind for kind in kinds] for knob in space.knobs])
         self._history = history
-        self._log_divergence = np.log(np.maximum(history.divergence, _LEAST_DIVERGENCE))
+        self._log_divergence = _log(history.divergence)
         self._link = _falling(
             np.append(self._log_divergence, np.log(_LEAST_DIVERGENCE)),
             np.append(history.accuracy, max(baseline_accuracy, history.accuracy.max(initial=0.0))),
         )
-        powers = _POWERS if predictor is not None and is_learning else (1.0,)
-        fitted = [self._fit(power) for power in powers]
-        self.power, self._tuned = max(fitted, key=lambda pair: pair[1].log_likelihood)
+        self._powers = _POWERS if predictor is not None and is_learning else (1.0,)
+        self.power, self._tuned = self._fitted(history.levels, self._log_divergence)
+        self._tuning = self._fit_tuning()
+        self._untuned: tuple[float, Surrogate] | None = None
         self._cost_models = [self._fit_cost(c) for c in range(len(is_latency))]
-        self._screened = self._fit_screened()
-        if looks is not None and self._screened is not None:
-            self._learn(self._screened, looks)
+
+    def learn(self, looks: Looks) -> None:
+        """Take in looks, in place of those taken in before.
+
+        Args:
+            looks: Of those at plans that were not tuned, up to 200 of the newest count.
+        """
+        tuned = {row.tobytes() for row in self._history.levels}
+        newest = {row.tobytes(): i for i, row in enumerate(looks.levels)}
+        only = sorted(
+            i
+            for row, i in newest.items()
+            if row not in tuned and np.isfinite(looks.untuned[i]) and np.isfinite(looks.log_size[i])
+        )[-MAX_LOOKS:]
+        if not only or not self._is_learning:
+            return
+        levels, untuned = looks.levels[only], looks.untuned[only]
+        known = np.isfinite(self._history.untuned)
+        if self._tuning is not None:
+            self._untuned = self._fitted(
+                np.concatenate([self._history.levels[known], levels]),
+                _log(np.concatenate([self._history.untuned[known], untuned])),
+            )
+        for c, is_latency in enumerate(self._is_latency):
+            if not is_latency:
+                self._cost_models[c] = self._fit_cost(c, levels, looks.log_size[only])
 
     def accuracy(self, levels: Levels, untuned: Array | None = None) -> Array:
         """Accuracies that plans may come out with after tuning, weighted by `NODE_WEIGHTS`.
@@ -117,16 +158,24 @@ class Beliefs:
         Returns:
             (M, 7).
         """
-        if untuned is not None and self._screened is not None:
-            mean, deviation = self._screened.predict(self._features(levels, self.power, untuned))
-        else:
-            mean, deviation = self._tuned.predict(self._features(levels, self.power))
+        mean, deviation = self._log_divergences(levels, untuned)
         nodes = mean[:, None] + deviation[:, None] * _NODES
         return np.interp(nodes, *self._link)
 
     def divergence(self, levels: Levels) -> Array:
         """Expected divergence after tuning; (M, K) level indices -> (M,), nats."""
-        return np.exp(self._tuned.predict(self._features(levels, self.power))[0])
+        return np.exp(self._log_divergences(levels)[0])
+
+    def _log_divergences(self, levels: Levels, untuned: Array | None = None) -> tuple[Array, Array]:
+        """Mean and standard deviation of the log of the divergence after tuning; (M,) each."""
+        if self._tuning is not None and untuned is not None:
+            return self._tuning.predict(self._features(levels, self.power, untuned))
+        if self._tuning is None or self._untuned is None:
+            return self._tuned.predict(self._features(levels, self.power))
+        power, of_looks = self._untuned
+        before, doubt = of_looks.predict(self._features(levels, power))
+        mean, deviation = self._tuning.predict(self._features(levels, self.power, np.exp(before)))
+        return mean, np.hypot(deviation, doubt)
 
     def costs(self, levels: Levels) -> Array:
         """Expected log of each cost over the untouched model's; (M, K) -> (M, C)."""
@@ -136,18 +185,15 @@ class Beliefs:
             columns.append(features.prior if model is None else model.predict(features)[0])
         return np.stack(columns, axis=1)
 
-    def _fit(self, power: float) -> tuple[float, Surrogate]:
-        features = self._features(self._history.levels, power)
-        if not self._is_learning:  # only where the scale of the table's word lies is fitted
-            none = Features(
-                prior=features.prior,
-                linear=np.zeros((len(features.prior), 0)),
-                position=np.zeros((len(features.prior), 0)),
-            )
-            return power, Surrogate(none, self._log_divergence)
-        return power, Surrogate(features, self._log_divergence)
+    def _fitted(self, levels: Levels, targets: Array) -> tuple[float, Surrogate]:
+        """The likeliest power of single divergences, and the process on what it gets wrong."""
+        fitted = [
+            (power, Surrogate(self._features(levels, power), targets)) for power in self._powers
+        ]
+        return max(fitted, key=lambda pair: pair[1].log_likelihood)
 
-    def _fit_screened(self) -> Surrogate | None:
+    def _fit_tuning(self) -> Surrogate | None:
+        """What tuning makes of a training-free score; None before three trials have shown it."""
         known = np.isfinite(self._history.untuned)
         if known.sum() < 3 or not self._is_learning:
             return None
@@ -156,28 +202,16 @@ class Beliefs:
         )
         return Surrogate(features, self._log_divergence[known])
 
-    def _learn(self, screened: Surrogate, looks: Looks) -> None:
-        """Fit again, with plans that were looked at and not tuned."""
-        tuned = {row.tobytes() for row in self._history.levels}
-        found = {row.tobytes(): i for i, row in enumerate(looks.levels)}
-        only = [i for row, i in found.items() if row not in tuned][-_MAX_LOOKS:]
-        if not only:
-            return
-        levels, untuned = looks.levels[only], looks.untuned[only]
-        promised, deviation = screened.predict(self._features(levels, self.power, untuned))
-        self._tuned = Surrogate(
-            self._features(np.concatenate([self._history.levels, levels]), self.power),
-            np.concatenate([self._log_divergence, promised]),
-            np.concatenate([np.zeros(len(self._log_divergence)), deviation]),
-        )
-
-    def _fit_cost(self, c: int) -> Surrogate | None:
-        if len(self._history.levels) == 0 or (
-            self._predictor is not None and not self._is_learning
-        ):
+    def _fit_cost(
+        self, c: int, looked: Levels | None = None, log_costs: Array | None = None
+    ) -> Surrogate | None:
+        """The process on what the table gets wrong of a cost, from trials and looks."""
+        levels, costs = self._history.levels, self._history.costs[:, c]
+        if looked is not None and log_costs is not None:
+            levels, costs = np.concatenate([levels, looked]), np.concatenate([costs, log_costs])
+        if len(levels) == 0 or (self._predictor is not None and not self._is_learning):
             return None
-        features = self._cost_features(self._history.levels, c)
-        return Surrogate(features, self._history.costs[:, c])
+        return Surrogate(self._cost_features(levels, c), costs)
 
     def _features(self, levels: Levels, power: float, untuned: Array | None = None) -> Features:
         position = levels / self._n_levels
@@ -190,7 +224,7 @@ class Beliefs:
             prior = np.log(total) / power
             shares = harms / total[:, None]
         if untuned is not None:
-            prior = np.log(np.maximum(untuned, _LEAST_DIVERGENCE))
+            prior = _log(untuned)
         if not self._is_learning:
             empty = np.zeros((len(levels), 0))
             return Features(prior=prior, linear=empty, position=empty)
@@ -208,6 +242,10 @@ class Beliefs:
             prior = np.log(np.maximum(self._predictor.size_bytes(levels), 1.0) / base)
         linear = np.concatenate([position @ self._kind_of, position], axis=1)
         return Features(prior=prior, linear=linear, position=position)
+
+
+def _log(divergence: Array) -> Array:
+    return np.asarray(np.log(np.maximum(divergence, _LEAST_DIVERGENCE)))
 
 
 def _falling(x: Array, y: Array) -> tuple[Array, Array]:

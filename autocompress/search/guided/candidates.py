@@ -3,12 +3,13 @@
 Dimension key: `P` plans, `K` knobs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from autocompress.search.guided.sweep import HIGHEST_PRICE, best_plans, mildest, regimes
-from autocompress.space.prediction import Levels, Predictor
+from autocompress.space.arrays import Levels
+from autocompress.space.prediction import Predictor
 
 _N_SWEEPS = 64
 _N_MUTANTS = 256
@@ -26,6 +27,7 @@ def draw_candidates(
     power: float,
     has_latency: bool,
     is_far: bool = False,
+    bits_of: Mapping[int, Sequence[int]] | None = None,
 ) -> Levels:
     """Draw plans from all sources.
 
@@ -37,6 +39,7 @@ def draw_candidates(
         power: Divergences are raised to it in sweeps.
         has_latency: Whether some sweeps shall pay for time as well.
         is_far: Whether sweeps shall go to the highest prices: nothing is small enough yet.
+        bits_of: See `mutated`.
 
     Returns:
         (n, K) level indices without repeats.
@@ -44,23 +47,38 @@ def draw_candidates(
     drawn = [parents, _at_random(live, _N_RANDOM, random)]
     if predictor is not None:
         drawn.append(_perturbed_sweeps(live, predictor, random, power, has_latency, is_far))
-        drawn.append(mutated(live, drawn[-1], _N_MUTANTS // 2, random))
-    drawn.append(mutated(live, parents, _N_MUTANTS, random))
+        drawn.append(mutated(live, drawn[-1], _N_MUTANTS // 2, random, bits_of))
+    drawn.append(mutated(live, parents, _N_MUTANTS, random, bits_of))
     drawn.append(_crossed(parents, _N_CROSSED, random))
     return np.unique(np.concatenate(drawn), axis=0)
 
 
 def mutated(
-    live: Sequence[Sequence[int]], parents: Levels, n_plans: int, random: np.random.Generator
+    live: Sequence[Sequence[int]],
+    parents: Levels,
+    n_plans: int,
+    random: np.random.Generator,
+    bits_of: Mapping[int, Sequence[int]] | None = None,
 ) -> Levels:
-    """Copies of random parents with a few knobs moved, mostly by one level; (n_plans, K)."""
+    """Copies of random parents with a few knobs moved, mostly by one level.
+
+    Args:
+        live: Levels to choose from, per knob.
+        parents: (P, K) level indices, not modified.
+        n_plans: How many.
+        random: Source of chance.
+        bits_of: Knobs of prices, each with those of its layers' bits, which stay where one is paid.
+
+    Returns:
+        (n_plans, K).
+    """
     plans = parents[random.integers(len(parents), size=n_plans)].copy()
-    movable = [k for k, choices in enumerate(live) if len(choices) > 1]
-    if not movable:
-        return plans
+    every = [k for k, choices in enumerate(live) if len(choices) > 1]
     for plan in plans:
+        idle = {bit for k, bits in (bits_of or {}).items() if plan[k] > 0 for bit in bits}
+        movable = [k for k in every if k not in idle]
         n_moves = min(len(movable), int(random.geometric(0.4)))
-        for k in random.choice(movable, size=n_moves, replace=False):
+        for k in random.choice(movable, size=n_moves, replace=False) if movable else ():
             choices = live[k]
             at = int(np.searchsorted(choices, plan[k]))
             if random.random() < 0.8:

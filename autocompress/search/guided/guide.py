@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from autocompress.pareto import non_dominated
 from autocompress.search.guided.acquisition import expected_improvement, improvement_rates
-from autocompress.search.guided.beliefs import NODE_WEIGHTS, Beliefs, History, Looks
+from autocompress.search.guided.beliefs import NODE_WEIGHTS, Beliefs, History, Looks, no_looks
 from autocompress.search.guided.candidates import draw_candidates, mutated
-from autocompress.search.guided.sweep import with_measured_bits
-from autocompress.space.prediction import Array, Levels, Predictor
+from autocompress.search.guided.sweep import priced_bits, with_measured_bits
+from autocompress.space.arrays import Array, Levels
+from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import SearchSpace
 
 _CLIMBS = 3
@@ -28,9 +29,8 @@ _NEAREST_MISSES = 8  # plans that are changed where none is small and fast enoug
 _APART = 2  # knobs in which shortlisted plans differ at least
 _ENOUGH_LOOKS = 4  # at plans without a chance, in one proposal
 
-Screen = Callable[[Levels], tuple[Array, NDArray[np.bool_]]]
-"""Looks at plans, (S, K): their training-free scores, (S,), nats, NaN for what cannot be built; and
-which of them have a chance, (S,)."""
+LookAt = Callable[[Levels], tuple[Looks, NDArray[np.bool_]]]
+"""Looks at plans, (S, K), NaN for those that cannot be built; and which have a chance, (S,)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +87,7 @@ class Guide:
         *,
         looks: Looks | None = None,
         n_shortlisted: int = 1,
-        screen: Screen | None = None,
+        look_at: LookAt | None = None,
     ) -> Array | None:
         """Choose one plan.
 
@@ -97,49 +97,44 @@ class Guide:
             is_new: Whether a plan, (K,), has not been tried.
             random: Source of chance.
             looks: Plans that were looked at before.
-            n_shortlisted: How many of the best are looked at by `screen` at once. If none of them
-                has a chance, others are chosen by what was learned, until at least 4 were seen.
-            screen: Looks at plans without training; None to trust the prediction.
+            n_shortlisted: How many of the best are looked at at once. If none of them has a
+                chance, others are chosen by what was learned, until at least 4 were seen.
+            look_at: Looks at plans without training; None to trust the prediction.
 
         Returns:
-            (K,) level indices, or None if nothing new can be built. If nothing that was looked at
-            has a chance, one of those.
+            (K,) level indices, or None if nothing new was found. If nothing that was looked at has
+            a chance, one of those; if none of it can be built, the next best.
         """
-        known = looks or Looks(levels=history.levels[:0], untuned=history.untuned[:0])
-        rejected: set[bytes] = set()
-        hopeless: Array | None = None
-        while len(rejected) < _ENOUGH_LOOKS:
-            judge = self._judge(history, running, known)
-            plans = self._shortlist(judge, is_new, rejected, random, n_shortlisted)
-            if len(plans) == 0:
-                break
-            if screen is None:
-                return np.asarray(plans[0])
-            untuned, has_chance = screen(plans)
-            if has_chance.any():
-                worth = judge.worth(plans[has_chance], untuned[has_chance])
-                return np.asarray(plans[has_chance][worth.argmax()])
-            rejected |= {plan.tobytes() for plan in plans}
-            works = np.isfinite(untuned)
-            if works.any():
-                hopeless = plans[works][0]
-            known = Looks(
-                levels=np.concatenate([known.levels, plans[works]]),
-                untuned=np.concatenate([known.untuned, untuned[works]]),
-            )
-        return hopeless
-
-    def _judge(self, history: History, running: Levels, looks: Looks) -> "_Judge":
         beliefs = Beliefs(
             self._space,
             self._predictor,
             history,
-            looks,
             baseline_accuracy=self._goal.baseline_accuracy,
             is_latency=self._goal.is_latency,
             is_learning=self._is_learning,
         )
-        return _Judge(beliefs, self._goal, history, running)
+        known = looks or no_looks(self._space)
+        rejected: set[bytes] = set()
+        hopeless: Array | None = None
+        while True:
+            beliefs.learn(known)
+            judge = _Judge(beliefs, self._goal, history, running)
+            plans = self._shortlist(judge, is_new, rejected, random, n_shortlisted)
+            if len(plans) == 0:
+                return hopeless
+            if look_at is None or len(rejected) >= _ENOUGH_LOOKS:
+                return np.asarray(plans[0])
+            found, has_chance = look_at(plans)
+            if has_chance.any():
+                worth = judge.worth(plans[has_chance], found.untuned[has_chance])
+                return np.asarray(plans[has_chance][worth.argmax()])
+            rejected |= {plan.tobytes() for plan in plans}
+            works = np.isfinite(found.untuned)
+            if works.any():
+                hopeless = plans[works][0]
+            if hopeless is not None and len(rejected) >= _ENOUGH_LOOKS:
+                return hopeless
+            known = known.joined(found)
 
     def _shortlist(
         self,
@@ -150,6 +145,7 @@ class Guide:
         n_wanted: int,
     ) -> Levels:
         """Draw plans, improve the best ones and choose among them; (at most n_wanted, K)."""
+        bits_of = priced_bits(self._space)
         plans = draw_candidates(
             self._live,
             judge.parents,
@@ -158,13 +154,16 @@ class Guide:
             power=judge.power,
             has_latency=any(self._goal.is_latency),
             is_far=judge.is_far,
+            bits_of=bits_of,
         )
-        plans = with_measured_bits(self._space, plans)
+        plans = with_measured_bits(bits_of, plans)
         worth = judge.worth(plans)
         for _ in range(_CLIMBS):
             best = plans[np.argsort(-worth, kind="stable")[:_CLIMBERS]]
-            more = mutated(self._live, best, _OFFSPRING, random)
-            more = with_measured_bits(self._space, more)
+            more = mutated(self._live, best, _OFFSPRING, random, bits_of)
+            more = with_measured_bits(bits_of, more)
+            known = {plan.tobytes() for plan in plans}
+            more = more[[plan.tobytes() not in known for plan in more]]
             plans = np.concatenate([plans, more])
             worth = np.concatenate([worth, judge.worth(more)])
         if random.random() < _EXPLORED:

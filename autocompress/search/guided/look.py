@@ -1,4 +1,4 @@
-"""A look at a plan: built, not trained."""
+"""A look at a plan: built and packed, not trained."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -11,13 +11,15 @@ class Look:
     Attributes:
         levels: Knob name -> level index.
         divergence: Training-free score, nats; None if the plan cannot be built.
-        has_chance: Whether it is worth tuning.
+        size_bytes: Of its packed file before tuning; None if it cannot be built.
+        has_chance: Whether it was worth tuning when it was looked at.
     """
 
     levels: Mapping[str, int]
     divergence: float | None
+    size_bytes: int | None
     has_chance: bool
 
 
-Screen = Callable[[Sequence[Mapping[str, int]]], Sequence[Look]]
+LookAt = Callable[[Sequence[Mapping[str, int]]], Sequence[Look]]
 """Looks at plans without training, in their order."""

@@ -12,10 +12,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.measurement import Measurement
 from autocompress.objective import REGION, SLACK_HALVINGS, Limits
-from autocompress.search.guided.beliefs import History, Looks
+from autocompress.search.guided.beliefs import MAX_LOOKS, History, Looks
 from autocompress.search.guided.guide import Goal, Guide
-from autocompress.search.guided.look import Look, Screen
-from autocompress.space.prediction import Array, Levels, Predictor
+from autocompress.search.guided.look import Look, LookAt
+from autocompress.space.arrays import Array, Levels
+from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import SearchSpace
 
 
@@ -23,7 +24,7 @@ class GuidedSampler(BaseSampler):
     """Proposes by option table, surrogate and expected hypervolume improvement; see `guide`.
 
     It keeps nothing: what it needs lies in the study's trials, which carry their measurements as
-    `Study.complete` writes them.
+    `Study.complete` writes them, and in the looks that `Study.add` wrote.
 
     Args:
         space: The knobs.
@@ -32,7 +33,7 @@ class GuidedSampler(BaseSampler):
         limits: Constraints.
         seed: Source of chance.
         looks: Plans that were looked at before, oldest first.
-        screen: Looks at plans; None to propose without.
+        look_at: Looks at plans; None to propose without.
         n_shortlisted: Plans it is asked about at once.
         is_learning: Whether trials correct the table.
         is_new: Whether a plan has not been tried.
@@ -48,7 +49,7 @@ class GuidedSampler(BaseSampler):
         seed: int,
         is_new: Callable[[Mapping[str, int]], bool],
         looks: Sequence[Look] = (),
-        screen: Screen | None = None,
+        look_at: LookAt | None = None,
         n_shortlisted: int = 4,
         is_learning: bool = True,
     ) -> None:
@@ -64,8 +65,8 @@ class GuidedSampler(BaseSampler):
         self._costs = tuple(dict.fromkeys((*costs, *only_limited)))
         self._random = np.random.default_rng(seed)
         self._is_new = is_new
-        self._looks = looks
-        self._screen = screen
+        self._looks = looks[-2 * MAX_LOOKS :]  # some of them were tuned
+        self._look_at = look_at
         self._n_shortlisted = n_shortlisted
         self._is_learning = is_learning
 
@@ -109,9 +110,9 @@ class GuidedSampler(BaseSampler):
             self._levels(running),
             lambda levels: self._is_new(self._named(levels)),
             self._random,
-            looks=self._known_looks(),
+            looks=self._as_arrays(self._looks, base),
             n_shortlisted=self._n_shortlisted,
-            screen=None if self._screen is None else self._screened,
+            look_at=None if self._look_at is None else lambda plans: self._looked_at(plans, base),
         )
         return None if plan is None else self._named(plan)
 
@@ -170,13 +171,12 @@ class GuidedSampler(BaseSampler):
     def _levels(self, trials: Sequence[FrozenTrial]) -> Levels:
         return self._rows([trial.params for trial in trials])
 
-    def _known_looks(self) -> Looks:
-        known = [
-            (look.levels, look.divergence) for look in self._looks if look.divergence is not None
-        ]
+    def _as_arrays(self, looks: Sequence[Look], base: Measurement) -> Looks:
+        bytes_found = np.array([look.size_bytes for look in looks], dtype=np.float64)
         return Looks(
-            levels=self._rows([levels for levels, _ in known]),
-            untuned=np.array([divergence for _, divergence in known], dtype=np.float64),
+            levels=self._rows([look.levels for look in looks]),
+            untuned=np.array([look.divergence for look in looks], dtype=np.float64),
+            log_size=np.log(bytes_found / base.size_bytes),
         )
 
     def _rows(self, plans: Sequence[Mapping[str, Any]]) -> Levels:
@@ -186,11 +186,13 @@ class GuidedSampler(BaseSampler):
     def _named(self, levels: Array) -> dict[str, int]:
         return {knob.name: int(i) for knob, i in zip(self._space.knobs, levels, strict=True)}
 
-    def _screened(self, plans: Levels) -> tuple[Array, NDArray[np.bool_]]:
-        assert self._screen is not None
-        looks = self._screen([self._named(plan) for plan in plans])
-        divergences = np.array([look.divergence for look in looks], dtype=np.float64)
-        return divergences, np.array([look.has_chance for look in looks], dtype=bool)
+    def _looked_at(self, plans: Levels, base: Measurement) -> tuple[Looks, NDArray[np.bool_]]:
+        assert self._look_at is not None
+        looks = self._look_at([self._named(plan) for plan in plans])
+        return (
+            self._as_arrays(looks, base),
+            np.array([look.has_chance for look in looks], dtype=bool),
+        )
 
 
 def _divergence(measured: Measurement, base: Measurement) -> float:

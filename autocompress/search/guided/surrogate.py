@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from autocompress.space.prediction import Array
+from autocompress.space.arrays import Array
 
 _MAX_FOR_CHOICE = 200  # hyperparameters are chosen on so many: their cost grows with the cube
 _JITTER = 1e-8
@@ -53,18 +53,15 @@ class Surrogate:
     Args:
         features: Of measured plans.
         targets: What came out; (N,).
-        deviation: Standard deviation of each target, beside the noise that all have; (N,). None for
-            targets that were measured.
     """
 
-    def __init__(self, features: Features, targets: Array, deviation: Array | None = None) -> None:
+    def __init__(self, features: Features, targets: Array) -> None:
         self._features = features
         residual = targets - features.prior
         self._offset = float(np.median(residual)) if len(residual) else 0.0
         centred = residual - self._offset
         spread = float(np.sqrt(np.mean(centred**2))) if len(residual) else 1.0
         self._scale = max(spread, 1e-6)
-        self._doubt = np.zeros(len(residual)) if deviation is None else deviation / self._scale
         self._center = float(features.prior.mean()) if len(residual) else 0.0
         n_knobs = features.position.shape[1]
         self._length = 0.5 * max(np.sqrt(n_knobs), 1.0)
@@ -80,7 +77,7 @@ class Surrogate:
         best = -np.inf
         for slope, local, noise in itertools.product((0.1, 0.5), (0.1, 0.4, 1.0), (0.1, 0.3, 0.6)):
             kernel = self._sum(parts, slope, local)
-            kernel[np.diag_indices_from(kernel)] += noise**2 + self._doubt[chosen] ** 2 + _JITTER
+            kernel[np.diag_indices_from(kernel)] += noise**2 + _JITTER
             factor = np.linalg.cholesky(kernel)
             solved = scipy.linalg.solve_triangular(factor, values[chosen], lower=True)
             likelihood = -0.5 * float(solved @ solved) - float(np.log(np.diag(factor)).sum())
@@ -89,7 +86,7 @@ class Surrogate:
         # on the scale of the targets, so that other priors can be compared
         self.log_likelihood = best - len(chosen) * float(np.log(self._scale))
         kernel = self._sum(self._parts(self._features, self._features), self._slope, self._local)
-        kernel[np.diag_indices_from(kernel)] += self._noise**2 + self._doubt**2 + _JITTER
+        kernel[np.diag_indices_from(kernel)] += self._noise**2 + _JITTER
         self._factor = np.linalg.cholesky(kernel)
         self._weights = scipy.linalg.cho_solve((self._factor, True), values)
 

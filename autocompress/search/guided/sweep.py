@@ -9,12 +9,13 @@ has one knob only the sum is separable and the first round finds the optimum.
 Dimension key: `P` plans at once, `K` knobs, `L` layers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
-from autocompress.space.prediction import Array, Levels, Predictor
+from autocompress.space.arrays import Array, Levels
+from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import SearchSpace
 
 _MAX_ROUNDS = 12
@@ -119,10 +120,11 @@ def regimes(space: SearchSpace, live: Sequence[Sequence[int]]) -> list[list[Sequ
     With a price the bits of its layers are those it was measured at: it decides what codes take,
     and fewer bits save nothing that it does not. Of several knobs each can stay without one.
     """
-    prices = [k for k in _priced_bits(space) if len(live[k]) > 1]
+    bits_of = priced_bits(space)
+    prices = [k for k in bits_of if len(live[k]) > 1]
     if not prices:
         return [list(live)]
-    bits = {bit for k in prices for bit in _priced_bits(space)[k]}
+    bits = {bit for k in prices for bit in bits_of[k]}
     without: list[Sequence[int]] = [(0,) if k in prices else live[k] for k in range(len(live))]
     priced = [(1,) if k in bits else live[k] for k in range(len(live))]
     if len(prices) == 1:
@@ -131,25 +133,27 @@ def regimes(space: SearchSpace, live: Sequence[Sequence[int]]) -> list[list[Sequ
     return [without, priced]
 
 
-def with_measured_bits(space: SearchSpace, plans: Levels) -> Levels:
-    """Plans whose priced layers have the bits that prices were measured at, without repeats.
+def with_measured_bits(bits_of: Mapping[int, Sequence[int]], plans: Levels) -> Levels:
+    """Plans whose priced layers have no fewer bits than prices were measured at, without repeats.
+
+    With a price fewer bits change the rounding and hardly the file. A layer can stay untouched.
 
     Args:
-        space: The knobs.
+        bits_of: From `priced_bits`.
         plans: (P, K) level indices, not modified.
 
     Returns:
         (at most P, K).
     """
     settled = plans.copy()
-    for k, bits in _priced_bits(space).items():
+    for k, bits in bits_of.items():
         for bit in bits:
-            settled[plans[:, k] > 0, bit] = 1
+            settled[(plans[:, k] > 0) & (plans[:, bit] > 1), bit] = 1
     return np.unique(settled, axis=0)
 
 
-def _priced_bits(space: SearchSpace) -> dict[int, list[int]]:
-    """Knobs of prices, each with those of its layers' bits."""
+def priced_bits(space: SearchSpace) -> dict[int, list[int]]:
+    """Indices of the knobs of prices, each with those of its layers' bits."""
     return {
         k: [
             i

@@ -28,16 +28,24 @@ def random_plans(world, n: int, seed: int) -> np.ndarray:
 
 
 def _beliefs(world, plans, **changes) -> Beliefs:
-    settings = {"predictor": world.predictor, "is_learning": True, "looks": None, **changes}
-    return Beliefs(
+    settings = {"predictor": world.predictor, "is_learning": True, **changes}
+    beliefs = Beliefs(
         world.space,
         settings["predictor"],
         settings.get("history") or history_of(world, plans),
-        settings["looks"],
         baseline_accuracy=0.95,
         is_latency=(False,),
         is_learning=settings["is_learning"],
     )
+    if "looks" in settings:
+        beliefs.learn(settings["looks"])
+    return beliefs
+
+
+def looks_of(world, plans: np.ndarray, untuned: np.ndarray) -> Looks:
+    base = world.table.baseline.size_bytes
+    sizes = [world.measure(plan).size_bytes / base for plan in plans]
+    return Looks(levels=plans, untuned=untuned, log_size=np.log(sizes))
 
 
 def test_node_weights_are_probabilities():
@@ -73,18 +81,61 @@ def test_looks_correct_the_table_where_few_trials_were_tuned(world):
     asked = random_plans(world, 100, seed=1)
     looked, tuned = random_plans(world, 60, seed=2), random_plans(world, 10, seed=3)
     history = dataclasses.replace(history_of(world, tuned), untuned=2.0 * harm(tuned))
-    looks = Looks(levels=looked, untuned=2.0 * harm(looked))
+    looks = looks_of(world, looked, 2.0 * harm(looked))
 
-    def error(known: Looks | None) -> float:
-        beliefs = _beliefs(world, tuned, history=history, looks=known)
+    def error(**known: Looks) -> float:
+        beliefs = _beliefs(world, tuned, history=history, **known)
         return float(np.abs(np.log(beliefs.divergence(asked) / harm(asked))).mean())
 
-    assert error(looks) < 0.8 * error(None)
+    assert error(looks=looks) < 0.8 * error()
+
+
+@pytest.mark.parametrize("n_looks", [5, 50, 200])
+def test_looks_that_repeat_the_table_make_nothing_more_certain(world, n_looks):
+    """A look says here what the table says: how wrong both are, only trials can tell."""
+    asked, looked = random_plans(world, 100, seed=99), random_plans(world, n_looks, seed=50)
+    truth = np.log([world.measure(plan).divergence for plan in asked])
+    inside = []
+    for seed in range(4):
+        tuned = random_plans(world, 12, seed=seed)
+        beliefs = _beliefs(
+            world, tuned, looks=looks_of(world, looked, world.predictor.divergence(looked))
+        )
+        mean, deviation = beliefs._log_divergences(asked)
+        inside.append((np.abs(mean - truth) < 2.0 * deviation).mean())
+    assert np.mean(inside) > 0.75
+
+
+def test_sizes_that_looks_found_correct_the_table(world):
+    """Files are half as large as the table says where the first layer has 2 bits, and so on."""
+    asked, looked = random_plans(world, 60, seed=1), random_plans(world, 40, seed=2)
+    tuned = random_plans(world, 3, seed=3)
+
+    def log_size(plans: np.ndarray) -> np.ndarray:
+        base = world.table.baseline.size_bytes
+        return np.log(world.predictor.size_bytes(plans) / base) - 0.7 * plans[:, 0] / 4
+
+    looks = Looks(levels=looked, untuned=np.ones(40), log_size=log_size(looked))
+
+    def error(**known: Looks) -> float:
+        found = _beliefs(world, tuned, **known).costs(asked)[:, 0]
+        return float(np.abs(found - log_size(asked)).mean())
+
+    assert error(looks=looks) < 0.6 * error()
+
+
+def test_of_what_cannot_be_built_nothing_is_learned(world):
+    tuned, asked = random_plans(world, 10, seed=3), random_plans(world, 20, seed=1)
+    nothing = Looks(levels=asked, untuned=np.full(20, np.nan), log_size=np.full(20, np.nan))
+    np.testing.assert_array_equal(
+        _beliefs(world, tuned, looks=nothing).divergence(asked),
+        _beliefs(world, tuned).divergence(asked),
+    )
 
 
 def test_looks_at_plans_that_were_tuned_teach_nothing_new(world):
     tuned = random_plans(world, 10, seed=3)
-    looks = Looks(levels=tuned, untuned=np.full(10, 7.0))
+    looks = looks_of(world, tuned, np.full(10, 7.0))
     asked = random_plans(world, 20, seed=1)
     np.testing.assert_array_equal(
         _beliefs(world, tuned, looks=looks).divergence(asked),

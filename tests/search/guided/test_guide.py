@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from autocompress.pareto import hypervolume
-from autocompress.search.guided.beliefs import History
+from autocompress.search.guided import guide
+from autocompress.search.guided.beliefs import Beliefs, History, Looks
 from autocompress.search.guided.guide import Goal, Guide
 from tests.search.guided.conftest import make_world
 from tests.search.guided.test_beliefs import history_of, random_plans
@@ -105,9 +106,21 @@ def test_limits_at_the_edge_of_the_space_are_met_or_come_close(world, share, is_
     assert not is_within_reach or sizes.max() <= limit * 1.02
 
 
-def test_nothing_is_proposed_if_all_that_is_new_was_looked_at_in_vain(world):
+def looks_at(plans: np.ndarray, *untuned: float) -> Looks:
+    """Looks that found scores, NaN for what cannot be built; sizes do not matter."""
+    found = np.array([*untuned, *[np.nan] * len(plans)])[: len(plans)]
+    return Looks(levels=plans, untuned=found, log_size=np.where(np.isfinite(found), -1.0, np.nan))
+
+
+def test_nothing_is_proposed_if_nothing_that_is_new_can_be_built(world):
+    asked = []
+
     def is_new(levels: np.ndarray) -> bool:
-        return levels[4:].sum() == 0 and levels.max() <= 2
+        return levels.sum() == 1 and levels[:2].sum() == 1
+
+    def look_at(plans: np.ndarray) -> tuple[Looks, np.ndarray]:
+        asked.extend(plans)
+        return looks_at(plans), np.zeros(len(plans), dtype=bool)
 
     plan = _guide(world).propose(
         history_of(world, NOTHING),
@@ -115,17 +128,18 @@ def test_nothing_is_proposed_if_all_that_is_new_was_looked_at_in_vain(world):
         is_new,
         np.random.default_rng(0),
         n_shortlisted=8,
-        screen=lambda plans: (np.full(len(plans), np.nan), np.zeros(len(plans), dtype=bool)),
+        look_at=look_at,
     )
     assert plan is None
+    assert sorted(map(tuple, asked)) == sorted(map(tuple, np.eye(12, dtype=int)[:2]))
 
 
-def test_looks_in_vain_end_with_one_that_can_be_built(world):
+def test_if_nothing_that_was_looked_at_can_be_built_the_next_best_is_tried(world):
     asked = []
 
-    def screen(plans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        asked.append(plans)
-        return np.array([np.nan, 3.0]), np.zeros(2, dtype=bool)
+    def look_at(plans: np.ndarray) -> tuple[Looks, np.ndarray]:
+        asked.extend(plans)
+        return looks_at(plans), np.zeros(len(plans), dtype=bool)
 
     plan = _guide(world).propose(
         history_of(world, random_plans(world, 12, seed=4)),
@@ -133,35 +147,60 @@ def test_looks_in_vain_end_with_one_that_can_be_built(world):
         lambda levels: True,
         np.random.default_rng(0),
         n_shortlisted=2,
-        screen=screen,
+        look_at=look_at,
+    )
+    assert len(asked) == 4
+    assert plan is not None
+    assert not any(np.array_equal(plan, looked) for looked in asked)
+
+
+def test_looks_in_vain_end_with_one_that_can_be_built(world):
+    asked = []
+
+    def look_at(plans: np.ndarray) -> tuple[Looks, np.ndarray]:
+        asked.append(plans)
+        return looks_at(plans, np.nan, 3.0), np.zeros(2, dtype=bool)
+
+    plan = _guide(world).propose(
+        history_of(world, random_plans(world, 12, seed=4)),
+        NOTHING,
+        lambda levels: True,
+        np.random.default_rng(0),
+        n_shortlisted=2,
+        look_at=look_at,
     )
     looked = np.concatenate(asked)
     assert len(looked) == len(np.unique(looked, axis=0)) == 4
     np.testing.assert_array_equal(plan, asked[-1][1])
 
 
-def test_a_look_in_vain_leads_elsewhere(world):
-    """What a look found speaks against plans of its kind, in this proposal and in later ones."""
-    history = history_of(world, random_plans(world, 12, seed=4))
+def test_looks_teach_the_next_shortlist(world, monkeypatch):
+    learned = []
 
-    def distance_of_second_plan(untuned: float) -> int:
-        asked = []
+    class ToldBeliefs(Beliefs):
+        def learn(self, looks: Looks) -> None:
+            learned.append(looks)
+            super().learn(looks)
 
-        def screen(plans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            asked.append(plans)
-            return np.array([untuned]), np.array([len(asked) == 2])
+    def look_at(plans: np.ndarray) -> tuple[Looks, np.ndarray]:
+        return looks_at(plans, 2.0, 3.0), np.array([False, len(learned) == 2])
 
-        _guide(world).propose(
-            history,
-            NOTHING,
-            lambda levels: True,
-            np.random.default_rng(0),
-            n_shortlisted=1,
-            screen=screen,
-        )
-        return np.count_nonzero(asked[0][0] != asked[1][0])
-
-    assert distance_of_second_plan(50.0) > distance_of_second_plan(1e-3)
+    monkeypatch.setattr(guide, "Beliefs", ToldBeliefs)
+    before = random_plans(world, 3, seed=8)
+    plan = _guide(world).propose(
+        history_of(world, random_plans(world, 12, seed=4)),
+        NOTHING,
+        lambda levels: True,
+        np.random.default_rng(0),
+        looks=looks_at(before, 1.0, 1.0, 1.0),
+        n_shortlisted=2,
+        look_at=look_at,
+    )
+    first, second = learned
+    np.testing.assert_array_equal(first.levels, before)
+    np.testing.assert_array_equal(second.levels[:3], before)
+    np.testing.assert_array_equal(second.untuned, [1.0, 1.0, 1.0, 2.0, 3.0])
+    assert not (second.levels == plan).all(axis=1).any()
 
 
 def test_a_cost_that_is_only_limited_is_no_axis(world):
@@ -231,13 +270,13 @@ def test_running_plans_are_not_proposed_twice_in_spirit(world):
     assert np.count_nonzero(first != second) >= 2
 
 
-def test_screen_decides_between_shortlisted_plans(world):
+def test_looks_decide_between_shortlisted_plans(world):
     history = history_of(world, random_plans(world, 12, seed=4))
     asked = []
 
-    def screen(plans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def look_at(plans: np.ndarray) -> tuple[Looks, np.ndarray]:
         asked.append(plans)
-        return np.array([np.nan, 5.0, 1e-4, 1e-5]), np.array([False, True, True, False])
+        return looks_at(plans, np.nan, 5.0, 1e-4, 1e-5), np.array([False, True, True, False])
 
     plan = _guide(world).propose(
         history,
@@ -245,7 +284,7 @@ def test_screen_decides_between_shortlisted_plans(world):
         lambda levels: True,
         np.random.default_rng(0),
         n_shortlisted=4,
-        screen=screen,
+        look_at=look_at,
     )
     assert asked[0].shape == (4, 12)
     np.testing.assert_array_equal(plan, asked[0][2])

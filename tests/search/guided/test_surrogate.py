@@ -63,19 +63,6 @@ def test_uncertainty_is_small_at_data_and_large_far_from_it():
     assert surrogate.predict(known)[1].mean() < 0.5 * surrogate.predict(far)[1].mean()
 
 
-def test_doubtful_targets_count_less():
-    known = _features(40, seed=5)
-    targets = known.prior.copy()
-    targets[:20] += 1.0  # one half says so, the other does not
-    trusted = np.repeat([0.0, 5.0], 20)
-    asked = _features(50, seed=9)
-    first, second = (
-        Surrogate(known, targets, deviation).predict(asked)[0] - asked.prior
-        for deviation in (trusted, trusted[::-1])
-    )
-    assert first.mean() > second.mean() + 0.4
-
-
 def test_intervals_hold_what_they_promise():
     random = np.random.default_rng(6)
     known, asked = _features(80, seed=7), _features(400, seed=8)

@@ -5,7 +5,14 @@ import itertools
 import numpy as np
 import pytest
 
-from autocompress.search.guided.sweep import best_plans, mildest, regimes, sweep, with_measured_bits
+from autocompress.search.guided.sweep import (
+    best_plans,
+    mildest,
+    priced_bits,
+    regimes,
+    sweep,
+    with_measured_bits,
+)
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import Knob, SearchSpace
 
@@ -92,9 +99,9 @@ def test_priced_layers_get_the_bits_that_prices_were_measured_at():
         Knob(kind="weight_bits", targets=("b",), levels=(32, 8, 4), label="b"),
         Knob(kind="rate_price", targets=("a",), levels=(0.0, 0.01), label="a"),
     )
-    plans = np.array([[2, 2, 0], [2, 2, 1], [0, 0, 1], [1, 0, 1]])
-    settled = with_measured_bits(SearchSpace(knobs=knobs), plans)
-    assert settled.tolist() == [[1, 0, 1], [1, 2, 1], [2, 2, 0]]
+    plans = np.array([[2, 2, 0], [2, 2, 1], [0, 0, 1], [1, 2, 1]])
+    settled = with_measured_bits(priced_bits(SearchSpace(knobs=knobs)), plans)
+    assert settled.tolist() == [[0, 0, 1], [1, 2, 1], [2, 2, 0]]
     assert plans[1, 0] == 2, "what came in stays"
 
 
