@@ -7,11 +7,13 @@
     python benchmarks/search_quality.py compare --net cifar --data FOLDER --work FOLDER --recorded
     python benchmarks/search_quality.py proposals --work FOLDER
     python benchmarks/search_quality.py tables --data FOLDER --work FOLDER
+    python benchmarks/search_quality.py figure --work FOLDER
 
 `--data` is a folder with cifar-10-batches-bin and weights of a ResNet-20. Everything runs on one
 thread, so that several parts can run side by side on as many cores; seconds are CPU seconds.
 `--recorded` answers from models fitted to what `compare` and `proxies` have measured, whose errors
-are published with the result. `tables` writes what is there to `results/`.
+are published with the result. `tables` writes what is there to `results/`; `figure` draws searches
+on real evaluations as docs/img/search-quality.svg and needs the extra `benchmarks`.
 """
 
 import argparse
@@ -28,6 +30,8 @@ from quality.recorded import RecordedBench
 from quality.samplers import CONFIGS, register
 from quality.tables import write_tables
 
+_PARTS = ("compare", "full", "proxies", "proposals", "tables", "figure")
+_FIGURE = Path(__file__).parents[1] / "docs" / "img" / "search-quality.svg"
 _BUDGET = 50
 _EPOCHS = {"digits": 1.25, "cifar": 0.1}  # short proxies: what is compared is how they are used
 
@@ -37,7 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=["compare", "full", "proxies", "proposals", "tables"])
+    parser.add_argument("part", choices=_PARTS)
     parser.add_argument("--net", choices=["digits", "cifar"], default="digits")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path, required=True)
@@ -54,9 +58,19 @@ def main() -> int:
         measure_proposals(arguments.work)
     elif arguments.part == "tables":
         write_tables(arguments.data, arguments.work)
+    elif arguments.part == "figure":
+        _draw(arguments.work)
     else:
         _compare(arguments)
     return 0
+
+
+def _draw(work: Path) -> None:
+    from quality.figure import write_figure
+
+    nets = {"digits": "Digits", "cifar": "CIFAR-10 ResNet-20"}
+    folders = {name: work / net / "searches" for net, name in nets.items()}
+    write_figure({name: path for name, path in folders.items() if path.is_dir()}, _FIGURE)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
