@@ -7,10 +7,24 @@ from autocompress.errors import TrialError
 from autocompress.space.option_table import Figures
 
 HOPELESS: Final = "hopeless"
-"""Reason of the TrialError that stops a candidate before it is tuned."""
+"""Reason of a `HopelessError`."""
 
 _LEAST_WITNESSES = 6
 _SHRINKS_BY_TUNING = 0.02
+
+
+class HopelessError(TrialError):
+    """A candidate has no chance and is not tuned.
+
+    Args:
+        message: Why, in one line.
+        figures: What was measured of it, untuned.
+    """
+
+    def __init__(self, message: str, figures: Figures) -> None:
+        super().__init__(HOPELESS, message)
+        self.args = (message, figures)
+        self.figures = figures
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +73,10 @@ class Rivals:
             figures: Of the candidate before tuning, size included.
 
         Raises:
-            TrialError: With reason `hopeless`.
+            HopelessError: Why, with the figures.
         """
         if (why := self._why_hopeless(figures)) is not None:
-            raise TrialError(HOPELESS, why)
+            raise HopelessError(why, figures)
 
     def depends_on_latency(self, figures: Figures) -> bool:
         """Whether a candidate has to be timed to tell if it is hopeless."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Set
 from pathlib import Path
 
 from autocompress.errors import AllTrialsFailedError, TrialError, unknown_name
-from autocompress.evaluate.dominance import HOPELESS
+from autocompress.evaluate.dominance import HopelessError
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.search.executors.job import EvaluationJob, Executor
 from autocompress.search.pending import Job
@@ -164,10 +164,10 @@ def _evaluate(
         return "interrupted"
     try:
         study.complete(job, executor.run(evaluation, listener.on_stage))
+    except HopelessError as error:
+        study.stop(job, error.message, error.figures)
+        return None
     except TrialError as error:
-        if error.reason == HOPELESS:
-            study.stop(job, error.message)
-            return None
         study.fail(job, f"{error.reason}: {error.message}")
         return error.reason
     except (KeyboardInterrupt, SystemExit, Exception):  # whatever it was, it was not the trial

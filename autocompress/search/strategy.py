@@ -219,13 +219,15 @@ def look_at(
 def judged(look: Look, rivals: Rivals, est_latency_ratio: float | None = None) -> Look:
     """A look with its chance against rivals.
 
-    Where latency counts a plan is judged by its estimate, and without one only by its size; what
-    has no chance by its measured latency is stopped before it is tuned all the same.
+    Where latency counts a plan that was not timed is judged by its estimate, and without one only
+    by its size; what has no chance when it is timed is stopped before it is tuned all the same.
     """
     if look.divergence is None:
         return look
     figures = Figures(
-        divergence=look.divergence, size_bytes=look.size_bytes, latency_ratio=est_latency_ratio
+        divergence=look.divergence,
+        size_bytes=look.size_bytes,
+        latency_ratio=look.latency_ratio or est_latency_ratio,
     )
     try:
         rivals.check(figures)

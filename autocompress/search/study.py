@@ -22,7 +22,7 @@ from autocompress.search.records import record_of
 from autocompress.search.run_lock import RunLock
 from autocompress.search.sampler import distributions_of
 from autocompress.search.storage import DATABASE_ERRORS, FORMAT, STUDY, open_storage, unreadable
-from autocompress.space.option_table import OptionTable
+from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.search_space import SearchSpace
 
 
@@ -178,9 +178,14 @@ class Study:
         return list(self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
 
     def looks(self) -> list[Look]:
-        """All plans that were looked at to choose a trial, oldest first."""
-        trials = self._study.get_trials(deepcopy=False)
-        return [Look(**look) for trial in trials for look in trial.user_attrs.get("looks", ())]
+        """All plans that were looked at, to choose a trial or as one that was stopped, in order."""
+        looks: list[Look] = []
+        for trial in self._study.get_trials(deepcopy=False):
+            attributes = trial.user_attrs
+            looks.extend(Look(**look) for look in attributes.get("looks", ()))
+            if "look" in attributes:
+                looks.append(Look(**attributes["look"]))
+        return looks
 
     def option_table(self) -> OptionTable | None:
         """The option table this study was begun with; None if it has none yet."""
@@ -247,11 +252,19 @@ class Study:
         """Mark a trial as failed, with its reason in one line."""
         self._end(job, reason, TrialState.FAIL)
 
-    def stop(self, job: Job, reason: str) -> None:
-        """Mark a trial as stopped before it was tuned, with the reason in one line.
+    def stop(self, job: Job, reason: str, figures: Figures) -> None:
+        """Mark a trial as stopped before it was tuned, with the reason and what was measured.
 
         Optuna calls it pruned: finished, without values, and not a failure.
         """
+        look = Look(
+            levels=job.levels,
+            divergence=figures.divergence,
+            size_bytes=figures.size_bytes,
+            latency_ratio=figures.latency_ratio,
+            has_chance=False,
+        )
+        self._set(job.number, "look", dataclasses.asdict(look))
         self._end(job, reason, TrialState.PRUNED)
 
     def _end(self, job: Job, reason: str, state: TrialState) -> None:

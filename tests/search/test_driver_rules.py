@@ -8,11 +8,12 @@ import optuna
 import pytest
 
 from autocompress.errors import AllTrialsFailedError, InputError, TrialError
-from autocompress.evaluate.dominance import HOPELESS
+from autocompress.evaluate.dominance import HopelessError
 from autocompress.objective import Limits
 from autocompress.run_record import RunRecord
 from autocompress.search.driver import Listener, run_search, weights_path
 from autocompress.search.study import Study
+from autocompress.space.option_table import Figures
 
 OpenStudy = Callable[..., Study]
 LIMITS = Limits(max_drop=0.05, max_size_bytes=40_000)
@@ -41,12 +42,15 @@ def dying(make: type, at_call: int) -> Any:
     return make(die)
 
 
+FOUND = Figures(divergence=1.0, size_bytes=900)
+
+
 def stopping(*calls: int) -> Callable[[int], None]:
     """What makes these calls end as a candidate does that has no chance."""
 
     def stop(call: int) -> None:
         if call in calls:
-            raise TrialError(HOPELESS, f"Not tuned: call {call}.")
+            raise HopelessError(f"Not tuned: call {call}.", FOUND)
 
     return stop
 
@@ -142,7 +146,11 @@ def test_stopped_trials_do_not_hide_a_row_of_failures(
 ) -> None:
     def fail(call: int) -> None:
         if call > 7:
-            raise TrialError(HOPELESS if call % 2 else "oom", f"call {call}")
+            raise (
+                HopelessError(f"call {call}", FOUND)
+                if call % 2
+                else TrialError("oom", f"call {call}")
+            )
 
     with open_study() as study, pytest.raises(AllTrialsFailedError, match="5 trials in a row"):
         search(study, make_executor(fail), 50)

@@ -498,7 +498,10 @@ def test_where_latency_counts_a_look_is_judged_by_its_estimate(
     rivals = tuple(dataclasses.replace(rival, latency_ratio=0.5) for rival in RIVALS.front)
     history = tuple((9.0, 0.1) for _ in range(6))
     timed = dataclasses.replace(RIVALS, has_latency=True, front=rivals, history=history)
-    assert judged(look_of(divergence=9.0), timed, estimate).has_chance == has_chance
+    look = look_of(divergence=9.0)
+    assert judged(look, timed, estimate).has_chance == has_chance
+    measured = dataclasses.replace(look, latency_ratio=0.4)
+    assert judged(measured, timed, estimate).has_chance, "what was timed needs no estimate"
 
 
 def test_no_plan_is_looked_at_twice_and_a_reopened_study_knows_all_looks(

@@ -19,6 +19,7 @@ from autocompress.run_record import RunRecord
 from autocompress.search.executors.job import EvaluationJob
 from autocompress.search.records import load_run
 from autocompress.search.study import Job, Study
+from autocompress.space.option_table import Figures
 from autocompress.space.search_space import Knob, SearchSpace
 
 OpenStudy = Callable[..., Study]
@@ -181,12 +182,18 @@ def test_interrupted_writes_the_constraints_that_a_dead_session_did_not(
 def test_stop_finishes_a_trial_that_is_no_failure(open_study: OpenStudy) -> None:
     with open_study() as study:
         job = add(study, "trial 0", **{"weight_bits:body": 5})
-        study.stop(job, "Not tuned: hopeless.")
+        found = Figures(divergence=0.4, size_bytes=900, latency_ratio=0.7)
+        study.stop(job, "Not tuned: hopeless.", found)
         run = load_run(study.folder)
         assert study.n_finished() == 1
         assert study.failed() == []
         assert study.stopped() == [dict(job.levels)]
+    with open_study() as study:
+        (look,) = study.looks()
 
+    assert look.levels == dict(job.levels)
+    assert (look.divergence, look.size_bytes, look.latency_ratio) == (0.4, 900, 0.7)
+    assert not look.has_chance
     assert (run.trials[0].state, run.trials[0].reason) == ("stopped", "Not tuned: hopeless.")
     assert run.complete == ()
 

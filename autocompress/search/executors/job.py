@@ -55,8 +55,8 @@ class Executor(Protocol):
         """Evaluate one job.
 
         Raises:
-            TrialError: If the candidate failed or, with reason `hopeless`, was not tuned; the
-                executor is ready for the next job.
+            HopelessError: If the candidate was not tuned; the executor is ready for the next job.
+            TrialError: If it failed; likewise.
         """
         ...
 

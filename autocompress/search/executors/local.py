@@ -13,6 +13,7 @@ from typing import Any
 
 from autocompress.analysis.fingerprint import model_fingerprint
 from autocompress.errors import AutocompressError, InputError, TrialError
+from autocompress.evaluate.dominance import HopelessError
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.measurement import Measurement
@@ -97,6 +98,8 @@ class LocalExecutor:
                         return content[0]
                     elif kind == "refused":
                         raise InputError(*content)
+                    elif kind == "hopeless":
+                        raise HopelessError(*content)
                     else:
                         raise TrialError(*content)
         except (EOFError, BrokenPipeError, ConnectionResetError) as error:
@@ -159,6 +162,8 @@ def _serve(jobs: Connection, lifeline: Connection, spec: WorkerSpec) -> None:
             job = jobs.recv()
             try:
                 jobs.send(("measured", _answer(evaluator, job, jobs)))
+            except HopelessError as error:
+                jobs.send(("hopeless", error.message, error.figures))
             except TrialError as error:
                 jobs.send(("failed", error.reason, error.message))
 

@@ -51,11 +51,13 @@ class Looks:
         levels: (L, K) level indices, oldest first.
         untuned: Training-free score; (L,), nats, NaN for what cannot be built.
         log_size: Log of the file's bytes over the untouched model's; (L,), NaN likewise.
+        log_latency: The same of the time, NaN also where it was not taken; (L,).
     """
 
     levels: Levels
     untuned: Array
     log_size: Array
+    log_latency: Array
 
     def joined(self, newer: "Looks") -> "Looks":
         """These and newer ones."""
@@ -63,13 +65,15 @@ class Looks:
             levels=np.concatenate([self.levels, newer.levels]),
             untuned=np.concatenate([self.untuned, newer.untuned]),
             log_size=np.concatenate([self.log_size, newer.log_size]),
+            log_latency=np.concatenate([self.log_latency, newer.log_latency]),
         )
 
 
 def no_looks(space: SearchSpace) -> Looks:
     """None, at plans of a space."""
     nothing = np.empty((0, len(space.knobs)), dtype=np.int64)
-    return Looks(levels=nothing, untuned=np.empty(0), log_size=np.empty(0))
+    empty = np.empty(0)
+    return Looks(levels=nothing, untuned=empty, log_size=empty, log_latency=empty)
 
 
 class Beliefs:
@@ -145,8 +149,9 @@ class Beliefs:
                 _log(np.concatenate([self._history.untuned[known], untuned])),
             )
         for c, is_latency in enumerate(self._is_latency):
-            if not is_latency:
-                self._cost_models[c] = self._fit_cost(c, levels, looks.log_size[only])
+            found = (looks.log_latency if is_latency else looks.log_size)[only]
+            taken = np.isfinite(found)
+            self._cost_models[c] = self._fit_cost(c, levels[taken], found[taken])
 
     def accuracy(self, levels: Levels, untuned: Array | None = None) -> Array:
         """Accuracies that plans may come out with after tuning, weighted by `NODE_WEIGHTS`.

@@ -1,4 +1,4 @@
-"""A look at a plan: built and packed, not trained."""
+"""A look at a plan: built, packed, sometimes timed, not trained."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -12,12 +12,14 @@ class Look:
         levels: Knob name -> level index.
         divergence: Training-free score, nats; None if the plan cannot be built.
         size_bytes: Of its packed file before tuning; None if it cannot be built.
+        latency_ratio: Time over the untouched model's; None if it was not timed.
         has_chance: Whether it was worth tuning when it was looked at.
     """
 
     levels: Mapping[str, int]
     divergence: float | None
     size_bytes: int | None
+    latency_ratio: float | None = None
     has_chance: bool
 
 

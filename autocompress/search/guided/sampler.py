@@ -177,6 +177,7 @@ class GuidedSampler(BaseSampler):
             levels=self._rows([look.levels for look in looks]),
             untuned=np.array([look.divergence for look in looks], dtype=np.float64),
             log_size=np.log(bytes_found / base.size_bytes),
+            log_latency=np.log([look.latency_ratio or np.nan for look in looks]),
         )
 
     def _rows(self, plans: Sequence[Mapping[str, Any]]) -> Levels:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from autocompress.errors import TrialError
-from autocompress.evaluate.dominance import HOPELESS, Rival, Rivals
+from autocompress.evaluate.dominance import HopelessError, Rival, Rivals
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.plan import CompressionPlan, LayerPlan
@@ -65,9 +65,9 @@ def test_executor_does_one_job_after_the_other_and_says_why_one_failed(
 
     rival = Rival(label="trial 3", accuracy=1.0, size_bytes=1, latency_ratio=None)
     rivals = Rivals(front=(rival,), history=((1e6, 0.5),) * 6, has_latency=False)
-    with pytest.raises(TrialError, match="trial 3 has 100") as caught:
+    with pytest.raises(HopelessError, match="trial 3 has 100") as hopeless:
         executor.run(job(tmp_path, PLAN, rivals), lambda stage, share: None)
-    assert caught.value.reason == HOPELESS
+    assert hopeless.value.figures == sized
     assert executor.probe(ProbeJob(plan=PLAN)) == looked
 
 

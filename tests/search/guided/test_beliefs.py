@@ -45,7 +45,8 @@ def _beliefs(world, plans, **changes) -> Beliefs:
 def looks_of(world, plans: np.ndarray, untuned: np.ndarray) -> Looks:
     base = world.table.baseline.size_bytes
     sizes = [world.measure(plan).size_bytes / base for plan in plans]
-    return Looks(levels=plans, untuned=untuned, log_size=np.log(sizes))
+    none = np.full(len(plans), np.nan)
+    return Looks(levels=plans, untuned=untuned, log_size=np.log(sizes), log_latency=none)
 
 
 def test_node_weights_are_probabilities():
@@ -115,7 +116,7 @@ def test_sizes_that_looks_found_correct_the_table(world):
         base = world.table.baseline.size_bytes
         return np.log(world.predictor.size_bytes(plans) / base) - 0.7 * plans[:, 0] / 4
 
-    looks = Looks(levels=looked, untuned=np.ones(40), log_size=log_size(looked))
+    looks = dataclasses.replace(looks_of(world, looked, np.ones(40)), log_size=log_size(looked))
 
     def error(**known: Looks) -> float:
         found = _beliefs(world, tuned, **known).costs(asked)[:, 0]
@@ -124,9 +125,33 @@ def test_sizes_that_looks_found_correct_the_table(world):
     assert error(looks=looks) < 0.6 * error()
 
 
+def test_times_that_looks_found_correct_the_table_where_they_were_taken(world):
+    """The table says that no plan is faster than another; half of the looks were timed."""
+    asked, looked = random_plans(world, 60, seed=1), random_plans(world, 60, seed=2)
+    tuned = random_plans(world, 3, seed=3)
+    history = dataclasses.replace(history_of(world, tuned), costs=np.zeros((3, 1)))
+
+    def log_latency(plans: np.ndarray) -> np.ndarray:
+        return -0.3 * plans[:, 8:].sum(axis=1) / 4
+
+    found = np.where(np.arange(60) % 2, log_latency(looked), np.nan)
+    looks = dataclasses.replace(looks_of(world, looked, np.ones(60)), log_latency=found)
+
+    def error(known: Looks | None) -> float:
+        beliefs = Beliefs(
+            world.space, world.predictor, history, baseline_accuracy=0.95, is_latency=(True,)
+        )
+        if known is not None:
+            beliefs.learn(known)
+        return float(np.abs(beliefs.costs(asked)[:, 0] - log_latency(asked)).mean())
+
+    assert error(looks) < 0.4 * error(None)
+
+
 def test_of_what_cannot_be_built_nothing_is_learned(world):
     tuned, asked = random_plans(world, 10, seed=3), random_plans(world, 20, seed=1)
-    nothing = Looks(levels=asked, untuned=np.full(20, np.nan), log_size=np.full(20, np.nan))
+    none = np.full(20, np.nan)
+    nothing = Looks(levels=asked, untuned=none, log_size=none, log_latency=none)
     np.testing.assert_array_equal(
         _beliefs(world, tuned, looks=nothing).divergence(asked),
         _beliefs(world, tuned).divergence(asked),

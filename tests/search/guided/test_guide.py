@@ -109,7 +109,9 @@ def test_limits_at_the_edge_of_the_space_are_met_or_come_close(world, share, is_
 def looks_at(plans: np.ndarray, *untuned: float) -> Looks:
     """Looks that found scores, NaN for what cannot be built; sizes do not matter."""
     found = np.array([*untuned, *[np.nan] * len(plans)])[: len(plans)]
-    return Looks(levels=plans, untuned=found, log_size=np.where(np.isfinite(found), -1.0, np.nan))
+    sizes = np.where(np.isfinite(found), -1.0, np.nan)
+    none = np.full(len(plans), np.nan)
+    return Looks(levels=plans, untuned=found, log_size=sizes, log_latency=none)
 
 
 def test_nothing_is_proposed_if_nothing_that_is_new_can_be_built(world):
