@@ -11,7 +11,7 @@ from autocompress.evaluate.option_cache import ProbePlan
 from autocompress.measurement import Fidelity
 from autocompress.plan import CompressionPlan
 from autocompress.search.executors.job import Executor, ProbeJob
-from autocompress.search.guided.look import Look
+from autocompress.search.guided.look import Look, look_of
 from autocompress.search.pending import Job
 from autocompress.search.rivals import rivals_of
 from autocompress.search.sampler import GUIDED, Guidance, propose_levels
@@ -208,12 +208,7 @@ def look_at(
         figures = probe(ProbeJob(plan=plan, has_size=True))
     except TrialError:
         return Look(levels=levels, divergence=None, size_bytes=None, has_chance=False)
-    return Look(
-        levels=levels,
-        divergence=figures.divergence,
-        size_bytes=figures.size_bytes,
-        has_chance=True,
-    )
+    return look_of(levels, figures, has_chance=True)
 
 
 def judged(look: Look, rivals: Rivals, est_latency_ratio: float | None = None) -> Look:

@@ -15,7 +15,7 @@ from autocompress.errors import AutocompressError, StudyMismatchError, first_lin
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.objective import Direction, Limits, parse_objectives
 from autocompress.run_record import Role, RunRecord
-from autocompress.search.guided.look import Look
+from autocompress.search.guided.look import Look, look_of
 from autocompress.search.identity import check_identity
 from autocompress.search.pending import Job, job_of
 from autocompress.search.records import record_of
@@ -257,13 +257,7 @@ class Study:
 
         Optuna calls it pruned: finished, without values, and not a failure.
         """
-        look = Look(
-            levels=job.levels,
-            divergence=figures.divergence,
-            size_bytes=figures.size_bytes,
-            latency_ratio=figures.latency_ratio,
-            has_chance=False,
-        )
+        look = look_of(job.levels, figures, has_chance=False)
         self._set(job.number, "look", dataclasses.asdict(look))
         self._end(job, reason, TrialState.PRUNED)
 

@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
+from autocompress.space.option_table import Figures
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
@@ -21,6 +23,17 @@ class Look:
     size_bytes: int | None
     latency_ratio: float | None = None
     has_chance: bool
+
+
+def look_of(levels: Mapping[str, int], figures: Figures, *, has_chance: bool) -> Look:
+    """The look that found these figures."""
+    return Look(
+        levels=levels,
+        divergence=figures.divergence,
+        size_bytes=figures.size_bytes,
+        latency_ratio=figures.latency_ratio,
+        has_chance=has_chance,
+    )
 
 
 LookAt = Callable[[Sequence[Mapping[str, int]]], Sequence[Look]]
