@@ -1,13 +1,9 @@
 """The dominance stop: a candidate without a chance is not tuned."""
 
 import dataclasses
-from typing import Final
 
 from autocompress.errors import TrialError
 from autocompress.space.option_table import Figures
-
-HOPELESS: Final = "hopeless"
-"""Reason of a `HopelessError`."""
 
 _LEAST_WITNESSES = 6
 _SHRINKS_BY_TUNING = 0.02
@@ -22,7 +18,7 @@ class HopelessError(TrialError):
     """
 
     def __init__(self, message: str, figures: Figures) -> None:
-        super().__init__(HOPELESS, message)
+        super().__init__("hopeless", message)
         self.args = (message, figures)
         self.figures = figures
 

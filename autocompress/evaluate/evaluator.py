@@ -96,8 +96,8 @@ class Evaluator:
             on_stage: Called with (stage, share of it that is done).
 
         Raises:
-            TrialError: If the candidate cannot be built, trained, exported or measured, or, with
-                reason `hopeless`, has no chance against its rivals.
+            HopelessError: If the candidate has no chance against its rivals.
+            TrialError: If it cannot be built, trained, exported or measured.
         """
         start = time.perf_counter()
         tell = on_stage or (lambda stage, share: None)

@@ -28,8 +28,7 @@ _NAMES = {
     "random": "random",
 }
 
-
-_BOTTOM = 0.5
+_BOTTOM = 0.5  # of the highest: nobody asks about the first trials
 _N_TIMES = 100
 
 
@@ -57,9 +56,7 @@ def write_figure(folders: dict[str, Path], path: Path) -> None:
         for axes in (by_trial, by_time):
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)
-            axes.set_ylim(
-                bottom=_BOTTOM * axes.get_ylim()[1]
-            )  # the first trials are of no interest
+            axes.set_ylim(bottom=_BOTTOM * axes.get_ylim()[1])
     handles, labels = rows[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path, metadata={"Date": None})

@@ -2,8 +2,7 @@
 
 import pytest
 
-from autocompress.errors import TrialError
-from autocompress.evaluate.dominance import HOPELESS, Rival, Rivals
+from autocompress.evaluate.dominance import HopelessError, Rival, Rivals
 from autocompress.space.option_table import Figures
 
 SMALL = Rival(label="trial 3", accuracy=0.9, size_bytes=1000, latency_ratio=0.5)
@@ -20,9 +19,9 @@ def _candidate(divergence: float = 1.0, size_bytes: int = 2000, **changes) -> Fi
 
 
 def test_hopeless_candidate_is_stopped_with_the_evidence():
-    with pytest.raises(TrialError) as caught:
+    with pytest.raises(HopelessError) as caught:
         _rivals().check(_candidate())
-    assert caught.value.reason == HOPELESS
+    assert caught.value.figures == _candidate()
     assert caught.value.message == (
         "Not tuned: 2,000 bytes, divergence 1 untuned; the best of 6 trials that started no better "
         "reached 80.00 %, and trial 3 has 90.00 % at 1,000 bytes."
@@ -58,7 +57,7 @@ def test_candidate_with_a_chance_goes_on(what: str, rivals: Rivals, candidate: F
 
 
 def test_slower_and_larger_is_stopped_where_latency_counts():
-    with pytest.raises(TrialError):
+    with pytest.raises(HopelessError):
         _rivals(has_latency=True).check(_candidate(latency_ratio=0.6))
 
 
@@ -77,5 +76,5 @@ def test_only_what_could_be_hopeless_has_to_be_timed(changes, size_bytes: int, d
 
 def test_a_file_that_tuning_may_shrink_below_the_rival_goes_on():
     _rivals().check(_candidate(size_bytes=1015))
-    with pytest.raises(TrialError):
+    with pytest.raises(HopelessError):
         _rivals().check(_candidate(size_bytes=1025))
