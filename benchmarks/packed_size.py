@@ -2,6 +2,7 @@
 
     python benchmarks/packed_size.py train --data FOLDER --work FOLDER [--only NAME ...]
     python benchmarks/packed_size.py train --data FOLDER --work FOLDER --depth 56
+    python benchmarks/packed_size.py train --data FOLDER --work FOLDER --teacher-depth 56
     python benchmarks/packed_size.py coders --data FOLDER
     python benchmarks/packed_size.py tables --work FOLDER
 
@@ -34,6 +35,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--depth", type=int, choices=[20, 56], default=20)
+    parser.add_argument("--teacher-depth", type=int, choices=[56])
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="*", choices=list(POINTS), default=list(POINTS))
@@ -53,6 +55,7 @@ def main() -> int:
         arguments.work,
         names=arguments.only,
         depth=arguments.depth,
+        teacher_depth=arguments.teacher_depth,
         epochs=arguments.epochs,
         threads=arguments.threads,
     )

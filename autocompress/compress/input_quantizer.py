@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from autocompress.compress.codes import ActivationRange
 from autocompress.compress.quantizers.base import positive
-from autocompress.compress.quantizers.grid import RoundToGrid
+from autocompress.compress.quantizers.grid import RoundToOneGrid
 
 ACTIVATION_MAX = 255  # unsigned: signed 8-bit inputs run slower than floats on x86 kernels
 
@@ -51,7 +51,7 @@ class InputQuantizer(nn.Module):
             return x
         grad_scale = (x[0].numel() * ACTIVATION_MAX) ** -0.5
         zero = int(self.zero_point)
-        rounded: Tensor = RoundToGrid.apply(
+        rounded: Tensor = RoundToOneGrid.apply(
             x, positive(self.step), -zero, ACTIVATION_MAX - zero, grad_scale
         )
         return rounded

@@ -50,6 +50,7 @@ def _row(point: dict[str, Any]) -> dict[str, Any]:
     float_inputs = {f"float_input_{key}": v for key, v in point["float_inputs"].items()}
     return {
         **{key: point[key] for key in _PER_POINT},
+        "teacher": point.get("teacher", point["net"]),
         "times_smaller": round(point["base"]["size_bytes"] / point["size_bytes"], 2),
         **_rounded(float_inputs),
         "train_seconds": round(point["seconds"]),

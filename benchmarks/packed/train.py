@@ -23,6 +23,7 @@ from autocompress.packing.packed import read_packed, write_packed
 from autocompress.plan import CompressionPlan
 from autocompress.runtime.onnxruntime import make_session, predict
 from autocompress.search.environment import describe_environment
+from autocompress.tasks.base import Task
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.prepare import PreparedTask, prepare_task
 from packed.coders import coder_bytes
@@ -33,13 +34,23 @@ _BATCH = 500
 
 
 def train_points(
-    data: Path, work: Path, *, names: Iterable[str], depth: int, epochs: int, threads: int
+    data: Path,
+    work: Path,
+    *,
+    names: Iterable[str],
+    depth: int,
+    teacher_depth: int | None,
+    epochs: int,
+    threads: int,
 ) -> None:
     """Train every point that has no result yet, one JSON file each."""
     work.mkdir(parents=True, exist_ok=True)
-    evaluator = _evaluator(data, depth, threads)
+    evaluator = _evaluator(data, depth, threads, teacher_depth)
+    teacher = f"cifar10-resnet{teacher_depth or depth}"
     for name in names:
         stem = f"resnet{depth}-{epochs}epochs-{name.replace(',', '').replace(' ', '-')}"
+        if teacher_depth is not None:
+            stem += f"-by-resnet{teacher_depth}"
         result = work / f"{stem}.json"
         if result.exists():
             continue
@@ -49,6 +60,7 @@ def train_points(
             "net": f"cifar10-resnet{depth}",
             "point": name,
             **dataclasses.asdict(point),
+            "teacher": teacher,
             "threads": threads,
             **figures,
             "environment": describe_environment(),
@@ -69,10 +81,15 @@ def compare_coders(data: Path, depth: int, threads: int) -> list[dict[str, Any]]
     return rows
 
 
-def _evaluator(data: Path, depth: int, threads: int) -> Evaluator:
-    arguments = {"data": str(data), "depth": str(depth)}
-    prepared = prepare_task(load_task(str(_TASK), arguments))
+def _evaluator(data: Path, depth: int, threads: int, teacher_depth: int | None = None) -> Evaluator:
+    prepared = prepare_task(_load(data, depth))
+    if teacher_depth is not None:
+        prepared = dataclasses.replace(prepared, teachers=(_load(data, teacher_depth).model,))
     return Evaluator(prepared, EvaluationSettings(threads=threads, has_latency=False))
+
+
+def _load(data: Path, depth: int) -> Task:
+    return load_task(str(_TASK), {"data": str(data), "depth": str(depth)})
 
 
 def _train(

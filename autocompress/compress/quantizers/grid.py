@@ -81,3 +81,36 @@ class RoundToGrid(torch.autograd.Function):
         per_value = torch.where(is_inside, codes - ratio, codes) * grad
         grad_step = per_value.sum_to_size(step.shape) * grad_scale
         return grad_x, grad_step, None, None, None
+
+
+class RoundToOneGrid(torch.autograd.Function):
+    """`RoundToGrid` for large tensors that share one step, in about half its time and memory.
+
+    The gradient reaches `x` where rounding alone moves it, up to half a step beyond the limits;
+    that of `step` is LSQ's: the sum of (result - x) / step there and of the codes elsewhere.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, step: Tensor, low: int, high: int, grad_scale: float
+    ) -> Tensor:
+        """Round; what the gradients need is what others keep anyway, input and result."""
+        rounded = (x / step).round_().clamp_(low, high).mul_(step)
+        ctx.save_for_backward(x, rounded, step)
+        ctx.limits = (low, high, grad_scale)
+        return rounded
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of x and step."""
+        x, rounded, step = ctx.saved_tensors
+        low, high, grad_scale = ctx.limits
+        width = float(step)
+        # `hardtanh` passes a gradient between two numbers, in one pass and without a mask
+        grad_x = torch.ops.aten.hardtanh_backward(
+            grad, x, (low - 0.5) * width, (high + 0.5) * width
+        )
+        per_value = (grad - grad_x).mul_(rounded)  # 0 inside
+        per_value.addcmul_(grad_x, rounded - x)  # 0 outside
+        total = per_value.sum(dtype=torch.float32)
+        return grad_x, total / step * grad_scale, None, None, None
