@@ -5,6 +5,7 @@
     python benchmarks/packed_size.py train --data FOLDER --work FOLDER --teacher-depth 56
     python benchmarks/packed_size.py coders --data FOLDER
     python benchmarks/packed_size.py tables --work FOLDER
+    python benchmarks/packed_size.py figure --work FOLDER
 
 `--data` is a folder with cifar-10-batches-bin and weights of a ResNet-20 or -56. Each point is one
 plan for all layers, trained by `autocompress refine`'s recipe for the same number of epochs; a
@@ -12,7 +13,7 @@ training that was stopped goes on after its last whole epoch. Bytes are those of
 accuracies those of the int8 ONNX file unpacked from it; the epoch is chosen on the val half of the
 10,000 held-out images, and the test half is scored once. `tables` writes what is there to
 `results/`; so does `coders`, which trains nothing and compares our coder with others on the codes
-of uniform bits.
+of uniform bits; `figure` draws docs/img/packed-size.svg.
 """
 
 import argparse
@@ -22,8 +23,16 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from packed.points import POINTS
-from packed.tables import write_coders, write_tables
+from packed.tables import read_points, write_coders, write_tables
 from packed.train import compare_coders, train_points
+
+_NEEDED = {
+    "train": ("data", "work"),
+    "coders": ("data",),
+    "tables": ("work",),
+    "figure": ("work",),
+}
+_FIGURE = Path(__file__).parents[1] / "docs" / "img" / "packed-size.svg"
 
 
 def main() -> int:
@@ -31,7 +40,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", choices=["train", "coders", "tables"])
+    parser.add_argument("part", choices=list(_NEEDED))
     parser.add_argument("--data", type=Path)
     parser.add_argument("--work", type=Path)
     parser.add_argument("--depth", type=int, choices=[20, 56], default=20)
@@ -40,12 +49,23 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="*", choices=list(POINTS), default=list(POINTS))
     arguments = parser.parse_args()
-    needed = {"train": ("data", "work"), "coders": ("data",), "tables": ("work",)}
+    needed = {
+        "train": ("data", "work"),
+        "coders": ("data",),
+        "tables": ("work",),
+        "figure": ("work",),
+    }
     for name in needed[arguments.part]:
         if getattr(arguments, name) is None:
             parser.error(f"{arguments.part} needs --{name}")
     if arguments.part == "tables":
         write_tables(arguments.work)
+        return 0
+    if arguments.part == "figure":
+        # here, since nothing else needs the package that draws
+        from packed.figure import write_figure
+
+        write_figure(read_points(arguments.work), _FIGURE)
         return 0
     if arguments.part == "coders":
         write_coders(compare_coders(arguments.data, arguments.depth, arguments.threads))

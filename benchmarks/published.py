@@ -2,8 +2,12 @@
 
 import importlib.metadata
 from pathlib import Path
+from typing import Final
 
 from autocompress.search.environment import describe_environment
+
+PICTURE_STYLE: Final = {"svg.hashsalt": "autocompress", "font.size": 9, "svg.fonttype": "none"}
+"""Matplotlib settings with which equal figures are equal files."""
 
 _RESULTS = Path(__file__).parents[1] / "results"
 

@@ -8,17 +8,23 @@ from typing import Any
 from published import result_path
 
 _PER_POINT = (
-    *("net", "point", "bits", "price", "entropy", "n_epochs", "threads"),
+    *("net", "point", "bits", "price", "entropy", "n_epochs", "teacher", "threads"),
     *("size_bytes", "val_accuracy", "test_accuracy", "held_out_accuracy"),
 )
 _CODERS = ("n_codes", "payload_bytes", "est_entropy_bytes", "huffman_bytes")
 
 
-def write_tables(work: Path) -> None:
-    """One row per point, smallest file last, the untouched model of each net first."""
+def read_points(work: Path) -> list[dict[str, Any]]:
+    """What `train` wrote; in a file without a teacher the untouched model was it."""
     points = [json.loads(path.read_text()) for path in sorted(work.glob("resnet*.json"))]
     if not points:
         raise SystemExit(f"{work} holds no result of `train`.")
+    return [{"teacher": point["net"], **point} for point in points]
+
+
+def write_tables(work: Path) -> None:
+    """One row per point, smallest file last, the untouched model of each net first."""
+    points = read_points(work)
     points.sort(key=lambda p: (p["net"], p["n_epochs"], -p["size_bytes"]))
     rows = [*{p["net"]: _base_row(p) for p in points}.values(), *map(_row, points)]
     path = result_path("packed-size", "csv")
@@ -50,7 +56,6 @@ def _row(point: dict[str, Any]) -> dict[str, Any]:
     float_inputs = {f"float_input_{key}": v for key, v in point["float_inputs"].items()}
     return {
         **{key: point[key] for key in _PER_POINT},
-        "teacher": point.get("teacher", point["net"]),
         "times_smaller": round(point["base"]["size_bytes"] / point["size_bytes"], 2),
         **_rounded(float_inputs),
         "train_seconds": round(point["seconds"]),

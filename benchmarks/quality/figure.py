@@ -8,6 +8,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from published import PICTURE_STYLE
 
 _COLOURS = {
     "ours": "#d1495b",
@@ -40,7 +41,7 @@ def write_figure(folders: dict[str, Path], path: Path) -> None:
         path: Where to write; an SVG without dates and random names, so that equal figures are
             equal files.
     """
-    mpl.rcParams.update({"svg.hashsalt": "autocompress", "font.size": 9, "svg.fonttype": "none"})
+    mpl.rcParams.update(PICTURE_STYLE)
     figure = Figure(figsize=(9.0, 3.4 * len(folders)), layout="constrained")
     rows = figure.subplots(len(folders), 2, squeeze=False)
     for (net, folder), (by_trial, by_time) in zip(folders.items(), rows, strict=True):

@@ -1,0 +1,67 @@
+"""Accuracy against bytes of every point that was trained, as a picture for the docs."""
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from published import PICTURE_STYLE
+
+_COLOURS = {True: "#d1495b", False: "#30638e"}
+_NAMES = {True: "a price of bits", False: "uniform bits (controls)"}
+_ALLOWED_DROP = 0.003  # of the target
+
+
+def write_figure(points: list[dict[str, Any]], path: Path) -> None:
+    """One picture per net: points of equal recipes are joined.
+
+    Args:
+        points: What `train` wrote.
+        path: Where to write; an SVG without dates and random names, so that equal figures are
+            equal files.
+    """
+    mpl.rcParams.update(PICTURE_STYLE)
+    nets = sorted({point["net"] for point in points})
+    figure = Figure(figsize=(6.5 * len(nets), 4.2), layout="constrained")
+    for net, axes in zip(nets, figure.subplots(1, len(nets), squeeze=False)[0], strict=True):
+        _draw_net(axes, net, [point for point in points if point["net"] == net])
+    figure.savefig(path, metadata={"Date": None})
+
+
+def _draw_net(axes: Axes, net: str, points: list[dict[str, Any]]) -> None:
+    base = 100.0 * points[0]["base"]["held_out_accuracy"]
+    axes.axhline(base, color="#555555", lw=1.0)
+    axes.axhline(base - 100.0 * _ALLOWED_DROP, color="#555555", lw=0.8, ls=":")
+    axes.text(1.0, base, "untouched", ha="right", va="bottom", transform=axes.get_yaxis_transform())
+    curves = defaultdict(list)
+    for point in points:
+        key = (point["price"] > 0.0, point["n_epochs"], point["teacher"], point["entropy"] > 0.0)
+        curves[key].append((point["size_bytes"] / 1e3, 100.0 * point["held_out_accuracy"], point))
+    for (is_priced, n_epochs, teacher, has_entropy), curve in sorted(curves.items()):
+        sizes, accuracies, _ = zip(*sorted(curve, key=lambda p: p[0]), strict=True)
+        label = f"{_NAMES[is_priced]}, {n_epochs} epochs"
+        label += "" if teacher == net else f", learned from {teacher.split('-')[-1]}"
+        label += "" if has_entropy else ", no entropy penalty"
+        axes.plot(
+            sizes,
+            accuracies,
+            "o-" if teacher == net else "D-",
+            color=_COLOURS[is_priced],
+            mfc=_COLOURS[is_priced] if has_entropy else "white",
+            lw=1.2,
+            label=label,
+        )
+        for size, accuracy, point in curve:
+            text = point["point"].split(",")[0].removeprefix("uniform ").removeprefix("price ")
+            axes.annotate(text, (size, accuracy), (4, -10), textcoords="offset points", size=7)
+    axes.set_xscale("log")
+    axes.set_xticks(ticks := [40, 50, 60, 80, 100, 150, 200, 300], [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    axes.set_title(net, loc="left")
+    axes.set_xlabel("packed file in kB")
+    axes.set_ylabel("accuracy on the 10,000 in %, int8 ONNX")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
