@@ -207,7 +207,7 @@ class CompressionPlan:
                 dropped_blocks=tuple(map(str, keys.get("dropped_blocks", ()))),
                 layers={str(name): _layer_from_json(name, layer) for name, layer in layers.items()},
             )
-        except (TypeError, ValueError, AttributeError, KeyError) as error:
+        except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
             raise InputError(f"The plan must be a JSON object of a plan, but: {error}.") from error
 
 

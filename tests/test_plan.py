@@ -126,6 +126,8 @@ def test_plan_refuses_a_ratio_out_of_range(ratio):
         {"pruning_ratios": {}, "layers": {"a": {"weight_bits": "3"}}},
         {"pruning_ratios": {}, "layers": {"a": {"weight_bits": [8]}}},
         {"pruning_ratios": {}, "layers": {"a": {"rank_ratio": "0.5"}}},
+        {"pruning_ratios": {}, "layers": {"a": {"weight_bits": 8, "rate_price": 10**400}}},
+        {"pruning_ratios": {"a": 10**400}, "layers": {}},
     ],
 )
 def test_plan_from_json_refuses_other_shapes(data):

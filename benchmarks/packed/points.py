@@ -31,6 +31,7 @@ class Point:
 
 POINTS: Final[Mapping[str, Point]] = {
     "price 0.03": Point(bits=8, price=0.03),
+    "price 0.035": Point(bits=8, price=0.035),
     "price 0.055": Point(bits=8, price=0.055),
     "price 0.055, entropy 1.5": Point(bits=8, price=0.055, entropy=1.5),
     "price 0.085": Point(bits=8, price=0.085),
