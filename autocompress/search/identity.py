@@ -7,6 +7,26 @@ from typing import Any
 
 from autocompress.errors import StudyMismatchError
 
+FORMAT = 1
+"""Of what is kept in a study."""
+
+
+def check_format(path: Path, attributes: Mapping[str, Any]) -> None:
+    """Refuse a study that another version of this package made.
+
+    Args:
+        path: Where the study lies.
+        attributes: What it says about itself.
+
+    Raises:
+        StudyMismatchError: If its format is another one.
+    """
+    if attributes.get("format") != FORMAT:
+        raise StudyMismatchError(
+            f"The study {path} must have format {FORMAT}, but has {attributes.get('format')}.",
+            "Use the version of autocompress that made it, or start a new run with --run NAME.",
+        )
+
 
 def check_identity(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Refuse to continue a study that was made for something else.

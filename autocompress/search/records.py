@@ -5,13 +5,14 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autocompress.errors import InputError, StudyMismatchError
+from autocompress.errors import InputError
 from autocompress.measurement import Measurement
 from autocompress.objective import Limits, parse_objectives
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, State, TrialRecord
+from autocompress.search.identity import check_format
 from autocompress.search.refined import refined_trials
-from autocompress.search.storage import DATABASE_ERRORS, FORMAT, STUDY, open_storage, unreadable
+from autocompress.search.storage import DATABASE_ERRORS, reading, unreadable
 from autocompress.space.search_space import Knob
 
 _STATES: dict[TrialState, State] = {
@@ -34,19 +35,26 @@ def load_run(folder: Path) -> RunRecord:
     if not path.is_file():
         raise InputError(f"The run folder {folder} holds no study.db.", "Run a search first.")
     try:
-        study = optuna.load_study(study_name=STUDY, storage=open_storage(path))
-        if study.user_attrs.get("format") != FORMAT:
-            raise StudyMismatchError(
-                f"The study {path} must have format {FORMAT}, "
-                f"but has {study.user_attrs.get('format')}."
-            )
-        return record_of(folder, study)
+        with reading(path) as study:
+            check_format(path, study.user_attrs)
+            return record_of(folder, study)
     except (*DATABASE_ERRORS, KeyError) as error:
         raise unreadable(path, error) from error
 
 
 def record_of(folder: Path, study: optuna.Study) -> RunRecord:
-    """A run's record from its opened study."""
+    """A run's record from its opened study.
+
+    Raises:
+        StudyMismatchError: If what is kept there makes no sense.
+    """
+    try:
+        return _record_of(folder, study)
+    except (KeyError, TypeError, ValueError) as error:
+        raise unreadable(folder / "study.db", error) from error
+
+
+def _record_of(folder: Path, study: optuna.Study) -> RunRecord:
     attributes = study.user_attrs
     identity = attributes["identity"]
     trials = tuple(_trial_record(trial) for trial in study.get_trials(deepcopy=False))

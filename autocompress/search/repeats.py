@@ -1,21 +1,15 @@
 """Runs that repeat another with a different seed: what error bars are made of."""
 
-import contextlib
 import dataclasses
-import json
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import optuna
-
 from autocompress.errors import AutocompressError
 from autocompress.run_record import RunRecord
 from autocompress.search.records import record_of
-from autocompress.search.storage import DATABASE_ERRORS, STUDY, open_storage
-
-_IDENTITY = "SELECT value_json FROM study_user_attributes WHERE key = 'identity'"
+from autocompress.search.storage import DATABASE_ERRORS, read_identity, reading
 
 
 def find_repeats(folder: Path) -> tuple[RunRecord, ...]:
@@ -48,19 +42,12 @@ def find_repeats(folder: Path) -> tuple[RunRecord, ...]:
 
 
 def _identity(path: Path) -> dict[str, Any]:
-    """What a study was made for; empty if it does not say so.
-
-    Read without Optuna, which would create its tables in a file that another process is only about
-    to fill.
-    """
+    """What a study was made for; empty if it does not say so or cannot be read."""
     try:
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)
-        with contextlib.closing(connection):
-            found = connection.execute(_IDENTITY).fetchone()
-        identity = json.loads(found[0]) if found else {}
-    except (sqlite3.Error, ValueError, TypeError):
+        identity = read_identity(path)
+    except sqlite3.Error:
         return {}
-    return identity if isinstance(identity, dict) and "seed" in identity else {}
+    return identity if "seed" in identity else {}
 
 
 def _without_seed(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,8 +56,8 @@ def _without_seed(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 def _load(path: Path) -> RunRecord | None:
     try:
-        study = optuna.load_study(study_name=STUDY, storage=open_storage(path))
-        return record_of(path.parent, study)
+        with reading(path) as study:
+            return record_of(path.parent, study)
     except (*DATABASE_ERRORS, AutocompressError, KeyError):
         return None
 

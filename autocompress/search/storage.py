@@ -1,35 +1,94 @@
 """The database under a study: SQLite in write-ahead mode."""
 
 import contextlib
+import json
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
 
-from autocompress.errors import StudyMismatchError, first_line
+from autocompress.errors import InputError, StudyMismatchError, first_line
 
 STUDY = "autocompress"
-FORMAT = 1
 DATABASE_ERRORS = (
     optuna.exceptions.StorageInternalError,
     sqlalchemy.exc.SQLAlchemyError,
     sqlite3.Error,
 )
 _BUSY_S = 30
+_HAS_ATTRIBUTES = "SELECT 1 FROM sqlite_master WHERE name = 'study_user_attributes'"
+_IDENTITY = "SELECT value_json FROM study_user_attributes WHERE key = 'identity'"
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 def open_storage(path: Path) -> optuna.storages.RDBStorage:
-    """SQLite in write-ahead mode: readers never block the driver, and a kill loses nothing."""
+    """SQLite in write-ahead mode: readers never block the driver, and a kill loses nothing.
+
+    Raises:
+        StudyMismatchError: If another version of Optuna made it.
+    """
     with contextlib.closing(sqlite3.connect(path, timeout=_BUSY_S)) as connection:
         connection.execute("PRAGMA journal_mode=WAL")
-    url = sqlalchemy.URL.create("sqlite", database=str(path)).render_as_string()
-    storage = optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _BUSY_S}})
+    storage = _storage(path, sqlalchemy.URL.create("sqlite", database=str(path)))
     sqlalchemy.event.listen(storage.engine, "connect", _set_pragmas)
     storage.engine.dispose()  # connections opened before the listener was there
     return storage
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[optuna.Study]:
+    """A study that another process may be writing to, or that belongs to somebody else.
+
+    Nothing is changed, so nothing can get in the driver's way.
+
+    Raises:
+        InputError: If it holds no run yet: Optuna would set about creating one.
+        StudyMismatchError: If another version of Optuna made it.
+    """
+    if not read_identity(path):
+        raise InputError(
+            f"The study {path} holds no run of autocompress.",
+            "If a search has only just been started there, repeat this in a moment.",
+        )
+    database = path.resolve().as_uri()
+    url = sqlalchemy.URL.create("sqlite", database=database, query={"mode": "ro", "uri": "true"})
+    storage = _storage(path, url, skip_table_creation=True)
+    try:
+        yield optuna.load_study(study_name=STUDY, storage=storage)
+    finally:
+        storage.engine.dispose()
+
+
+def read_identity(path: Path) -> dict[str, Any]:
+    """What a study was made for, read without Optuna; empty if it does not say so.
+
+    Raises:
+        sqlite3.Error: If it cannot be read.
+    """
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_S)) as connection:
+        if connection.execute(_HAS_ATTRIBUTES).fetchone() is None:
+            return {}
+        found = connection.execute(_IDENTITY).fetchone()
+    try:
+        identity = json.loads(found[0]) if found else {}
+    except (TypeError, ValueError):
+        return {}
+    return identity if isinstance(identity, dict) else {}
+
+
+def _storage(path: Path, url: sqlalchemy.URL, **options: Any) -> optuna.storages.RDBStorage:
+    engine = {"connect_args": {"timeout": _BUSY_S}}
+    try:
+        return optuna.storages.RDBStorage(url.render_as_string(), engine_kwargs=engine, **options)
+    except RuntimeError as error:  # all that Optuna raises where the tables are of another version
+        raise StudyMismatchError(
+            f"The study {path} was made by another version of Optuna: {first_line(error)}",
+            "Install that version; or keep a copy of the file, then upgrade it as Optuna says.",
+        ) from error
 
 
 def _set_pragmas(connection: Any, _: object) -> None:

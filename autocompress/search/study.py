@@ -16,12 +16,12 @@ from autocompress.measurement import Fidelity, Measurement
 from autocompress.objective import Direction, Limits, parse_objectives
 from autocompress.run_record import Role, RunRecord
 from autocompress.search.guided.look import Look, look_of
-from autocompress.search.identity import check_identity
+from autocompress.search.identity import FORMAT, check_format, check_identity
 from autocompress.search.pending import Job, job_of
 from autocompress.search.records import record_of
 from autocompress.search.run_lock import RunLock
 from autocompress.search.sampler import distributions_of
-from autocompress.search.storage import DATABASE_ERRORS, FORMAT, STUDY, open_storage, unreadable
+from autocompress.search.storage import DATABASE_ERRORS, STUDY, open_storage, unreadable
 from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.search_space import SearchSpace
 
@@ -85,7 +85,8 @@ class Study:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Release the folder."""
+        """Close the database, so that its file alone is whole, and release the folder."""
+        self._storage.engine.dispose()
         self._lock.release()
 
     @contextlib.contextmanager
@@ -109,9 +110,10 @@ class Study:
 
     def _open(self, path: Path) -> None:
         is_new = not path.exists()
+        self._storage = open_storage(path)
         self._study = optuna.create_study(
             study_name=STUDY,
-            storage=open_storage(path),
+            storage=self._storage,
             directions=self.directions,
             load_if_exists=True,
         )
@@ -122,6 +124,7 @@ class Study:
             for key, value in self._attributes().items():
                 self._study.set_user_attr(key, value)
         else:
+            check_format(path, stored)
             check_identity(path, stored["identity"], self._identity)
             # Data may have moved and versions changed since; when it began stays.
             moved = {**self._info, "started": stored["info"].get("started")}
@@ -268,7 +271,8 @@ class Study:
 
     def record(self) -> RunRecord:
         """The run as plain data."""
-        return record_of(self.folder, self._study)
+        with self._guard():
+            return record_of(self.folder, self._study)
 
     def _tell(self, number: int, measurement: Measurement) -> None:
         values = [getattr(measurement, objective.field) for objective in self.objectives]

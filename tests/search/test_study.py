@@ -1,7 +1,9 @@
+import contextlib
 import json
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -236,6 +238,82 @@ def test_load_run_refuses_a_damaged_database(tmp_path: Path) -> None:
     with pytest.raises(StudyMismatchError, match="cannot be read"):
         load_run(tmp_path)
     assert (tmp_path / "study.db").read_bytes().startswith(b"this is not")
+
+
+def test_load_run_changes_nothing_in_a_study_that_is_only_being_made(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    path.touch()
+    with pytest.raises(InputError, match="holds no run"):
+        load_run(tmp_path)
+    assert path.read_bytes() == b""
+
+    optuna.create_study(storage=f"sqlite:///{path}", study_name="autocompress")
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="holds no run"):
+        load_run(tmp_path)
+    assert path.read_bytes() == before
+
+
+def test_readers_never_get_in_the_way_of_a_study_that_begins(open_study: OpenStudy) -> None:
+    is_over = threading.Event()
+    seen: list[int] = []
+
+    def read(folder: Path) -> None:
+        while not is_over.is_set():
+            with contextlib.suppress(InputError):  # there is nothing yet
+                seen.append(len(load_run(folder).trials))
+
+    for i in range(4):
+        study = open_study(name=f"run {i}")
+        reader = threading.Thread(target=read, args=(study.folder,))
+        reader.start()
+        try:
+            with study:
+                add(study)
+        finally:
+            is_over.set()
+            reader.join()
+        is_over.clear()
+        assert len(load_run(study.folder).trials) == 1
+    assert set(seen) <= {0, 1}
+
+
+@pytest.mark.parametrize("is_driving", [False, True])
+def test_a_study_of_another_optuna_is_refused_and_left_alone(
+    open_study: OpenStudy, is_driving: bool
+) -> None:
+    with open_study() as study:
+        add(study)
+    path = study.folder / "study.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v9.0.0.a'")
+    before = path.read_bytes()
+    with pytest.raises(StudyMismatchError, match="another version of Optuna"):
+        open_study().__enter__() if is_driving else load_run(study.folder)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("is_driving", [False, True])
+def test_a_study_of_another_format_is_refused(open_study: OpenStudy, is_driving: bool) -> None:
+    with open_study() as study:
+        add(study)
+        study._study.set_user_attr("format", 2)
+    with pytest.raises(StudyMismatchError, match="must have format 1, but has 2"):
+        open_study().__enter__() if is_driving else load_run(study.folder)
+
+
+@pytest.mark.parametrize("is_driving", [False, True])
+def test_a_trial_that_makes_no_sense_is_one_line(open_study: OpenStudy, is_driving: bool) -> None:
+    with open_study() as study:
+        add(study)
+    with contextlib.closing(sqlite3.connect(study.folder / "study.db")) as connection, connection:
+        connection.execute("UPDATE trial_user_attributes SET value_json = '{' WHERE key = 'role'")
+    with pytest.raises(StudyMismatchError, match="cannot be read"):
+        if is_driving:
+            with open_study() as study:
+                study.record()
+        else:
+            load_run(study.folder)
 
 
 def test_load_run_refuses_a_folder_without_a_study(tmp_path: Path) -> None:
