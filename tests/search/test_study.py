@@ -309,11 +309,12 @@ def test_a_trial_that_makes_no_sense_is_one_line(open_study: OpenStudy, is_drivi
     with contextlib.closing(sqlite3.connect(study.folder / "study.db")) as connection, connection:
         connection.execute("UPDATE trial_user_attributes SET value_json = '{' WHERE key = 'role'")
     with pytest.raises(StudyMismatchError, match="cannot be read"):
-        if is_driving:
-            with open_study() as study:
-                study.record()
-        else:
-            load_run(study.folder)
+        _driven(open_study()) if is_driving else load_run(study.folder)
+
+
+def _driven(study: Study) -> RunRecord:
+    with study:
+        return study.record()
 
 
 def test_load_run_refuses_a_folder_without_a_study(tmp_path: Path) -> None:
