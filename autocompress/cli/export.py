@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from autocompress.cli.quantities import parse_share
-from autocompress.cli.runs import resolve_run, results_option
+from autocompress.cli.runs import load_trusted, results_option, trust_option
 
 
 @click.command()
@@ -32,6 +32,7 @@ from autocompress.cli.runs import resolve_run, results_option
     help="Folder of the bundle; default: results/RUN/exports/POINT.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+@trust_option
 @results_option
 def command(
     run: str | None,
@@ -41,6 +42,7 @@ def command(
     knee: bool,
     output: Path | None,
     as_json: bool,
+    is_trusted: bool,
     results: Path,
 ) -> None:
     """Write one point of RUN (the newest by default) as a bundle.
@@ -53,13 +55,12 @@ def command(
     from autocompress.export.bundle import export_point
     from autocompress.export.choose import choose_point
     from autocompress.report.limits import violation_words
-    from autocompress.search.records import load_run
     from autocompress.search.session import reopen
 
     if sum((trial is not None, max_drop is not None, knee)) != 1:
         raise InputError("Exactly one of --trial N, --max-drop SHARE and --knee must be given.")
     allowed = None if max_drop is None else parse_share("--max-drop", max_drop)
-    record = load_run(resolve_run(run, results))
+    record = load_trusted(run, results, is_trusted=is_trusted)
     point = choose_point(record, trial=trial, max_drop=allowed, by=by)
     if broken := violation_words(record, point):
         click.echo(f"Warning: {point.label} breaks a limit: {', '.join(broken)}.", err=True)

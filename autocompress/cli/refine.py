@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from autocompress.cli.quantities import parse_seconds
-from autocompress.cli.runs import resolve_run, results_option
+from autocompress.cli.runs import load_trusted, results_option, trust_option
 from autocompress.errors import InputError, NoPointError
 
 
@@ -29,6 +29,7 @@ from autocompress.errors import InputError, NoPointError
 @click.option("--seed", default=0, show_default=True, help="Seed of the refinements.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print the refined points as JSON.")
+@trust_option
 @results_option
 def command(
     run: str | None,
@@ -42,6 +43,7 @@ def command(
     seed: int,
     quiet: bool,
     as_json: bool,
+    is_trusted: bool,
     results: Path,
 ) -> None:
     """Train trials of RUN (the newest by default) in full: the weights that `export` ships.
@@ -53,7 +55,6 @@ def command(
     """
     from autocompress.cli.front import points_table
     from autocompress.report.tables import trial_json
-    from autocompress.search.records import load_run
     from autocompress.tasks.factory import load_teacher
     from autocompress.train.presets import parse_recipe
 
@@ -65,7 +66,7 @@ def command(
     if refine_time is not None and "epochs" in fields:
         raise InputError("`--refine-time` sets the epochs, but --recipe sets them as well.")
     seconds = None if refine_time is None else parse_seconds("--refine-time", refine_time)
-    record = load_run(resolve_run(run, results))
+    record = load_trusted(run, results, is_trusted=is_trusted)
     refined = refine_points(
         record,
         numbers=trials,

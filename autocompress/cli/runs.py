@@ -20,6 +20,34 @@ def results_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def trust_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--trust-task` to a command that loads a run's task."""
+    return click.option(
+        "--trust-task",
+        "is_trusted",
+        is_flag=True,
+        help="Load the run's task, and so run its code, although it was not searched on this "
+        "machine.",
+    )(command)
+
+
+def load_trusted(run: str | None, results: Path, *, is_trusted: bool) -> Any:
+    """The record of a run whose task is going to be loaded.
+
+    Args:
+        run: As `resolve_run` takes it.
+        results: Folder that holds the run folders.
+        is_trusted: Whether the user says that its task may be loaded.
+    """
+    from autocompress.search.records import load_run
+    from autocompress.tasks.trust import trust_task
+
+    record = load_run(resolve_run(run, results))
+    if is_trusted:
+        trust_task(record.info["task"], record.info["arguments"])
+    return record
+
+
 def resolve_run(run: str | None, results: Path) -> Path:
     """Folder of a run, by name or path; the newest one if none is named.
 

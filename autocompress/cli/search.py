@@ -142,9 +142,10 @@ def _search(
     from autocompress.search.executors.local import LocalExecutor, WorkerSpec
     from autocompress.search.options import option_cache
     from autocompress.search.sampler import check_sampler
-    from autocompress.search.session import open_session
+    from autocompress.search.session import absolute_spec, open_session
     from autocompress.search.study import Study
     from autocompress.tasks.factory import load_task
+    from autocompress.tasks.trust import trust_task
     from autocompress.train.presets import parse_proxy
 
     parse_objectives(objectives)
@@ -155,6 +156,7 @@ def _search(
     progress = SearchProgress(rules, quiet=quiet)
     progress.note(f"Loading task {task}")
     loaded = load_task(task, arguments)
+    trust_task(absolute_spec(task), arguments)
     wanted = EvaluationSettings(**settings, **tuning.settings(loaded))
     session = open_session(loaded, space, wanted)
     if session.warning:

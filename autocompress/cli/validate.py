@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from autocompress.cli.runs import resolve_run, results_option
+from autocompress.cli.runs import load_trusted, results_option, trust_option
 from autocompress.errors import NoPointError
 
 if TYPE_CHECKING:  # scipy and rich take a while: `--help` must not wait for them
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # scipy and rich take a while: `--help` must not wait for the
 @click.option("--seed", default=0, show_default=True, help="Seed of the full trainings.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@trust_option
 @results_option
 def command(
     run: str | None,
@@ -34,6 +35,7 @@ def command(
     seed: int,
     quiet: bool,
     as_json: bool,
+    is_trusted: bool,
     results: Path,
 ) -> None:
     """Re-train a spread sample of RUN's trials in full and compare with the search's figures.
@@ -49,10 +51,9 @@ def command(
     many epochs as the proxy's show how much of a ranking is chance.
     """
     from autocompress.cli.validation_progress import ValidationProgress
-    from autocompress.search.records import load_run
     from autocompress.search.retrain import validate_run
 
-    record = load_run(resolve_run(run, results))
+    record = load_trusted(run, results, is_trusted=is_trusted)
     progress = ValidationProgress(quiet=quiet)
     try:
         with progress:

@@ -22,6 +22,7 @@ from autocompress.tasks.base import Task, TensorData
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.leakage import val_looks_seen
 from autocompress.tasks.prepare import PreparedTask, prepare_task
+from autocompress.tasks.trust import check_trusted
 
 _LOOKING_SHARE = 0.15
 _MOST_SHORTLISTED = 8
@@ -135,9 +136,11 @@ def reopen(run: RunRecord) -> tuple[PreparedTask, Evaluator]:
     """Load a run's task again and check that it is still the same.
 
     Raises:
-        InputError: If the task cannot be loaded.
+        InputError: If the task cannot be loaded, or was never searched on this machine: a run
+            folder from elsewhere must not run code.
         StudyMismatchError: If its model or data have changed since.
     """
+    check_trusted(run.name, run.info["task"], run.info["arguments"])
     prepared = prepare_task(load_task(run.info["task"], run.info["arguments"]))
     settings = run.info["settings"]
     policy = PruningPolicy(**settings["policy"])
