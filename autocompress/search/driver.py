@@ -10,6 +10,7 @@ from autocompress.errors import AllTrialsFailedError, TrialError, unknown_name
 from autocompress.evaluate.dominance import HopelessError
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.search.executors.job import EvaluationJob, Executor
+from autocompress.search.executors.retrying import RetryingExecutor
 from autocompress.search.pending import Job
 from autocompress.search.rivals import rivals_of
 from autocompress.search.sampler import check_sampler, derive_seed
@@ -90,6 +91,7 @@ def run_search(
     check_parts(without)
     rules = StopRules(budget=budget, until_stalled=until_stalled, timeout_s=timeout_s)
     listener, began = listener or Listener(), clock()
+    executor = RetryingExecutor(executor)
     failures: list[str] = []
     waiting = study.interrupted()
     run = study.record()

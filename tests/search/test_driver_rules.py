@@ -149,7 +149,7 @@ def test_stopped_trials_do_not_hide_a_row_of_failures(
             raise (
                 HopelessError(f"call {call}", FOUND)
                 if call % 2
-                else TrialError("oom", f"call {call}")
+                else TrialError("crashed", f"call {call}")
             )
 
     with open_study() as study, pytest.raises(AllTrialsFailedError, match="5 trials in a row"):

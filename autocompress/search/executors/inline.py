@@ -1,13 +1,16 @@
 """Evaluate in this process: for tests, debugging and tasks that exist only in memory."""
 
+import errno
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from autocompress.errors import AutocompressError, TrialError, first_line
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.measurement import Measurement
 from autocompress.search.executors.job import EvaluationJob, OnStage, ProbeJob
 from autocompress.space.option_table import Figures
+
+_DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 _T = TypeVar("_T")
 
@@ -68,11 +71,28 @@ def _guarded(act: Callable[[], _T]) -> _T:
         return act()
     except TrialError:
         raise
-    except AutocompressError as error:
-        raise TrialError("invalid", str(error)) from error
-    except MemoryError as error:
-        raise TrialError("oom", "The machine ran out of memory.") from error
     except Exception as error:
-        is_oom = "out of memory" in str(error).lower() or "can't allocate" in str(error).lower()
-        reason = "oom" if is_oom else "crashed"
-        raise TrialError(reason, f"{type(error).__name__}: {first_line(error)}") from error
+        raise TrialError(*_reason(error)) from error
+
+
+def _reason(error: Exception) -> tuple[str, str]:
+    """Short word and message for what went wrong."""
+    full, text = _disk_error(error), str(error).lower()
+    if full is not None:
+        return "disk", f"Nothing can be written: {full.strerror}."
+    if isinstance(error, AutocompressError):
+        return "invalid", str(error)
+    if isinstance(error, MemoryError):
+        return "oom", "The machine ran out of memory."
+    is_oom = "out of memory" in text or "can't allocate" in text
+    return "oom" if is_oom else "crashed", f"{type(error).__name__}: {first_line(error)}"
+
+
+def _disk_error(error: BaseException) -> OSError | None:
+    """What says that the disk is full or read-only, among an error and its causes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _DISK:
+            return cause
+        cause = cause.__cause__
+    return None

@@ -11,7 +11,8 @@ from autocompress.search.executors.local import LocalExecutor, WorkerSpec
 from autocompress.tasks.factory import load_task
 
 TASK = """
-import os, signal, time
+import os, resource, signal, time
+from pathlib import Path
 import torch
 from torch import nn
 from autocompress import Task
@@ -20,6 +21,12 @@ def augment(inputs, generator):
     what = os.environ.get("AUGMENT_DOES", "")
     if what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    marker = Path(__file__).with_name("died")
+    if what == "die once" and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "fill the disk":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
     if what == "hang":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(600)
