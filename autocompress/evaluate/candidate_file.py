@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
+from autocompress.analysis.fingerprint import state_fingerprint
 from autocompress.atomic_file import write_atomically
 from autocompress.compress.compressed_layers import is_compressed, mask_of, weight_parameters
 from autocompress.compress.input_quantizer import InputQuantizer
@@ -31,7 +32,8 @@ def save_candidate(path: Path, model: nn.Module, plan: CompressionPlan) -> None:
         name: same[0].detach().cpu().contiguous().clone()  # a file takes no shared memory
         for name, same in model_state(model).items()
     }
-    content = safetensors.torch.save(tensors, {"plan": json.dumps(plan.to_json())})
+    facts = {"plan": json.dumps(plan.to_json()), "sha256": state_fingerprint(tensors)}
+    content = safetensors.torch.save(tensors, facts)
     write_atomically(path, content)
 
 
@@ -48,10 +50,13 @@ def load_candidate_(path: Path, model: nn.Module, plan: CompressionPlan) -> None
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            stored = CompressionPlan.from_json(json.loads((file.metadata() or {})["plan"]))
+            facts = file.metadata() or {}
+            stored = CompressionPlan.from_json(json.loads(facts["plan"]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
         raise InputError(f"The weights {path} cannot be read: {first_line(error)}.") from error
+    if state_fingerprint(tensors) != facts.get("sha256"):
+        raise InputError(f"The weights {path} are damaged: they are not what was written.")
     if stored != plan:
         raise InputError(
             f"The weights {path} belong to plan {stored.digest}, but plan {plan.digest} was asked."

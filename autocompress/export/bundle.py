@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ _PACKED, _ONNX, _PLAN, _MANIFEST, _CARD = (
     "manifest.json",
     "README.md",
 )
+_logger = logging.getLogger(__name__)
 _CHUNK = 4096  # examples handed to a fresh process at a time
 
 
@@ -133,25 +135,39 @@ def _fill(
 def _candidate(
     run: RunRecord, point: TrialRecord, evaluator: Evaluator, scratch: Path
 ) -> torch.nn.Module:
-    is_refined = point.measurement is not None and point.measurement.fidelity == 2
-    refined = refined_weights_path(run.folder, point.number) if is_refined else None
-    if is_refined and (refined is None or not refined.is_file()):
-        raise InputError(
-            f"The refined weights of trial {point.number} must lie in "
-            f"{refined or run.folder / 'refined'}, but do not.",
-            "Refine the trial again: delete its entry in refinements.json first.",
-        )
-    weights = refined or weights_path(run.folder, point.number)
-    if not weights.is_file():
-        weights = scratch / "weights.safetensors"
-        assert point.measurement is not None
-        evaluator.evaluate(
-            point.plan,
-            seed=trial_seed(run.info["seed"], point.number),
-            fidelity=point.measurement.fidelity,
-            keep=weights,
-        )
+    if point.measurement is not None and point.measurement.fidelity == 2:
+        return _refined(run, point, evaluator)
+    kept = weights_path(run.folder, point.number)
+    if kept.is_file():
+        try:
+            return evaluator.rebuild(point.plan, kept)
+        except InputError as error:  # tuning gives the same weights again
+            _logger.warning("Tuning %s anew. %s", point.label, error.message)
+    weights = scratch / "weights.safetensors"
+    assert point.measurement is not None
+    evaluator.evaluate(
+        point.plan,
+        seed=trial_seed(run.info["seed"], point.number),
+        fidelity=point.measurement.fidelity,
+        keep=weights,
+    )
     return evaluator.rebuild(point.plan, weights)
+
+
+def _refined(run: RunRecord, point: TrialRecord, evaluator: Evaluator) -> torch.nn.Module:
+    weights = refined_weights_path(run.folder, point.number)
+    try:
+        if weights is None or not weights.is_file():
+            raise InputError(
+                f"The refined weights of trial {point.number} must lie in "
+                f"{weights or run.folder / 'refined'}, but do not."
+            )
+        return evaluator.rebuild(point.plan, weights)
+    except InputError as error:
+        raise InputError(
+            error.message,
+            "Refine the trial again: delete its entry in refinements.json first.",
+        ) from error
 
 
 def _metadata(point: TrialRecord) -> dict[str, Any]:

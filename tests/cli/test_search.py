@@ -177,6 +177,23 @@ def test_export_rebuilds_a_trial_whose_weights_were_not_kept(
     assert manifest["measurements"]["size_bytes"] == tuned[0]["size_bytes"]
 
 
+def test_export_tunes_a_trial_anew_whose_weights_were_altered(
+    searched: Path, run_cli: Run, tmp_path: Path
+) -> None:
+    tuned = {t["trial"]: t for t in trials(run_cli, "a") if t["fidelity"] == 1}
+    kept = [path for path in (searched / "candidates").iterdir() if int(path.stem[-5:]) in tuned]
+    content = kept[0].read_bytes()
+    kept[0].write_bytes(content[:-64] + bytes(64))
+    number = int(kept[0].stem[-5:])
+    done = run_cli("export", "a", "--trial", str(number), "--json")
+
+    assert done.returncode == 0, done.stderr
+    assert "anew" in done.stderr
+    assert "damaged" in done.stderr
+    manifest = json.loads(done.stdout)
+    assert manifest["measurements"]["size_bytes"] == tuned[number]["size_bytes"]
+
+
 def test_export_refuses_a_model_that_has_changed(
     searched: Path, run_cli: Run, finished_run: Path
 ) -> None:

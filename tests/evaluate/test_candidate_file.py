@@ -105,3 +105,12 @@ def test_a_damaged_file_is_refused(tmp_path):
     (tmp_path / "file").write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match="cannot be read"):
         load_candidate_(tmp_path / "file", nn.Linear(3, 2), PLAN)
+
+
+def test_altered_weights_are_refused(tmp_path):
+    save_candidate(tmp_path / "file", nn.Linear(3, 2), PLAN)
+    content = bytearray((tmp_path / "file").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(InputError, match="are damaged"):
+        load_candidate_(tmp_path / "file", nn.Linear(3, 2), PLAN)
