@@ -19,6 +19,7 @@ from autocompress.evaluate.refinement import Epoch, Refinement
 from autocompress.measurement import Measurement
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, TrialRecord
+from autocompress.search.executors.inline import attempted
 from autocompress.search.refined import refined_trials, refinement_path, refinements_file
 from autocompress.search.result_file import Results
 from autocompress.search.sampler import derive_seed
@@ -244,15 +245,17 @@ def _refine(
     epochs: tuple[Epoch, ...] = ()
     reason = None
     try:
-        measured, epochs = refine(
-            evaluator,
-            trial.plan,
-            refinement,
-            seed=derive_seed(seed, "refine", trial.number),
-            checkpoint=refinement_path(run.folder, trial.number, key, "checkpoint"),
-            keep=refinement_path(run.folder, trial.number, key, "safetensors"),
-            on_epoch=listener.on_epoch,
-            on_stage=listener.on_stage,
+        measured, epochs = attempted(
+            lambda: refine(
+                evaluator,
+                trial.plan,
+                refinement,
+                seed=derive_seed(seed, "refine", trial.number),
+                checkpoint=refinement_path(run.folder, trial.number, key, "checkpoint"),
+                keep=refinement_path(run.folder, trial.number, key, "safetensors"),
+                on_epoch=listener.on_epoch,
+                on_stage=listener.on_stage,
+            )
         )
     except TrialError as error:
         reason = f"{error.reason}: {error.message}"

@@ -14,6 +14,7 @@ from autocompress.evaluate.evaluator import Evaluator
 from autocompress.measurement import Measurement
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.search.environment import processor_name
+from autocompress.search.executors.inline import attempted
 from autocompress.search.rank_agreement import LEAST_CANDIDATES
 from autocompress.search.result_file import ResultFile
 from autocompress.search.sampler import derive_seed
@@ -160,11 +161,13 @@ def _train(
 ) -> dict[str, Any]:
     """Measurement of a trial after full training, or the reason why there is none."""
     try:
-        measurement = evaluator.evaluate(
-            trial.plan,
-            seed=derive_seed(seed, "validate", trial.number),
-            fidelity=2,
-            on_stage=listener.on_stage,
+        measurement = attempted(
+            lambda: evaluator.evaluate(
+                trial.plan,
+                seed=derive_seed(seed, "validate", trial.number),
+                fidelity=2,
+                on_stage=listener.on_stage,
+            )
         )
     except TrialError as error:
         return {"measurement": None, "reason": f"{error.reason}: {error.message}"}

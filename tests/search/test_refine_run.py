@@ -261,25 +261,36 @@ def test_refine_run_keeps_the_checkpoint_until_the_result_is_written(
     assert not refinements.calls[0]["at"].exists()
 
 
+FAILURES = pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (TrialError("nonfinite_loss", "The loss is NaN."), "nonfinite_loss: The loss is NaN."),
+        (RuntimeError("can't allocate memory"), "oom: RuntimeError: can't allocate memory"),
+        (ValueError("augment broke"), "crashed: ValueError: augment broke"),
+    ],
+)
+
+
+@FAILURES
 def test_refine_run_records_what_failed_and_goes_on(
-    run: RunRecord, refinements: Refinements
+    run: RunRecord, refinements: Refinements, error: Exception, reason: str
 ) -> None:
     def fail_first(plan: CompressionPlan) -> None:
         if plan == PLANS[1]:
-            raise TrialError("nonfinite_loss", "The loss is NaN.")
+            raise error
 
     refinements.fail = fail_first
     reasons: list[str | None] = []
-    listener = RefineListener(on_finish=lambda t, measured, reason: reasons.append(reason))
+    listener = RefineListener(on_finish=lambda t, measured, why: reasons.append(why))
     refined = refine_run(run, run.trials[1:], fields={}, listener=listener)
     assert [t.number for t in refined] == [2, 3]
-    assert reasons == ["nonfinite_loss: The loss is NaN.", None, None]
-    assert results_of(run)[0]["reason"] == "nonfinite_loss: The loss is NaN."
+    assert reasons == [reason, None, None]
+    assert results_of(run)[0]["reason"] == reason
     assert not [name for name in left_behind(run) if name.endswith("checkpoint")]
 
     assert refine_run(run, run.trials[1:], fields={}, listener=listener) == refined
     assert len(refinements.calls) == 3
-    assert reasons[3:] == ["nonfinite_loss: The loss is NaN."]  # said again, not tried again
+    assert reasons[3:] == [reason]  # said again, not tried again
 
 
 def test_refine_run_replaces_the_result_of_another_recipe(

@@ -193,17 +193,28 @@ def test_validate_run_keeps_results_of_other_recipes_apart(
     assert len(trainings.calls) == 4 * N_TRIALS + 1
 
 
+FAILURES = pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (TrialError("nonfinite_loss", "The loss is NaN."), "nonfinite_loss: The loss is NaN."),
+        (RuntimeError("can't allocate memory"), "oom: RuntimeError: can't allocate memory"),
+        (ValueError("augment broke"), "crashed: ValueError: augment broke"),
+    ],
+)
+
+
+@FAILURES
 def test_validate_run_records_what_cannot_be_trained_and_goes_on(
-    run: RunRecord, trainings: Trainings
+    run: RunRecord, trainings: Trainings, error: Exception, reason: str
 ) -> None:
     def fail_second(plan: CompressionPlan) -> None:
         if plan == plan_of(2):
-            raise TrialError("nonfinite_loss", "The loss is NaN.")
+            raise error
 
     trainings.fail = fail_second
     found = validate_run(run)
     assert len(found.done) == N_TRIALS - 1
-    assert found.retrainings[1].reason == "nonfinite_loss: The loss is NaN."
+    assert found.retrainings[1].reason == reason
     assert validate_run(run) == found
     assert len(trainings.calls) == N_TRIALS
 

@@ -66,6 +66,21 @@ def probe_job(evaluator: Evaluator, job: ProbeJob) -> Figures:
     )
 
 
+def attempted(act: Callable[[], _T]) -> _T:
+    """Do something with one candidate in this process that others must not suffer from.
+
+    Raises:
+        TrialError: If it fails in the candidate, or in the user's code.
+        AutocompressError: If something that the user gave cannot be used, or written.
+    """
+    try:
+        return act()
+    except AutocompressError:
+        raise
+    except Exception as error:
+        raise TrialError(*_reason(error)) from error
+
+
 def _guarded(act: Callable[[], _T]) -> _T:
     try:
         return act()
