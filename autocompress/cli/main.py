@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from types import FrameType
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -27,7 +27,8 @@ _COMMANDS = {
 _EPILOG = (
     "Exit codes: 0 done; 1 something failed; 2 bad input; 3 the run folder belongs to another "
     "study or is damaged; 4 no measured point satisfies what was asked; 5 trial after trial "
-    "failed; 75 another process drives this run; 130 and 143 stopped by Ctrl-C and SIGTERM."
+    "failed; 75 another process drives this run; 129, 130 and 143 stopped by a closed terminal, "
+    "Ctrl-C and SIGTERM."
 )
 
 
@@ -69,6 +70,13 @@ def _log_to_stderr() -> None:
     logger.setLevel(logging.INFO)
 
 
+def _silence(*streams: IO[str]) -> None:
+    """Let a stream that nobody reads any more swallow what is written."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        os.dup2(nowhere, stream.fileno())
+
+
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command line and exit with a documented code."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -78,10 +86,14 @@ def main(arguments: list[str] | None = None) -> Any:
     def terminate(number: int, frame: FrameType | None) -> None:
         """End as after Ctrl-C: commands that can be continued say so."""
         received.append(number)
+        if number != signal.SIGTERM:  # the terminal is gone, and nobody reads what is printed
+            _silence(sys.stdout, sys.stderr)
         raise KeyboardInterrupt
 
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, terminate)
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
+            signal.signal(signal.SIGHUP, terminate)
     try:
         cli.main(args=arguments, prog_name="autocompress", standalone_mode=False)
         sys.stdout.flush()
@@ -101,7 +113,7 @@ def main(arguments: list[str] | None = None) -> Any:
             click.echo(error.hint, err=True)
         code = error.exit_code
     except BrokenPipeError:  # `autocompress front | head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence(sys.stdout)
         code = 0
     except Exception as error:
         if "--debug" in arguments:

@@ -15,7 +15,7 @@ from autocompress.errors import AutocompressError, StudyMismatchError, first_lin
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.objective import Direction, Limits, parse_objectives
 from autocompress.run_record import Role, RunRecord
-from autocompress.search.guided.look import Look, look_of
+from autocompress.search.guided.look import Look, look_of, looks_in
 from autocompress.search.identity import FORMAT, check_format, check_identity
 from autocompress.search.pending import Job, job_of
 from autocompress.search.records import record_of
@@ -182,13 +182,8 @@ class Study:
 
     def looks(self) -> list[Look]:
         """All plans that were looked at, to choose a trial or as one that was stopped, in order."""
-        looks: list[Look] = []
-        for trial in self._study.get_trials(deepcopy=False):
-            attributes = trial.user_attrs
-            looks.extend(Look(**look) for look in attributes.get("looks", ()))
-            if "look" in attributes:
-                looks.append(Look(**attributes["look"]))
-        return looks
+        trials = self._study.get_trials(deepcopy=False)
+        return [look for trial in trials for look in looks_in(trial.user_attrs)]
 
     def option_table(self) -> OptionTable | None:
         """The option table this study was begun with; None if it has none yet."""
@@ -244,7 +239,8 @@ class Study:
 
     def give_back(self, job: Job) -> None:
         """Forget that a trial was started: the user stopped it, it did not fail."""
-        self._set(job.number, "attempts", job.attempts - 1)
+        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):  # it was told
+            self._set(job.number, "attempts", job.attempts - 1)
 
     def complete(self, job: Job, measurement: Measurement) -> None:
         """Write a result; safe against death between its transactions."""

@@ -366,3 +366,13 @@ def test_study_that_cannot_be_written_is_one_line(
             study.fail(job, "some reason")
 
     assert caught.value.exit_code == 1
+
+
+def test_a_trial_that_was_told_needs_no_giving_back(
+    open_study: OpenStudy, measure: Callable
+) -> None:
+    with open_study() as study:
+        job = add(study)
+        study.complete(job, measure(job_of(study, job)))
+        study.give_back(job)  # Ctrl-C came just after
+        assert [trial.state for trial in study.record().trials] == ["complete"]

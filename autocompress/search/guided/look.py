@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from autocompress.space.option_table import Figures
 
@@ -38,3 +39,13 @@ def look_of(levels: Mapping[str, int], figures: Figures, *, has_chance: bool) ->
 
 LookAt = Callable[[Sequence[Mapping[str, int]]], Sequence[Look]]
 """Looks at plans without training, in their order."""
+
+
+def looks_in(attributes: Mapping[str, Any]) -> list[Look]:
+    """What was looked at to choose a trial, and as the trial itself if it was stopped.
+
+    Args:
+        attributes: Of the trial, as the study keeps them.
+    """
+    own = [attributes["look"]] if "look" in attributes else []
+    return [Look(**look) for look in (*attributes.get("looks", ()), *own)]
