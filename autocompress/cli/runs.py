@@ -16,6 +16,7 @@ def results_option(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Path(path_type=Path, file_okay=False),
         default=Path("results"),
         show_default=True,
+        callback=lambda context, option, value: value.expanduser(),  # `--results=~/x`
         help="Folder that holds the run folders.",
     )(command)
 

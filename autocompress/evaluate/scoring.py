@@ -18,12 +18,16 @@ def score(task: Task, outputs: Tensor, targets: Tensor) -> tuple[float, float]:
     """Metric and loss of outputs over a whole split.
 
     Raises:
-        TrialError: If an output is not a finite number.
+        TrialError: If an output is not a finite number, or the metric none in [0, 1].
     """
     if not bool(torch.isfinite(outputs).all()):
         raise TrialError("nonfinite_output", "The candidate's outputs hold NaN or infinity.")
     outputs, targets = outputs.clone(), targets.clone()
-    return float(task.metric(outputs, targets)), float(task.loss(outputs, targets))
+    metric, loss = float(task.metric(outputs, targets)), float(task.loss(outputs, targets))
+    if not 0.0 <= metric <= 1.0:
+        message = f"`Task.metric` must lie in [0, 1], but returned {metric} for a whole split."
+        raise TrialError("metric", message)
+    return metric, loss
 
 
 def divergence_of(task: Task, base: Tensor, outputs: Tensor) -> float:

@@ -181,8 +181,8 @@ def _evaluate(
 def _drop_weights(run: RunRecord) -> None:
     """Delete the weights of trials that are not on the front."""
     kept = {weights_path(run.folder, trial.number) for trial in run.front()}
-    for path in (run.folder / "candidates").glob("*.safetensors"):
-        if path not in kept:
+    for path in (run.folder / "candidates").glob("trial_*.safetensors"):
+        if path not in kept and path.stem.removeprefix("trial_").isdecimal():
             with contextlib.suppress(OSError):
                 path.unlink()
 

@@ -34,10 +34,11 @@ class RunLock:
             self._write_note()
         except filelock.Timeout:
             raise self._locked() from None
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
             self._lock.release()
             raise InputError(
-                f"The run folder {self._folder} must be writable, but: {first_line(error)}.",
+                f"The run folder {self._folder} must be writable and lockable, but: "
+                f"{first_line(error)}.",
                 "Choose another place with --results FOLDER.",
             ) from error
 

@@ -89,6 +89,14 @@ def test_front_prints_a_table_that_fits_80_columns_of_plain_text(run_command) ->
     assert "2 of 3 finished trials are on the front, 1 failed" in result.stderr
 
 
+def test_results_may_lie_in_the_home_folder(
+    run_command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run_command(FULL, "demo").exit_code == 0  # makes the folder
+    assert CliRunner().invoke(command, ["demo", "--results=~/results"]).exit_code == 0
+
+
 def test_front_all_prints_every_trial(run_command) -> None:
     out = run_command(FULL, "--all").stdout
     assert "uniform 4 bit" in out

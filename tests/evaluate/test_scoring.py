@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autocompress.errors import TrialError
-from autocompress.evaluate.scoring import divergence_of
+from autocompress.evaluate.scoring import divergence_of, score
 from autocompress.tasks.base import Task
 
 TASK = Task(model=nn.Identity(), train=(torch.zeros(2, 1), torch.zeros(2)))
@@ -65,3 +65,11 @@ def test_divergence_fails_on_outputs_that_are_not_finite(value: float) -> None:
 def test_divergence_fails_where_it_is_not_finite_itself() -> None:
     with pytest.raises(TrialError, match="too large to compare"):
         divergence_of(TASK, torch.tensor([[0.0, 1.0]]), torch.tensor([[3e38, -3e38]]))
+
+
+@pytest.mark.parametrize("metric", [1.5, -0.1, math.nan])
+def test_a_metric_off_its_range_is_the_trials_failure(metric: float) -> None:
+    task = dataclasses.replace(TASK, metric=lambda outputs, targets: metric)
+    with pytest.raises(TrialError, match=r"must lie in \[0, 1\]") as caught:
+        score(task, outputs(0, 5, 3), torch.zeros(5, dtype=torch.int64))
+    assert caught.value.reason == "metric"

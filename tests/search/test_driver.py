@@ -168,15 +168,20 @@ def test_run_search_stops_when_the_space_is_exhausted(
     }
 
 
-def test_run_search_keeps_weights_of_front_members_only(
+def test_run_search_keeps_weights_of_front_members_only_and_what_others_put_there(
     open_study: OpenStudy, make_executor: type
 ) -> None:
     with open_study() as study:
+        others = {study.folder / "candidates" / f"{n}.safetensors" for n in ("mine", "trial_best")}
+        for path in others:
+            path.parent.mkdir(exist_ok=True)
+            path.touch()
         run = search(study, make_executor(), 20)
 
-    kept = set((study.folder / "candidates").iterdir())
+    kept = set((study.folder / "candidates").iterdir()) - others
     assert kept == {weights_path(study.folder, t.number) for t in run.front()}
     assert 0 < len(kept) < 20
+    assert all(path.exists() for path in others)
 
 
 def test_run_search_tells_its_listener(open_study: OpenStudy, make_executor: type) -> None:
