@@ -49,13 +49,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", nargs="*", choices=list(POINTS), default=list(POINTS))
     arguments = parser.parse_args()
-    needed = {
-        "train": ("data", "work"),
-        "coders": ("data",),
-        "tables": ("work",),
-        "figure": ("work",),
-    }
-    for name in needed[arguments.part]:
+    for name in _NEEDED[arguments.part]:
         if getattr(arguments, name) is None:
             parser.error(f"{arguments.part} needs --{name}")
     if arguments.part == "tables":

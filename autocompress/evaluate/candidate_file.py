@@ -16,6 +16,8 @@ from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.errors import InputError, first_line
 from autocompress.plan import CompressionPlan
 
+_FACTS = "candidate"
+
 
 def save_candidate(path: Path, model: nn.Module, plan: CompressionPlan) -> None:
     """Write a candidate's weights; the file appears at once or not at all.
@@ -32,8 +34,8 @@ def save_candidate(path: Path, model: nn.Module, plan: CompressionPlan) -> None:
         name: same[0].detach().cpu().contiguous().clone()  # a file takes no shared memory
         for name, same in model_state(model).items()
     }
-    facts = {"plan": json.dumps(plan.to_json()), "sha256": state_fingerprint(tensors)}
-    content = safetensors.torch.save(tensors, facts)
+    facts = {"plan": plan.to_json(), "sha256": state_fingerprint(tensors)}
+    content = safetensors.torch.save(tensors, {_FACTS: json.dumps(facts)})  # several have no order
     write_atomically(path, content)
 
 
@@ -50,12 +52,12 @@ def load_candidate_(path: Path, model: nn.Module, plan: CompressionPlan) -> None
     """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            facts = file.metadata() or {}
-            stored = CompressionPlan.from_json(json.loads(facts["plan"]))
+            facts = json.loads((file.metadata() or {})[_FACTS])
+            stored, digest = CompressionPlan.from_json(facts["plan"]), facts["sha256"]
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError, KeyError, ValueError) as error:
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"The weights {path} cannot be read: {first_line(error)}.") from error
-    if state_fingerprint(tensors) != facts.get("sha256"):
+    if digest != state_fingerprint(tensors):
         raise InputError(f"The weights {path} are damaged: they are not what was written.")
     if stored != plan:
         raise InputError(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from autocompress.errors import TrialError
 from autocompress.tasks.base import Task
+from autocompress.tasks.prepare import METRIC_SLACK
 from autocompress.train.distill import soft_label_loss
 
 _LEAST_VARIANCE: Final = 1e-12  # of outputs that are all alike
@@ -24,10 +25,10 @@ def score(task: Task, outputs: Tensor, targets: Tensor) -> tuple[float, float]:
         raise TrialError("nonfinite_output", "The candidate's outputs hold NaN or infinity.")
     outputs, targets = outputs.clone(), targets.clone()
     metric, loss = float(task.metric(outputs, targets)), float(task.loss(outputs, targets))
-    if not 0.0 <= metric <= 1.0:
+    if not -METRIC_SLACK <= metric <= 1.0 + METRIC_SLACK:
         message = f"`Task.metric` must lie in [0, 1], but returned {metric} for a whole split."
         raise TrialError("metric", message)
-    return metric, loss
+    return min(max(metric, 0.0), 1.0), loss
 
 
 def divergence_of(task: Task, base: Tensor, outputs: Tensor) -> float:

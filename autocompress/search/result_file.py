@@ -84,9 +84,10 @@ class ResultFile:
                 f"The run {self.folder} is {self.being_done} by another process at the moment.",
                 "Wait until it ends: the same command then continues.",
             ) from None
-        except OSError as error:
+        except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
             raise InputError(
-                f"The run folder {self.folder} must be writable, but: {first_line(error)}."
+                f"The run folder {self.folder} must be writable and lockable, but: "
+                f"{first_line(error)}."
             ) from error
         try:
             yield

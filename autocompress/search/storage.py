@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import sqlite3
+import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,8 +55,8 @@ def reading(path: Path) -> Iterator[optuna.Study]:
             f"The study {path} holds no run of autocompress.",
             "If a search has only just been started there, repeat this in a moment.",
         )
-    database = path.resolve().as_uri()
-    url = sqlalchemy.URL.create("sqlite", database=database, query={"mode": "ro", "uri": "true"})
+    address, query = path.resolve().as_uri(), {**_how_to_read(path), "uri": "true"}
+    url = sqlalchemy.URL.create("sqlite", database=address, query=query)
     storage = _storage(path, url, skip_table_creation=True)
     try:
         yield optuna.load_study(study_name=STUDY, storage=storage)
@@ -68,7 +70,7 @@ def read_identity(path: Path) -> dict[str, Any]:
     Raises:
         sqlite3.Error: If it cannot be read.
     """
-    uri = f"{path.resolve().as_uri()}?mode=ro"
+    uri = f"{path.resolve().as_uri()}?{urllib.parse.urlencode(_how_to_read(path))}"
     with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_S)) as connection:
         if connection.execute(_HAS_ATTRIBUTES).fetchone() is None:
             return {}
@@ -78,6 +80,17 @@ def read_identity(path: Path) -> dict[str, Any]:
     except (TypeError, ValueError):
         return {}
     return identity if isinstance(identity, dict) else {}
+
+
+def _how_to_read(path: Path) -> dict[str, str]:
+    """SQLite's options for reading a file.
+
+    One that we may not write, and that has no log of its own, is read as it stands: SQLite would
+    leave files beside it, which then belong to the reader and keep its owner out, or refuse.
+    """
+    has_log = path.with_name(f"{path.name}-wal").exists()
+    is_fixed = not os.access(path, os.W_OK) and not has_log
+    return {"mode": "ro", **({"immutable": "1"} if is_fixed else {})}
 
 
 def _storage(path: Path, url: sqlalchemy.URL, **options: Any) -> optuna.storages.RDBStorage:

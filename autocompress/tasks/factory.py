@@ -84,7 +84,9 @@ def _call_factory(spec: str, arguments: Mapping[str, str], what: str) -> tuple[o
     """What a factory returns, its name, and where it was found."""
     path, module_name, function_name = _parse(TASKS.get(spec, spec))
     folder = path.parent if path is not None else Path.cwd()
-    with _importable(folder), _reproducible():
+    # what comes with this package needs nothing from the current folder
+    importable = contextlib.nullcontext() if spec in TASKS else _importable(folder)
+    with importable, _reproducible():
         module = _import_module(module_name) if path is None else _import_file(path)
         source = str(path or module.__file__ or module_name)
         factory = _find_factory(module, function_name, source)

@@ -20,6 +20,7 @@ from autocompress.tasks.recipe_inputs import (
 
 _VAL_SHARE = 0.1
 _SPLIT_SEED = 20180607
+METRIC_SLACK = 1e-6  # a mean in float32 may end a hair above 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -201,7 +202,7 @@ def _check_runs(prepared: PreparedTask) -> Tensor:
         ) from error
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise InputError("`Task.loss` must return one number as a tensor.", "Take its mean.")
-    if not 0.0 <= metric <= 1.0:
+    if not -METRIC_SLACK <= metric <= 1.0 + METRIC_SLACK:
         raise InputError(f"`Task.metric` must lie in [0, 1], but returned {metric}.")
     return outputs
 

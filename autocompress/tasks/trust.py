@@ -11,12 +11,14 @@ from autocompress.tasks.factory import TASKS
 from autocompress.tasks.model_cache import cache_folder
 
 _logger = logging.getLogger(__name__)
+_asked_here: set[str] = set()
 
 
 def trust_task(spec: str, arguments: Mapping[str, str]) -> None:
     """Remember that the user asked for a task, so that runs made of it can be opened again.
 
-    A folder that cannot be written is no error: the log says what that means.
+    A folder that cannot be written is no error: this process remembers it all the same, and the
+    log says what is lost.
 
     Args:
         spec: As a run keeps it: a file is absolute.
@@ -24,21 +26,25 @@ def trust_task(spec: str, arguments: Mapping[str, str]) -> None:
     """
     if is_trusted(spec, arguments):
         return
-    path = _path()
+    path, digest = _path(), _digest(spec, arguments)
+    _asked_here.add(digest)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
-            file.write(f"{_digest(spec, arguments)}\n".encode())
+            file.write(f"{digest}\n".encode())
     except OSError as error:
-        _logger.warning("Commands on this run will need --trust-task: %s.", error)
+        _logger.warning("Later commands on this run will need --trust-task: %s.", error)
 
 
 def is_trusted(spec: str, arguments: Mapping[str, str]) -> bool:
     """Whether a task is one of this package, or was asked for on this machine before."""
     if spec in TASKS:
         return True
+    digest = _digest(spec, arguments)
+    if digest in _asked_here:
+        return True
     try:
-        return _digest(spec, arguments) in _path().read_text(encoding="ascii").split()
+        return digest in _path().read_text(encoding="ascii").split()
     except (OSError, ValueError):
         return False
 
@@ -55,7 +61,7 @@ def check_trusted(run: str, spec: str, arguments: Mapping[str, str]) -> None:
         InputError: If it was never asked for on this machine.
     """
     if not is_trusted(spec, arguments):
-        named = "".join(f", {name}={value!r}" for name, value in arguments.items())
+        named = "".join(f", {name!r}={value!r}" for name, value in arguments.items())
         raise InputError(
             f"The run {run!r} was made of the task {spec!r}{named}, which was not searched on this "
             "machine: to open it is to run that code.",
@@ -68,4 +74,7 @@ def _path() -> Path:
 
 
 def _digest(spec: str, arguments: Mapping[str, str]) -> str:
-    return hashlib.sha256(json.dumps([spec, sorted(arguments.items())]).encode()).hexdigest()
+    """Equal for equal code: a file's path says where it is, a module is found from a folder."""
+    is_somewhere = Path(spec.rpartition(":")[0] or spec).is_absolute()
+    place = "" if is_somewhere else str(Path.cwd())
+    return hashlib.sha256(json.dumps([spec, sorted(arguments.items()), place]).encode()).hexdigest()

@@ -67,6 +67,12 @@ def test_divergence_fails_where_it_is_not_finite_itself() -> None:
         divergence_of(TASK, torch.tensor([[0.0, 1.0]]), torch.tensor([[3e38, -3e38]]))
 
 
+@pytest.mark.parametrize(("metric", "taken"), [(1.0 + 1e-7, 1.0), (-1e-7, 0.0), (0.5, 0.5)])
+def test_a_metric_may_miss_its_range_by_what_sums_are_rounded(metric: float, taken: float) -> None:
+    task = dataclasses.replace(TASK, metric=lambda outputs, targets: metric)
+    assert score(task, outputs(0, 5, 3), torch.zeros(5, dtype=torch.int64))[0] == taken
+
+
 @pytest.mark.parametrize("metric", [1.5, -0.1, math.nan])
 def test_a_metric_off_its_range_is_the_trials_failure(metric: float) -> None:
     task = dataclasses.replace(TASK, metric=lambda outputs, targets: metric)

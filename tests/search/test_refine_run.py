@@ -1,6 +1,7 @@
 """Refining trials of a run: what is kept, what is done again, what is refused."""
 
 import dataclasses
+import errno
 import json
 import math
 from collections.abc import Callable
@@ -12,7 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress.errors import InputError, NoPointError, RunLockedError, TrialError
+from autocompress.errors import (
+    AutocompressError,
+    InputError,
+    NoPointError,
+    RunLockedError,
+    TrialError,
+)
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.refinement import Epoch, Refinement
 from autocompress.evaluate.settings import EvaluationSettings
@@ -265,7 +272,6 @@ FAILURES = pytest.mark.parametrize(
     ("error", "reason"),
     [
         (TrialError("nonfinite_loss", "The loss is NaN."), "nonfinite_loss: The loss is NaN."),
-        (RuntimeError("can't allocate memory"), "oom: RuntimeError: can't allocate memory"),
         (ValueError("augment broke"), "crashed: ValueError: augment broke"),
     ],
 )
@@ -291,6 +297,24 @@ def test_refine_run_records_what_failed_and_goes_on(
     assert refine_run(run, run.trials[1:], fields={}, listener=listener) == refined
     assert len(refinements.calls) == 3
     assert reasons[3:] == [reason]  # said again, not tried again
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("can't allocate memory"), OSError(errno.ENOSPC, "No space left")]
+)
+def test_refine_run_goes_on_later_where_the_machine_had_no_room(
+    run: RunRecord, refinements: Refinements, error: Exception
+) -> None:
+    def fail(plan: CompressionPlan) -> None:
+        raise error
+
+    refinements.fail = fail
+    with pytest.raises(AutocompressError) as caught:
+        refine_run(run, run.trials[1:2], fields={})
+    assert not isinstance(caught.value, TrialError)
+    assert refinements.calls[0]["at"].exists()  # its checkpoint
+    refinements.fail = lambda plan: None
+    assert len(refine_run(run, run.trials[1:2], fields={})) == 1
 
 
 def test_refine_run_replaces_the_result_of_another_recipe(

@@ -1,5 +1,6 @@
 import contextlib
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -376,3 +377,15 @@ def test_a_trial_that_was_told_needs_no_giving_back(
         study.complete(job, measure(job_of(study, job)))
         study.give_back(job)  # Ctrl-C came just after
         assert [trial.state for trial in study.record().trials] == ["complete"]
+
+
+def test_a_run_that_cannot_be_written_is_read_and_nothing_is_left_beside_it(
+    open_study: OpenStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_study() as study:
+        add(study)
+    access = os.access  # by which root may write everywhere
+    monkeypatch.setattr("os.access", lambda p, mode: mode != os.W_OK and access(p, mode))
+    before = sorted(study.folder.iterdir())
+    assert len(load_run(study.folder).trials) == 1
+    assert sorted(study.folder.iterdir()) == before

@@ -4,12 +4,14 @@ from pathlib import Path
 import pytest
 
 from autocompress.errors import InputError
+from autocompress.tasks import trust
 from autocompress.tasks.trust import check_trusted, is_trusted, trust_task
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(trust, "_asked_here", set())
     return tmp_path / "cache"
 
 
@@ -28,9 +30,19 @@ def test_tasks_of_this_package_need_no_trust(cache: Path) -> None:
 
 
 def test_what_nobody_asked_for_is_refused_by_name() -> None:
-    with pytest.raises(InputError, match=r"'theirs'.*'os:system', command='rm'") as caught:
+    with pytest.raises(InputError, match=r"'theirs'.*'os:system', 'command'='rm'") as caught:
         check_trusted("theirs", "os:system", {"command": "rm"})
     assert "--trust-task" in caught.value.hint
+
+
+def test_a_module_is_another_in_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trust_task("package.task:task", {})
+    trust_task(f"{tmp_path}/task.py", {})
+    monkeypatch.chdir(tmp_path)
+    assert not is_trusted("package.task:task", {})
+    assert is_trusted(f"{tmp_path}/task.py", {})
 
 
 def test_a_folder_that_cannot_be_written_is_told(
@@ -40,6 +52,8 @@ def test_a_folder_that_cannot_be_written_is_told(
     with caplog.at_level(logging.WARNING):
         trust_task("a:b", {})
     assert "--trust-task" in caplog.text
+    assert is_trusted("a:b", {})  # as long as this process lives
+    trust._asked_here.clear()
     assert not is_trusted("a:b", {})
 
 

@@ -71,14 +71,19 @@ def attempted(act: Callable[[], _T]) -> _T:
 
     Raises:
         TrialError: If it fails in the candidate, or in the user's code.
-        AutocompressError: If something that the user gave cannot be used, or written.
+        AutocompressError: If something that the user gave cannot be used; if the
+            machine has no room or cannot read or write, which may be over in a moment.
     """
     try:
         return act()
     except AutocompressError:
         raise
     except Exception as error:
-        raise TrialError(*_reason(error)) from error
+        reason, message = _reason(error)
+        if reason in ("disk", "oom") or isinstance(error, OSError):
+            hint = "If that is over, repeat the command: it goes on where it was."
+            raise AutocompressError(message, hint) from error
+        raise TrialError(reason, message) from error
 
 
 def _guarded(act: Callable[[], _T]) -> _T:
