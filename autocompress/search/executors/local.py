@@ -108,13 +108,14 @@ class LocalExecutor:
         raise TrialError("timeout", f"The trial took longer than {self._timeout_s:g} s.")
 
     def close(self) -> None:
-        """Kill the worker, if there is one."""
+        """Kill the worker, if there is one, and whatever the user's code has started in it."""
         if self._process is None:
             return
         self._lifeline.close()
         self._jobs.close()
         self._process.terminate()
         self._process.join(_GRACE_S)
+        _kill_group(self._process.pid)
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
@@ -143,6 +144,8 @@ class LocalExecutor:
 def _serve(jobs: Connection, lifeline: Connection, spec: WorkerSpec) -> None:
     """Main function of a worker: evaluate jobs until the driver closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    if hasattr(os, "setsid"):
+        os.setsid()  # a group of its own: what it starts ends with it
     threading.Thread(target=_die_with_driver, args=(lifeline,), daemon=True).start()
     try:
         task = load_task(spec.task, spec.arguments)
@@ -180,4 +183,12 @@ def _die_with_driver(lifeline: Connection) -> None:
     """Block until the driver's end of the pipe closes; its death closes it, however it dies."""
     with contextlib.suppress(EOFError, OSError):
         lifeline.recv()
+    _kill_group(os.getpid())
     os._exit(1)
+
+
+def _kill_group(leader: int) -> None:
+    """Kill a process and all it has started, if it leads a group; else nothing."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, signal.SIGKILL)

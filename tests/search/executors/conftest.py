@@ -11,7 +11,7 @@ from autocompress.search.executors.local import LocalExecutor, WorkerSpec
 from autocompress.tasks.factory import load_task
 
 TASK = """
-import os, resource, signal, time
+import os, resource, signal, subprocess, sys, time
 from pathlib import Path
 import torch
 from torch import nn
@@ -27,6 +27,10 @@ def augment(inputs, generator):
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "fill the disk":
         resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+    if what == "start another and hang":
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+        Path(__file__).with_name("child").write_text(str(child.pid))
+        time.sleep(600)
     if what == "hang":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         time.sleep(600)

@@ -134,3 +134,24 @@ def test_worker_ends_when_its_driver_is_gone(
         time.sleep(0.05)
 
     assert not is_running(pid)
+
+
+@pytest.mark.parametrize("is_driver_gone", [False, True])
+def test_what_a_trial_has_started_ends_with_its_worker(
+    make: Callable[..., LocalExecutor],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_driver_gone: bool,
+) -> None:
+    monkeypatch.setenv("AUGMENT_DOES", "start another and hang")
+    executor = make(timeout_s=10.0)
+    if is_driver_gone:  # its death closes the lifeline and nothing else
+        let_go = lambda: executor._process and executor._lifeline.close()  # noqa: E731
+        monkeypatch.setattr(executor, "close", let_go)
+    with pytest.raises(TrialError, match="took longer"):
+        evaluate(executor, tmp_path)
+    child = int((tmp_path / "child").read_text())
+    deadline = time.monotonic() + 5.0
+    while is_running(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_running(child)
