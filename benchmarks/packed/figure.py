@@ -37,19 +37,19 @@ def _draw_net(axes: Axes, net: str, points: list[dict[str, Any]]) -> None:
     axes.text(1.0, base, "untouched", ha="right", va="bottom", transform=axes.get_yaxis_transform())
     curves = defaultdict(list)
     for point in points:
-        key = (point["price"] > 0.0, point["n_epochs"], point["teacher"], point["entropy"] > 0.0)
+        key = (point["price"] > 0.0, point["n_epochs"], point["teacher"], point["entropy"])
         curves[key].append((point["size_bytes"] / 1e3, 100.0 * point["held_out_accuracy"], point))
-    for (is_priced, n_epochs, teacher, has_entropy), curve in sorted(curves.items()):
+    for (is_priced, n_epochs, teacher, entropy), curve in sorted(curves.items()):
         sizes, accuracies, _ = zip(*sorted(curve, key=lambda p: p[0]), strict=True)
         label = f"{_NAMES[is_priced]}, {n_epochs} epochs"
         label += "" if teacher == net else f", learned from {teacher.split('-')[-1]}"
-        label += "" if has_entropy else ", no entropy penalty"
+        label += f", entropy penalty {entropy:g}" if entropy > 0.0 else ", no entropy penalty"
         axes.plot(
             sizes,
             accuracies,
             "o-" if teacher == net else "D-",
             color=_COLOURS[is_priced],
-            mfc=_COLOURS[is_priced] if has_entropy else "white",
+            mfc=_COLOURS[is_priced] if entropy > 0.0 else "white",
             lw=1.2,
             label=label,
         )

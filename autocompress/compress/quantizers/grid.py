@@ -84,7 +84,7 @@ class RoundToGrid(torch.autograd.Function):
 
 
 class RoundToOneGrid(torch.autograd.Function):
-    """`RoundToGrid` for large tensors that share one step, in about half its time and memory.
+    """`RoundToGrid` for large tensors that share one step, in about half its time.
 
     The gradient reaches `x` where rounding alone moves it, up to half a step beyond the limits;
     that of `step` is LSQ's: the sum of (result - x) / step there and of the codes elsewhere.
