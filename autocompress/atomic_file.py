@@ -37,3 +37,22 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     finally:
         with contextlib.suppress(OSError):
             draft.unlink()
+
+
+def flush_folder(folder: Path) -> None:
+    """See to it that a folder's files are on the disk, before the folder is renamed.
+
+    Args:
+        folder: Holds files only.
+
+    Raises:
+        OSError: If one cannot be written.
+    """
+    for path in (*folder.iterdir(), folder):
+        if path.is_dir() and os.name == "nt":  # a folder cannot be opened there
+            continue
+        descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

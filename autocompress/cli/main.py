@@ -15,12 +15,15 @@ from autocompress.errors import AutocompressError, first_line
 
 _COMMANDS = {
     "analyze": "Show layers, channel groups and knobs of a task's model, and what gets none.",
+    "doctor": "Check a run folder, and repair what can be repaired.",
     "export": "Write one point of a run as a verified bundle.",
     "front": "Print the Pareto front of a run.",
     "inspect": "Show what every byte of a packed model is for.",
     "refine": "Train chosen points of a run in full.",
     "report": "Write a run's report as one HTML file.",
+    "resume": "Continue a run with the options it was started with.",
     "search": "Search for the Pareto front of a task.",
+    "studies": "List the runs there are.",
     "unpack": "Turn a packed model into a runnable ONNX file.",
     "validate": "Compare the proxy's ranking with that of full training.",
 }
@@ -95,11 +98,8 @@ def main(arguments: list[str] | None = None) -> Any:
         if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
             signal.signal(signal.SIGHUP, terminate)
     try:
-        cli.main(args=arguments, prog_name="autocompress", standalone_mode=False)
+        code = cli.main(args=arguments, prog_name="autocompress", standalone_mode=False) or 0
         sys.stdout.flush()
-        code = 0
-    except click.exceptions.Exit as error:
-        code = error.exit_code
     except click.ClickException as error:
         error.show()
         code = error.exit_code

@@ -23,7 +23,7 @@ class SearchProgress(LiveBar):
     def __init__(self, rules: StopRules, *, quiet: bool) -> None:
         self._rules = rules
         super().__init__("Searching", rules.budget, quiet=quiet)
-        self._label = ""
+        self._labels: dict[int, str] = {}
         self._started: list[float] = []
         self.listener = Listener(
             on_start=self._on_start,
@@ -68,13 +68,13 @@ class SearchProgress(LiveBar):
             self._options_s = time.monotonic() - self._options_began
 
     def _on_start(self, number: int, label: str) -> None:
-        self._label = label
+        self._labels[number] = label
         self._started.append(time.monotonic())
         self._bar.update(self._task, stage=label)
 
-    def _on_stage(self, stage: str, share: float) -> None:
+    def _on_stage(self, number: int, stage: str, share: float) -> None:
         percent = f" {share:.0%}" if share else ""
-        self._bar.update(self._task, stage=f"{self._label}: {stage}{percent}")
+        self._bar.update(self._task, stage=f"{self._labels[number]}: {stage}{percent}")
 
     def _on_finish(self, trial: TrialRecord, run: RunRecord) -> None:
         self._n_finished = run.n_finished

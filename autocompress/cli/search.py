@@ -1,16 +1,19 @@
 """`autocompress search`: run or continue a search."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from autocompress.cli.limit_options import limit_options, limits_of
-from autocompress.cli.quantities import parse_seconds
+from autocompress.cli.quantities import parse_bytes, parse_seconds
 from autocompress.cli.runs import results_option
+from autocompress.cli.search_result import print_result, write_views
 from autocompress.cli.task_options import task_arguments, task_options
+
+# The task and its arguments are kept apart; the rest belongs to one session.
+_NOT_KEPT = ("task", "data", "task_args", "name", "results", "timeout", "quiet", "as_json")
 
 
 @click.command()
@@ -22,7 +25,7 @@ from autocompress.cli.task_options import task_arguments, task_options
     metavar="N",
     help="End when N searched trials in a row have not enlarged the front's hypervolume by 0.1 %.",
 )
-@click.option("--timeout", metavar="TIME", help="Start no trial after this time, such as 30m, 2h.")
+@click.option("--timeout", metavar="TIME", help="End after this time, such as 30m or 2h.")
 @click.option("--run", "name", help="Name of the run folder; default: the task's name.")
 @click.option("--seed", default=0, show_default=True, help="Seed of everything random.")
 @click.option("--space", default="default", show_default=True, help="Search-space file or name.")
@@ -51,18 +54,25 @@ from autocompress.cli.task_options import task_arguments, task_options
     metavar="PARTS",
     help="Parts of the search to leave out: table, seeds, surrogate, ladder.",
 )
-@click.option("--threads", type=int, help="Threads of training; default: all cores.")
+@click.option("--jobs", default=1, show_default=True, help="Trials at once.")
+@click.option(
+    "--threads", type=int, help="Threads of a trial's training; default: all cores, shared by jobs."
+)
 @click.option("--runtime-threads", default=1, show_default=True, help="Threads of the runtime.")
 @click.option("--device", default="cpu", show_default=True, help="Where to train.")
 @click.option(
     "--trial-timeout", default=7200.0, show_default=True, help="Seconds a trial may take."
 )
 @click.option(
+    "--trial-memory",
+    metavar="SIZE",
+    help="Memory a trial may hold, such as 4GB; default: no limit.",
+)
+@click.option(
     "--executor",
-    type=click.Choice(["local", "inline"]),
     default="local",
     show_default=True,
-    help="Evaluate in a worker process, or in this one.",
+    help="Evaluate in worker processes (local), or in this one (inline).",
 )
 @click.option(
     "--refine",
@@ -80,19 +90,28 @@ def command(**options: Any) -> None:
     TASK is `digits` (embedded), file.py (its function `task`), file.py:function or
     package.module:function. The same command again continues the run: it does the trials that are
     missing, or says that the budget is reached, or that the search is stalled. Points that break a
-    limit count towards the budget but are never on the front.
+    limit count towards the budget but are never on the front. With one job a search can be repeated
+    exactly; with several, what a proposal knows depends on which trial ends first.
     """
     from autocompress.errors import InputError
     from autocompress.search.environment import n_usable_cores
+    from autocompress.search.executors.table import Resources
     from autocompress.search.stop_rules import StopRules
 
+    kept = _lasting(options)
     timeout = options.pop("timeout")
     rules = StopRules(
         budget=options.pop("budget"),
         until_stalled=options.pop("until_stalled"),
         timeout_s=None if timeout is None else parse_seconds("--timeout", timeout),
     )
-    for name in ("threads", "runtime_threads", "trial_timeout"):
+    memory = options.pop("trial_memory")
+    resources = Resources(
+        jobs=options.pop("jobs"),
+        timeout_s=options.pop("trial_timeout"),
+        memory_bytes=None if memory is None else parse_bytes("--trial-memory", memory),
+    )
+    for name in ("threads", "runtime_threads"):
         value = options[name]
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"`--{name.replace('_', '-')}` must be positive, but got {value}.")
@@ -104,18 +123,34 @@ def command(**options: Any) -> None:
             f"but got {options['name']!r}.",
             "Choose the folder it lies in with --results.",
         )
-    options["threads"] = options["threads"] or n_usable_cores()
+    options["threads"] = options["threads"] or max(1, n_usable_cores() // resources.jobs)
     limits = limits_of(*(options.pop(f"max_{of}") for of in ("size", "drop", "latency")))
     parts = (part.strip() for part in (options.pop("without") or "").split(","))
-    _search(rules=rules, limits=limits, without=frozenset(filter(None, parts)), **options)
+    _search(
+        kept=kept,
+        rules=rules,
+        resources=resources,
+        limits=limits,
+        without=frozenset(filter(None, parts)),
+        **options,
+    )
+
+
+def _lasting(options: dict[str, Any]) -> dict[str, Any]:
+    """What `resume` needs to repeat the command from another folder, as JSON."""
+    kept = {name: value for name, value in options.items() if name not in _NOT_KEPT}
+    space = Path(kept["space"]).expanduser()
+    return {**kept, "space": str(space.absolute()) if space.is_file() else kept["space"]}
 
 
 def _search(
     *,
+    kept: dict[str, Any],
     task: str,
     data: str | None,
     task_args: tuple[str, ...],
     rules: Any,
+    resources: Any,
     name: str | None,
     seed: int,
     space: str,
@@ -126,7 +161,6 @@ def _search(
     without: frozenset[str],
     results: Path,
     executor: str,
-    trial_timeout: float,
     refine: int,
     quiet: bool,
     as_json: bool,
@@ -138,8 +172,8 @@ def _search(
     from autocompress.evaluate.settings import EvaluationSettings
     from autocompress.objective import parse_objectives
     from autocompress.search.driver import check_parts, run_search
-    from autocompress.search.executors.inline import InlineExecutor
-    from autocompress.search.executors.local import LocalExecutor, WorkerSpec
+    from autocompress.search.executors.table import make_executor
+    from autocompress.search.executors.worker import WorkerSpec
     from autocompress.search.options import option_cache
     from autocompress.search.sampler import check_sampler
     from autocompress.search.session import absolute_spec, open_session
@@ -164,34 +198,25 @@ def _search(
     folder = results / (name or _run_name(session.prepared.task.name))
     evaluator = session.evaluator
     identity = session.identity(run_seed=seed, sampler=sampler)
+    worker = WorkerSpec(
+        task=task, arguments=arguments, settings=evaluator.settings, model=identity["model"]
+    )
+    workers = make_executor(executor, evaluator, worker, resources)
     with Study(
         folder,
         session.built.space,
         objectives,
         {**identity, "without": sorted(without)},
-        session.info(task, arguments),
+        {**session.info(task, arguments), "options": kept},
         limits=limits,
         fidelity=tuning.fidelity,
     ) as study:
         progress.begin(study.record())
-        worker = (
-            InlineExecutor(evaluator)
-            if executor == "inline"
-            else LocalExecutor(
-                WorkerSpec(
-                    task=task,
-                    arguments=arguments,
-                    settings=evaluator.settings,
-                    model=identity["model"],
-                ),
-                trial_timeout,
-            )
-        )
         try:
             with progress:
                 run = run_search(
                     study,
-                    worker,
+                    workers,
                     sampler=sampler,
                     run_seed=seed,
                     without=without,
@@ -209,15 +234,15 @@ def _search(
             progress.note(f"Stopped. Nothing is lost: the same command continues {folder}.")
             raise
         finally:
-            worker.close()
-            _write_views(study.record())
+            workers.close()
+            write_views(study.record())
     if refine:
         try:
             run = _refine(run, refine, quiet=quiet)
         except NoPointError:  # the search's result stands
-            _print_result(run, as_json=as_json)
+            print_result(run, as_json=as_json)
             raise
-    _print_result(run, as_json=as_json)
+    print_result(run, as_json=as_json)
 
 
 def _refine(run: Any, top: int, *, quiet: bool) -> Any:
@@ -232,40 +257,3 @@ def _refine(run: Any, top: int, *, quiet: bool) -> Any:
 def _run_name(task_name: str) -> str:
     kept = (c if c.isalnum() or c in "-_." else "-" for c in task_name)
     return "".join(kept).strip(".") or "run"
-
-
-def _write_views(run: Any) -> None:
-    """Rebuild CSV and HTML from the study; a full disk must not hide the result."""
-    from autocompress.errors import AutocompressError
-    from autocompress.report.page import write_report
-    from autocompress.report.tables import front_table, trials_table, write_csv
-    from autocompress.search.repeats import find_repeats
-
-    try:
-        write_csv(trials_table(run), run.folder / "trials.csv")
-        write_csv(front_table(run), run.folder / "front.csv")
-        write_report(run, run.folder / "report.html", find_repeats(run.folder))
-    except (AutocompressError, OSError) as error:
-        click.echo(f"Warning: the report could not be written: {error}", err=True)
-
-
-def _print_result(run: Any, *, as_json: bool) -> None:
-    from rich.console import Console
-
-    from autocompress.cli.front import front_summary, points_table
-    from autocompress.report.limits import nothing_feasible
-    from autocompress.report.tables import front_json
-
-    if problem := nothing_feasible(run):
-        click.echo(problem, err=True)
-    if as_json:
-        click.echo(json.dumps(front_json(run), indent=2))
-        return
-    console = Console(highlight=False)
-    console.print(front_summary(run))
-    if run.refined:
-        console.print(points_table(run, run.refined))
-    click.echo(f"\nReport   {run.folder / 'report.html'}", err=True)
-    click.echo(f"Tables   {run.folder / 'front.csv'}, {run.folder / 'trials.csv'}", err=True)
-    if run.front():
-        click.echo(f"Export   autocompress export {run.folder} --max-drop 0.01", err=True)

@@ -11,7 +11,8 @@ from autocompress.cli.live_bar import LiveBar
 from autocompress.evaluate.additivity import WholePlan, additivity
 from autocompress.evaluate.sensitivity import measure_options
 from autocompress.evaluate.settings import EvaluationSettings
-from autocompress.search.executors.local import LocalExecutor, WorkerSpec
+from autocompress.search.executors.local import LocalExecutor
+from autocompress.search.executors.worker import WorkerSpec
 from autocompress.search.options import option_cache, probe_with
 from autocompress.search.seeding import make_seeds
 from autocompress.search.session import Session, open_session

@@ -1,12 +1,15 @@
 """Options that say which task a command works on."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
 from autocompress.errors import InputError
+
+_SECRET: Final = re.compile("token|secret|passw|credential|api_?key", re.IGNORECASE)
 
 
 def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -19,7 +22,8 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "task_args",
             multiple=True,
             metavar="KEY=VALUE",
-            help="Argument of the task's factory; may be repeated.",
+            help="Argument of the task's factory; may be repeated. VALUE env:NAME is what the "
+            "environment variable NAME holds.",
         ),
     ):
         command = decorate(command)
@@ -40,6 +44,12 @@ def task_arguments(data: str | None, task_args: tuple[str, ...]) -> dict[str, st
         if key in arguments:
             raise InputError(f"The task argument {key!r} must be given once, but came twice.")
         arguments[key] = _lasting(value)
+        if _SECRET.search(key) and not value.startswith("env:"):
+            click.echo(
+                f"Warning: a run keeps its task arguments, {key!r} too. {key}=env:NAME keeps the "
+                "name of an environment variable only.",
+                err=True,
+            )
     return arguments
 
 

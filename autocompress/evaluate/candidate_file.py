@@ -50,15 +50,7 @@ def load_candidate_(path: Path, model: nn.Module, plan: CompressionPlan) -> None
     Raises:
         InputError: If the file is damaged, belongs to another plan or does not fit the model.
     """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})[_FACTS])
-            stored, digest = CompressionPlan.from_json(facts["plan"]), facts["sha256"]
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"The weights {path} cannot be read: {first_line(error)}.") from error
-    if digest != state_fingerprint(tensors):
-        raise InputError(f"The weights {path} are damaged: they are not what was written.")
+    tensors, stored = _read(path)
     if stored != plan:
         raise InputError(
             f"The weights {path} belong to plan {stored.digest}, but plan {plan.digest} was asked."
@@ -69,6 +61,29 @@ def load_candidate_(path: Path, model: nn.Module, plan: CompressionPlan) -> None
         raise InputError(f"The weights {path} do not fit the model that plan {plan.digest} makes.")
     load_state_(model, tensors)
     model.eval()
+
+
+def check_candidate_file(path: Path) -> None:
+    """Read a file of `save_candidate` to its end.
+
+    Raises:
+        InputError: If it is damaged.
+    """
+    _read(path)
+
+
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], CompressionPlan]:
+    """Its tensors, and the plan they were built from."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            facts = json.loads((file.metadata() or {})[_FACTS])
+            stored, digest = CompressionPlan.from_json(facts["plan"]), facts["sha256"]
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"The weights {path} cannot be read: {first_line(error)}.") from error
+    if digest != state_fingerprint(tensors):
+        raise InputError(f"The weights {path} are damaged: they are not what was written.")
+    return tensors, stored
 
 
 def load_state_(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from autocompress.atomic_file import flush_folder
 from autocompress.errors import AutocompressError, InputError, first_line
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.evaluator import Evaluator
@@ -74,6 +75,7 @@ def export_point(
             bundle = Path(scratch) / "bundle"
             bundle.mkdir()
             manifest = _fill(bundle, Path(scratch), run, point, prepared, evaluator)
+            flush_folder(bundle)
             if output.exists():
                 output.rename(Path(scratch) / "old")
             bundle.rename(output)
@@ -102,6 +104,11 @@ def _fill(
     )
     _check_packed(bundle, prepared)
     latency = evaluator.meter.latency(graph, fresh=True)
+    if point.measurement is not None and size != point.measurement.size_bytes:
+        _logger.warning(
+            "The packed file of %s has %d bytes, the search measured %d.",
+            *(point.label, size, point.measurement.size_bytes),
+        )
     manifest = {
         "format": FORMAT,
         "run": run.name,
@@ -115,6 +122,7 @@ def _fill(
             **_scores(bundle / _ONNX, prepared),
             "search_val_accuracy": point.measurement.accuracy if point.measurement else None,
             "size_bytes": size,
+            "search_size_bytes": point.measurement.size_bytes if point.measurement else None,
             "onnx_bytes": (bundle / _ONNX).stat().st_size,
             "latency_ms": latency.median_ms,
             "latency_spread_ms": latency.spread_ms,

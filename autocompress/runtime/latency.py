@@ -8,9 +8,10 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import filelock
 import numpy as np
 import onnx
 import onnxruntime as ort
@@ -19,9 +20,11 @@ from numpy.typing import NDArray
 from autocompress.runtime.latency_cache import Latency, LatencyCache
 from autocompress.runtime.onnxruntime import Inputs, make_session
 from autocompress.runtime.structure import structure_digest
+from autocompress.tasks.model_cache import cache_folder
 
 _BLOCK_NS = 2_000_000  # ten thousand times the timer's resolution
 _WARM_UP_NS = 30_000_000
+_PATIENCE_S = 120.0
 _MIN_ROUNDS, _MAX_ROUNDS = 7, 500
 
 
@@ -37,7 +40,8 @@ def measure_latency(
 ) -> Latency:
     """Time a candidate and its baseline in ONNX Runtime, block by block in turns.
 
-    Whatever slows the machine down for a while slows both, and medians forget the rest.
+    Whatever slows the machine down for a while slows both, and medians forget the rest. Processes
+    that time at the same time take turns.
 
     Args:
         candidate: Graph to time.
@@ -75,7 +79,7 @@ def _measure(
         {value.name: x for value, x in zip(s.get_inputs(), example, strict=True)} for s in sessions
     ]
     pairs = list(zip(sessions, feeds, strict=True))
-    with _no_garbage_collection():
+    with _nobody_else_timing(), _no_garbage_collection():
         n_runs = [max(1, math.ceil(_BLOCK_NS / _warm_up(*pair))) for pair in pairs]
         blocks_ns: list[list[float]] = [[], []]
         deadline = time.perf_counter_ns() + int(budget_s * 1e9)
@@ -111,6 +115,23 @@ def _time_block(
     for _ in range(n_runs):
         session.run(None, feed)
     return (time.perf_counter_ns() - start) / n_runs
+
+
+@contextmanager
+def _nobody_else_timing() -> Iterator[None]:
+    """Wait until no other process of this user on this machine is timing anything.
+
+    One that takes very long is stuck and not waited for; nor is a folder where nothing can be
+    locked.
+    """
+    lock = filelock.FileLock(cache_folder() / "timing.lock", timeout=_PATIENCE_S)
+    with suppress(OSError, NotImplementedError, filelock.Timeout):
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -5,11 +5,12 @@ import dataclasses
 import time
 from collections.abc import Callable, Set
 from pathlib import Path
+from typing import Self
 
 from autocompress.errors import AllTrialsFailedError, TrialError, unknown_name
 from autocompress.evaluate.dominance import HopelessError
 from autocompress.run_record import RunRecord, TrialRecord
-from autocompress.search.executors.job import EvaluationJob, Executor
+from autocompress.search.executors.job import EvaluationJob, Executor, OnStage, Outcome
 from autocompress.search.executors.retrying import RetryingExecutor
 from autocompress.search.pending import Job
 from autocompress.search.rivals import rivals_of
@@ -23,6 +24,7 @@ PARTS = ("table", "seeds", "surrogate", "ladder")
 
 _MAX_EQUAL_FAILURES = 5
 _MAX_ATTEMPTS = 2
+_ENDINGS = (KeyboardInterrupt, SystemExit, Exception)  # what leaves time to hand trials back
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,13 +33,14 @@ class Listener:
 
     Attributes:
         on_start: Called with a trial's number and label before it is evaluated.
-        on_stage: Called with the stage of the running trial and the share of it that is done.
+        on_stage: Called with the number of a running trial, its stage and the share of it that is
+            done.
         on_finish: Called with each finished trial and the run so far.
         on_end: Called once, with why the search ended, unless an error ended it.
     """
 
     on_start: Callable[[int, str], None] = lambda number, label: None
-    on_stage: Callable[[str, float], None] = lambda stage, share: None
+    on_stage: OnStage = lambda number, stage, share: None
     on_finish: Callable[[TrialRecord, RunRecord], None] = lambda trial, run: None
     on_end: Callable[[Ending], None] = lambda ending: None
 
@@ -61,17 +64,19 @@ def run_search(
 
     Continues where an earlier session ended: trials it left running are evaluated again, with the
     same plan and seed; one that is interrupted twice is given up as failed. Limits and fidelity are
-    the study's.
+    the study's. As many trials are under way as the executor has slots; a proposal knows which they
+    are, but not what becomes of them.
 
     Args:
         study: Opened study.
-        executor: Evaluates candidates.
+        executor: Evaluates candidates; closed if it is left in the middle of one.
         budget: Finished trials the study shall hold, baseline and controls included, >= 1.
         sampler: Name in `sampler.SAMPLERS`.
         run_seed: Seed of the run.
         until_stalled: So many searched trials without a better front end the search; None for no
             such rule. A stalled study stays so: it takes another rule to go on.
-        timeout_s: Seconds after which no further trial is started; None for no such rule.
+        timeout_s: Seconds after which no trial is started, and those under way are handed back if
+            the executor can leave them; None for no such rule.
         without: Names in `PARTS` of what to leave out. Proposals and outcomes depend on it: it
             belongs into the study's identity.
         measure_table: Measures the option table with the probe it is given, once the baseline is
@@ -91,40 +96,43 @@ def run_search(
     check_parts(without)
     rules = StopRules(budget=budget, until_stalled=until_stalled, timeout_s=timeout_s)
     listener, began = listener or Listener(), clock()
-    executor = RetryingExecutor(executor)
-    failures: list[str] = []
-    waiting = study.interrupted()
-    run = study.record()
-    _check_baseline(run)
+    trials = _Trials(
+        study,
+        RetryingExecutor(executor),
+        listener,
+        run_seed=run_seed,
+        has_ladder="ladder" not in without,
+    )
     strategy = Strategy(
         study,
-        executor,
+        trials.executor,
         sampler=sampler,
         run_seed=run_seed,
         without=without,
         measure_table=measure_table,
         n_shortlisted=n_shortlisted,
     )
-    while (ending := rules.ending(run, clock() - began)) is None:
-        if not waiting and strategy.prepare():
-            continue
-        job = waiting.pop(0) if waiting else strategy.next_job()
-        if job is None:
-            ending = "exhausted"
-            break
-        listener.on_start(job.number, job.label)
-        evaluation = _evaluation(study, job, run_seed, has_ladder="ladder" not in without)
-        reason = _evaluate(study, executor, job, evaluation, listener)
-        run = study.record()
-        if reason is not None:
-            failures.append(reason)
-        elif run.trials[job.number].state == "complete":  # one that was stopped proves nothing
-            failures.clear()
-        _drop_weights(run)
-        listener.on_finish(run.trials[job.number], run)
-        _stop_if_hopeless(run, job, failures)
+    waiting = study.interrupted()
+    with trials:
+        while True:
+            ending = rules.ending(trials.run, clock() - began)
+            if ending is None and trials.has_room(budget):
+                if not waiting and strategy.prepare():
+                    continue
+                job = waiting.pop(0) if waiting else strategy.next_job()
+                if job is not None:
+                    trials.start(job)
+                    continue
+                if not trials.running:
+                    ending = "exhausted"
+            if not trials.running:
+                break
+            if not trials.finish_one(rules.left_s(clock() - began)):
+                ending = "timeout"
+                break
+    assert ending is not None
     listener.on_end(ending)
-    return run
+    return trials.run
 
 
 def check_parts(names: Set[str]) -> None:
@@ -144,38 +152,127 @@ def trial_seed(run_seed: int, number: int) -> int:
     return derive_seed(run_seed, "trial", number)
 
 
-def _evaluation(study: Study, job: Job, run_seed: int, *, has_ladder: bool) -> EvaluationJob:
-    """What an executor needs for a trial; rivals for those that the search proposed and tunes."""
-    run = study.record()
-    is_screened = has_ladder and job.fidelity > 0 and run.trials[job.number].role == "search"
-    return EvaluationJob(
-        plan=study.space.decode(job.levels),
-        seed=trial_seed(run_seed, job.number),
-        fidelity=job.fidelity,
-        keep=weights_path(study.folder, job.number),
-        rivals=rivals_of(run, job.number) if is_screened else None,
-    )
+class _Trials:
+    """The trials under way; a context manager that hands back those it does not see the end of.
 
+    Args:
+        study: Opened study.
+        executor: Evaluates candidates.
+        listener: Told about progress.
+        run_seed: Seed of the run.
+        has_ladder: Whether what has no chance is not tuned.
 
-def _evaluate(
-    study: Study, executor: Executor, job: Job, evaluation: EvaluationJob, listener: Listener
-) -> str | None:
-    """Evaluate a trial and write its result; returns the reason if it failed."""
-    if job.attempts > _MAX_ATTEMPTS:
-        study.fail(job, f"interrupted: the search died {_MAX_ATTEMPTS} times during this trial")
-        return "interrupted"
-    try:
-        study.complete(job, executor.run(evaluation, listener.on_stage))
-    except HopelessError as error:
-        study.stop(job, error.message, error.figures)
+    Attributes:
+        run: The run so far.
+        running: Number -> trial under way.
+
+    Raises:
+        AllTrialsFailedError: If the baseline has failed in an earlier session.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        executor: Executor,
+        listener: Listener,
+        *,
+        run_seed: int,
+        has_ladder: bool,
+    ) -> None:
+        self.executor = executor
+        self.run = study.record()
+        self.running: dict[int, Job] = {}
+        self._study = study
+        self._listener = listener
+        self._run_seed = run_seed
+        self._has_ladder = has_ladder
+        self._failures: list[str] = []
+        _check_baseline(self.run)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
+    ) -> None:
+        """Hand back what runs: whatever ended the search, it was not these trials."""
+        if self.running and (kind is None or issubclass(kind, _ENDINGS)):
+            self.executor.close()
+            for job in self.running.values():
+                self._study.give_back(job)
+
+    def has_room(self, budget: int) -> bool:
+        """Whether another trial fits beside those that run, and into the budget."""
+        n_started = self.run.n_finished + len(self.running)
+        return len(self.running) < self.executor.n_slots and n_started < budget
+
+    def start(self, job: Job) -> None:
+        """Start a trial, unless it has brought the search down too often."""
+        self._listener.on_start(job.number, job.label)
+        if job.attempts > _MAX_ATTEMPTS:
+            died = f"interrupted: the search died {_MAX_ATTEMPTS} times during this trial"
+            self._study.fail(job, died)
+            self._count(job, "interrupted")
+            return
+        self.running[job.number] = job
+        self.executor.submit(job.number, self._evaluation(job))
+
+    def finish_one(self, timeout_s: float | None) -> bool:
+        """Wait for a trial to end and write its result; False if none has in time.
+
+        Raises:
+            AllTrialsFailedError: If the baseline failed, or trial after trial for the same reason.
+        """
+        outcome = self.executor.wait(self._listener.on_stage, timeout_s)
+        if outcome is None:
+            return False
+        job = self.running[outcome.number]
+        reason = self._write(job, outcome)
+        del self.running[outcome.number]
+        self._count(job, reason)
+        return True
+
+    def _evaluation(self, job: Job) -> EvaluationJob:
+        """What an executor needs; rivals for what the search proposed and tunes."""
+        run = self._study.record()
+        is_searched = run.trials[job.number].role == "search"
+        is_screened = self._has_ladder and job.fidelity > 0 and is_searched
+        return EvaluationJob(
+            plan=self._study.space.decode(job.levels),
+            seed=trial_seed(self._run_seed, job.number),
+            fidelity=job.fidelity,
+            keep=weights_path(self._study.folder, job.number),
+            rivals=rivals_of(run, job.number) if is_screened else None,
+        )
+
+    def _write(self, job: Job, outcome: Outcome) -> str | None:
+        """Write a result; returns the reason if the trial failed."""
+        try:
+            self._study.complete(job, outcome.measurement())
+        except HopelessError as error:
+            self._study.stop(job, error.message, error.figures)
+        except TrialError as error:
+            self._study.fail(job, f"{error.reason}: {error.message}")
+            return error.reason
         return None
-    except TrialError as error:
-        study.fail(job, f"{error.reason}: {error.message}")
-        return error.reason
-    except (KeyboardInterrupt, SystemExit, Exception):  # whatever it was, it was not the trial
-        study.give_back(job)
-        raise
-    return None
+
+    def _count(self, job: Job, reason: str | None) -> None:
+        """Take note of a finished trial, and raise if it shows that no other will succeed."""
+        self.run = self._study.record()
+        trial = self.run.trials[job.number]
+        if reason is not None:
+            self._failures.append(reason)
+        elif trial.state == "complete":  # one that was stopped proves nothing
+            self._failures.clear()
+        _drop_weights(self.run)
+        self._listener.on_finish(trial, self.run)
+        _check_baseline(self.run)
+        recent = self._failures[-_MAX_EQUAL_FAILURES:]
+        if len(recent) == _MAX_EQUAL_FAILURES and len(set(recent)) == 1:
+            raise AllTrialsFailedError(
+                f"{_MAX_EQUAL_FAILURES} trials in a row failed; the last one: {trial.reason}",
+                "Fix the cause and repeat the command: it continues with the next trial.",
+            )
 
 
 def _drop_weights(run: RunRecord) -> None:
@@ -192,15 +289,4 @@ def _check_baseline(run: RunRecord) -> None:
         raise AllTrialsFailedError(
             f"The untouched model could not be measured: {run.trials[0].reason}",
             "Nothing can be compared without it: fix the cause and start anew with --run NAME.",
-        )
-
-
-def _stop_if_hopeless(run: RunRecord, job: Job, failures: list[str]) -> None:
-    _check_baseline(run)
-    trial = run.trials[job.number]
-    recent = failures[-_MAX_EQUAL_FAILURES:]
-    if len(recent) == _MAX_EQUAL_FAILURES and len(set(recent)) == 1:
-        raise AllTrialsFailedError(
-            f"{_MAX_EQUAL_FAILURES} trials in a row failed; the last one: {trial.reason}",
-            "Fix the cause and repeat the command: it continues with the next trial.",
         )

@@ -1,6 +1,8 @@
 """Read a study as plain data, without driving it."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -54,6 +56,14 @@ def record_of(folder: Path, study: optuna.Study) -> RunRecord:
         raise unreadable(folder / "study.db", error) from error
 
 
+def knobs_in(attributes: Mapping[str, Any]) -> tuple[Knob, ...]:
+    """The knobs that a study says it has."""
+    return tuple(
+        Knob(**{**k, "targets": tuple(k["targets"]), "levels": tuple(k["levels"])})
+        for k in attributes["knobs"]
+    )
+
+
 def _record_of(folder: Path, study: optuna.Study) -> RunRecord:
     attributes = study.user_attrs
     identity = attributes["identity"]
@@ -62,10 +72,7 @@ def _record_of(folder: Path, study: optuna.Study) -> RunRecord:
         name=folder.resolve().name,
         folder=folder,
         objectives=parse_objectives(attributes["objectives"]),
-        knobs=tuple(
-            Knob(**{**k, "targets": tuple(k["targets"]), "levels": tuple(k["levels"])})
-            for k in attributes["knobs"]
-        ),
+        knobs=knobs_in(attributes),
         trials=trials,
         info={**attributes["info"], **identity},
         # studies made before there were limits say nothing of them

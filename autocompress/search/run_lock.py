@@ -1,11 +1,15 @@
 """One driver at a time: the lock on a run folder."""
 
+import contextlib
 import json
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import filelock
+import psutil
 
 from autocompress.errors import InputError, RunLockedError, first_line
 
@@ -44,21 +48,58 @@ class RunLock:
 
     def release(self) -> None:
         """Let others drive."""
+        with contextlib.suppress(OSError):
+            _note_of(self._folder).unlink()
         self._lock.release()
 
-    @property
-    def _note(self) -> Path:
-        return self._folder / ".driver.json"
-
     def _write_note(self) -> None:
-        holder = {"host": socket.gethostname(), "pid": os.getpid()}
-        self._note.write_text(json.dumps(holder), encoding="utf-8")
+        note = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+        _note_of(self._folder).write_text(json.dumps(note), encoding="utf-8")
 
     def _locked(self) -> RunLockedError:
-        try:
-            holder = json.loads(self._note.read_text(encoding="utf-8"))
-            who = f"process {holder['pid']} on {holder['host']}"
-        except (OSError, ValueError, KeyError):
-            who = "another process"
+        note = _read_note(self._folder)
+        who = "another process" if note is None else _words(note)
         message = f"The run {self._folder} is driven by {who} at the moment."
         return RunLockedError(message, "Wait until it ends, or start another run with --run NAME.")
+
+
+def driver_of(folder: Path) -> str | None:
+    """Who drives a run at the moment, in words; None if nobody does.
+
+    Read off the note a driver leaves, without touching the lock: that of a process which is gone
+    does not count, nor does one whose number another process has now. Whether a process on another
+    host lives cannot be seen from here.
+
+    Args:
+        folder: The run folder.
+    """
+    note = _read_note(folder)
+    if note is None:
+        return None
+    if note["host"] == socket.gethostname() and _started(note["pid"]) != note["started"]:
+        return None
+    return _words(note)
+
+
+def _note_of(folder: Path) -> Path:
+    return folder / ".driver.json"
+
+
+def _read_note(folder: Path) -> dict[str, Any] | None:
+    try:
+        note = json.loads(_note_of(folder).read_text(encoding="utf-8"))
+        return {"host": str(note["host"]), "pid": int(note["pid"]), "started": note["started"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _words(note: Mapping[str, Any]) -> str:
+    return f"process {note['pid']} on {note['host']}"
+
+
+def _started(pid: int) -> float | None:
+    """When a process began, which tells it from a later one of the same number."""
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.Error:
+        return None

@@ -16,12 +16,12 @@ _LEAST_GAIN = 0.001
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class StopRules:
-    """What ends a search; whichever comes first. None of them cuts a running trial short.
+    """What ends a search; whichever comes first. Only the time cuts a running trial short.
 
     Attributes:
         budget: Finished trials the study shall hold, baseline and controls included, >= 1.
         until_stalled: So many searched trials in a row without a better front end the search, >= 1.
-        timeout_s: Seconds of a session after which it starts no new trial, > 0.
+        timeout_s: Seconds of a session after which it ends, > 0.
     """
 
     budget: int
@@ -55,6 +55,10 @@ class StopRules:
         if self.timeout_s is not None and elapsed_s >= self.timeout_s:
             return "timeout"
         return None
+
+    def left_s(self, elapsed_s: float) -> float | None:
+        """Seconds until time is up, at least 0; None where there is no such rule."""
+        return None if self.timeout_s is None else max(0.0, self.timeout_s - elapsed_s)
 
 
 def is_stalled(run: RunRecord, n_trials: int) -> bool:

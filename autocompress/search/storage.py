@@ -12,7 +12,7 @@ from typing import Any
 import optuna
 import sqlalchemy
 
-from autocompress.errors import InputError, StudyMismatchError, first_line
+from autocompress.errors import AutocompressError, InputError, StudyMismatchError, first_line
 
 STUDY = "autocompress"
 DATABASE_ERRORS = (
@@ -64,14 +64,25 @@ def reading(path: Path) -> Iterator[optuna.Study]:
         storage.engine.dispose()
 
 
+@contextlib.contextmanager
+def connected_to_read(path: Path) -> Iterator[sqlite3.Connection]:
+    """A database, without Optuna and without changing anything.
+
+    Raises:
+        sqlite3.Error: If it cannot be opened.
+    """
+    uri = f"{path.resolve().as_uri()}?{urllib.parse.urlencode(_how_to_read(path))}"
+    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_S)) as connection:
+        yield connection
+
+
 def read_identity(path: Path) -> dict[str, Any]:
     """What a study was made for, read without Optuna; empty if it does not say so.
 
     Raises:
         sqlite3.Error: If it cannot be read.
     """
-    uri = f"{path.resolve().as_uri()}?{urllib.parse.urlencode(_how_to_read(path))}"
-    with contextlib.closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_S)) as connection:
+    with connected_to_read(path) as connection:
         if connection.execute(_HAS_ATTRIBUTES).fetchone() is None:
             return {}
         found = connection.execute(_IDENTITY).fetchone()
@@ -104,6 +115,38 @@ def _storage(path: Path, url: sqlalchemy.URL, **options: Any) -> optuna.storages
         ) from error
 
 
+@contextlib.contextmanager
+def guarding(path: Path) -> Iterator[None]:
+    """Turn what writing a run raises into one line.
+
+    Args:
+        path: The database.
+
+    Raises:
+        StudyMismatchError: If the database is damaged.
+        AutocompressError: If it, or what goes with it, cannot be written, say because the disk is
+            full.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(path.parent, first_line(error)) from error
+    except json.JSONDecodeError as error:  # in a column that holds JSON
+        raise unreadable(path, error) from error
+    except DATABASE_ERRORS as error:
+        cause = first_line(error.__cause__ or error)
+        if "full" in cause or "readonly" in cause or "I/O" in cause or "locked" in cause:
+            raise _unwritable(path, cause) from error
+        raise unreadable(path, error) from error
+
+
+def _unwritable(path: Path, cause: str) -> AutocompressError:
+    return AutocompressError(
+        f"The study {path} cannot be written: {cause}.",
+        "Make room, then repeat the command: finished trials are kept.",
+    )
+
+
 def _set_pragmas(connection: Any, _: object) -> None:
     # NORMAL could lose the last trials to a power cut; a few fsyncs a trial are nothing.
     connection.execute("PRAGMA synchronous=FULL")
@@ -113,5 +156,5 @@ def unreadable(path: Path, error: Exception) -> StudyMismatchError:
     """The error for a database that cannot be opened or read."""
     return StudyMismatchError(
         f"The study {path} cannot be read: {first_line(error)}.",
-        "Restore it from a backup, or start a new run with --run NAME.",
+        f"See what can be saved: autocompress doctor {path.parent}. Or start a new run with --run.",
     )

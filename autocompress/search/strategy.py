@@ -77,14 +77,20 @@ class Strategy:
         return True
 
     def next_job(self) -> Job | None:
-        """Start the next trial; None if every plan of the space has been tried."""
+        """Start the next trial.
+
+        Returns:
+            The trial, or None as long as the baseline is being measured, and if every plan of the
+            space has been tried.
+        """
         self.prepare()
-        number = self._study.n_finished()
+        trials = self._study.record().trials
+        number = len(trials)
         if number == 0:
             baseline = make_seeds(self._study.space)[0]
             return self._study.add(baseline.levels, baseline.role, baseline.label, self._fidelity)
-        assert self._seeds is not None
-        trials = self._study.record().trials
+        if self._seeds is None:
+            return None
         started = {trial.label for trial in trials}
         upcoming = [seed for seed in self._seeds if seed.label not in started]
         seed = next_seed(upcoming, trials[-1].role)

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,18 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.atomic_file import write_atomically
-from autocompress.errors import AutocompressError, StudyMismatchError, first_line
+from autocompress.errors import StudyMismatchError
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.objective import Direction, Limits, parse_objectives
 from autocompress.run_record import Role, RunRecord
 from autocompress.search.guided.look import Look, look_of, looks_in
 from autocompress.search.identity import FORMAT, check_format, check_identity
+from autocompress.search.journal import Journal
 from autocompress.search.pending import Job, job_of
 from autocompress.search.records import record_of
 from autocompress.search.run_lock import RunLock
 from autocompress.search.sampler import distributions_of
-from autocompress.search.storage import DATABASE_ERRORS, STUDY, open_storage, unreadable
+from autocompress.search.storage import STUDY, guarding, open_storage
 from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.search_space import SearchSpace
 
@@ -71,6 +72,7 @@ class Study:
         }
         self._info = dict(info)
         self._lock = RunLock(folder)
+        self._journal = Journal(folder)
         self._study: optuna.Study
 
     def __enter__(self) -> "Study":
@@ -89,24 +91,8 @@ class Study:
         self._storage.engine.dispose()
         self._lock.release()
 
-    @contextlib.contextmanager
-    def _guard(self) -> Iterator[None]:
-        """Turn what a database raises into one line.
-
-        Raises:
-            StudyMismatchError: If the database is damaged.
-            AutocompressError: If it cannot be written, say because the disk is full.
-        """
-        try:
-            yield
-        except DATABASE_ERRORS as error:
-            cause = first_line(error.__cause__ or error)
-            if "full" in cause or "readonly" in cause or "I/O" in cause or "locked" in cause:
-                raise AutocompressError(
-                    f"The study {self.folder / 'study.db'} cannot be written: {cause}.",
-                    "Make room, then repeat the command: finished trials are kept.",
-                ) from error
-            raise unreadable(self.folder / "study.db", error) from error
+    def _guard(self) -> contextlib.AbstractContextManager[None]:
+        return guarding(self.folder / "study.db")
 
     def _open(self, path: Path) -> None:
         is_new = not path.exists()
@@ -129,6 +115,7 @@ class Study:
             # Data may have moved and versions changed since; when it began stays.
             moved = {**self._info, "started": stored["info"].get("started")}
             self._study.set_user_attr("info", moved)
+        self._journal.catch_up(self._study)
         self._write_info()
 
     def _attributes(self) -> dict[str, Any]:
@@ -194,6 +181,7 @@ class Study:
         """Keep it: a resumed search must not depend on whether it is still in a cache."""
         with self._guard():
             self._study.set_user_attr("option_table", table.to_json())
+            self._journal.write_attribute("option_table", table.to_json())
 
     def _levels_of(self, state: TrialState) -> list[dict[str, int]]:
         trials = self._study.get_trials(deepcopy=False, states=(state,))
@@ -207,7 +195,7 @@ class Study:
                 self._tell(trial.number, Measurement.from_json(trial.user_attrs["measurement"]))
                 continue
             attempts = trial.user_attrs.get("attempts", 1) + 1
-            self._set(trial.number, "attempts", attempts)
+            self._set_attempts(trial.number, attempts)
             jobs.append(job_of(trial, attempts))
         return jobs
 
@@ -235,12 +223,14 @@ class Study:
         )
         with self._guard():
             self._study.add_trial(trial)
-        return job_of(self._study.get_trials(deepcopy=False)[-1], attempts=1)
+            added = self._study.get_trials(deepcopy=False)[-1]
+            self._journal.write_trial(added)
+        return job_of(added, attempts=1)
 
     def give_back(self, job: Job) -> None:
         """Forget that a trial was started: the user stopped it, it did not fail."""
         with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):  # it was told
-            self._set(job.number, "attempts", job.attempts - 1)
+            self._set_attempts(job.number, job.attempts - 1)
 
     def complete(self, job: Job, measurement: Measurement) -> None:
         """Write a result; safe against death between its transactions."""
@@ -263,7 +253,7 @@ class Study:
     def _end(self, job: Job, reason: str, state: TrialState) -> None:
         self._set(job.number, "reason", reason)
         with self._guard():
-            self._study.tell(job.number, state=state)
+            self._tell_optuna(job.number, state=state)
 
     def record(self) -> RunRecord:
         """The run as plain data."""
@@ -274,7 +264,11 @@ class Study:
         values = [getattr(measurement, objective.field) for objective in self.objectives]
         with self._guard():
             self._constrain(number, measurement)
-            self._study.tell(number, values)
+            self._tell_optuna(number, values)
+
+    def _tell_optuna(self, number: int, *args: Any, **kwargs: Any) -> None:
+        self._study.tell(number, *args, **kwargs)
+        self._journal.write_trial(self._study.get_trials(deepcopy=False)[number])
 
     def _constrain(self, number: int, measurement: Measurement) -> None:
         """Write all limits as constraints: Optuna takes a trial without any for feasible."""
@@ -289,6 +283,11 @@ class Study:
         for name, excess in excesses.items():
             if name not in frozen.constraints:  # a session that died here has written it
                 trial.set_constraint(name, excess)
+
+    def _set_attempts(self, number: int, attempts: int) -> None:
+        self._set(number, "attempts", attempts)
+        with self._guard():
+            self._journal.write_trial(self._study.get_trials(deepcopy=False)[number])
 
     def _set(self, number: int, key: str, value: Any) -> None:
         trial = self._study.get_trials(deepcopy=False)[number]

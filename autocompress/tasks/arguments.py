@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from autocompress.errors import InputError, first_line
 
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
+_ENVIRONMENT = "env:"
 
 
 def convert_arguments(
@@ -20,7 +22,8 @@ def convert_arguments(
     """Check arguments against a factory's signature and convert them by its annotations.
 
     Understood are `str`, `int`, `float`, `bool`, `pathlib.Path` and each of them `| None`, where
-    the text `none` means None. A parameter without annotation takes the type of its default.
+    the text `none` means None. A parameter without annotation takes the type of its default. The
+    text `env:NAME` stands for what the environment variable NAME holds: a run keeps the texts.
 
     Args:
         factory: The function that will be called.
@@ -28,7 +31,8 @@ def convert_arguments(
         origin: Where the factory stands, for messages: `file.py:function`.
 
     Raises:
-        InputError: If an argument is unknown, missing, or not of its parameter's type.
+        InputError: If an argument is unknown, missing, or not of its parameter's type, or its
+            environment variable is not set.
     """
     signature = inspect.signature(factory)
     kinds = inspect.Parameter
@@ -59,6 +63,20 @@ def convert_arguments(
         name: _convert(name, text, _type_of(name, named, annotations), origin)
         for name, text in arguments.items()
     }
+
+
+def _looked_up(name: str, text: str) -> str:
+    """The text itself, or what the environment variable holds that it names."""
+    if not text.startswith(_ENVIRONMENT):
+        return text
+    variable = text.removeprefix(_ENVIRONMENT)
+    if variable not in os.environ:
+        raise InputError(
+            f"The task argument {name!r} is to be read from the environment variable "
+            f"{variable!r}, which is not set.",
+            f"Set it: export {variable}=...",
+        )
+    return os.environ[variable]
 
 
 def _option(name: str) -> str:
@@ -105,8 +123,8 @@ def _type_of(
 
 
 def _convert(name: str, text: str, annotation: Any, origin: str) -> Any:
-    choices = _alternatives(annotation)
-    if type(None) in choices and text.lower() == "none":
+    choices, value = _alternatives(annotation), _looked_up(name, text)
+    if type(None) in choices and value.lower() == "none":
         return None
     for choice in choices:
         if choice not in (str, int, float, bool, Path, type(None)):
@@ -118,7 +136,7 @@ def _convert(name: str, text: str, annotation: Any, origin: str) -> Any:
     for kind in (bool, int, float, Path, str):
         if kind in choices:
             try:
-                return _parse(text, kind)
+                return _parse(value, kind)
             except ValueError:
                 continue
     expected = " or ".join(choice.__name__ for choice in choices if choice is not type(None))

@@ -153,6 +153,7 @@ def test_export_writes_a_bundle_that_does_what_its_manifest_says(
         assert len(content) == facts["size_bytes"]
     measured = manifest["measurements"]
     assert measured["size_bytes"] == (bundle / "model.acz").stat().st_size
+    assert measured["size_bytes"] == measured["search_size_bytes"]
 
     x, y = load_digits(return_X_y=True)
     x = (x / 16.0).astype(np.float32)

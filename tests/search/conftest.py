@@ -10,6 +10,7 @@ import pytest
 from autocompress.errors import TrialError
 from autocompress.measurement import Measurement
 from autocompress.search.executors.job import EvaluationJob, OnStage, ProbeJob
+from autocompress.search.executors.serial import SerialExecutor
 from autocompress.search.study import Study
 from autocompress.space.option_table import Figures
 from autocompress.space.search_space import Knob, SearchSpace
@@ -55,17 +56,18 @@ def figures_of(job: EvaluationJob) -> Measurement:
     )
 
 
-class FakeExecutor:
+class FakeExecutor(SerialExecutor):
     """Answers at once; `fail` may raise instead, given the number of the call."""
 
     def __init__(self, fail: Callable[[int], None] | None = None) -> None:
+        super().__init__()
         self.jobs: list[EvaluationJob] = []
         self.probes: list[ProbeJob] = []
         self._fail = fail
 
-    def run(self, job: EvaluationJob, on_stage: OnStage) -> Measurement:
+    def run(self, number: int, job: EvaluationJob, on_stage: OnStage) -> Measurement:
         self.jobs.append(job)
-        on_stage("tune", 0.5)
+        on_stage(number, "tune", 0.5)
         if self._fail is not None:
             self._fail(len(self.jobs))
         job.keep.parent.mkdir(parents=True, exist_ok=True)
@@ -84,15 +86,12 @@ class FakeExecutor:
             latency_ratio=figures.latency_ms if job.has_latency else None,
         )
 
-    def close(self) -> None:
-        pass
-
 
 class ScreeningExecutor(FakeExecutor):
     """Looks whether a candidate has a chance, as the evaluator does."""
 
-    def run(self, job: EvaluationJob, on_stage: OnStage) -> Measurement:
-        figures = super().run(job, on_stage)
+    def run(self, number: int, job: EvaluationJob, on_stage: OnStage) -> Measurement:
+        figures = super().run(number, job, on_stage)
         untuned = 1.0 - figures.accuracy
         if job.rivals is not None:
             look = Figures(

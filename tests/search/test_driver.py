@@ -188,7 +188,7 @@ def test_run_search_tells_its_listener(open_study: OpenStudy, make_executor: typ
     told: list[object] = []
     listener = Listener(
         on_start=lambda number, label: told.append((number, label)),
-        on_stage=lambda stage, share: told.append(stage),
+        on_stage=lambda number, stage, share: told.append(stage),
         on_finish=lambda trial, run: told.append((trial.state, len(run.trials))),
     )
     with open_study() as study:

@@ -149,3 +149,16 @@ def test_convert_arguments_refuses_positional_only_parameters():
         """Cannot be called by name."""
 
     assert "'data' of my.py:task is positional-only" in _message(factory, {})
+
+
+def test_convert_arguments_reads_what_an_environment_variable_holds(monkeypatch):
+    monkeypatch.setenv("MY_N", "12")
+    monkeypatch.setenv("MY_TEXT", "env:MY_N")
+    arguments = {**_NEEDED, "n": "env:MY_N", "text": "env:MY_TEXT"}
+    converted = convert_arguments(_every_type, arguments, "my.py:task")
+    assert (converted["n"], converted["text"]) == (12, "env:MY_N")
+
+    monkeypatch.setenv("MY_N", "hush")
+    assert "hush" not in _message(_every_type, arguments)
+    monkeypatch.delenv("MY_N")
+    assert "'MY_N', which is not set" in _message(_every_type, arguments)

@@ -8,6 +8,7 @@ from autocompress.errors import AutocompressError, TrialError, first_line
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.measurement import Measurement
 from autocompress.search.executors.job import EvaluationJob, OnStage, ProbeJob
+from autocompress.search.executors.serial import SerialExecutor
 from autocompress.space.option_table import Figures
 
 _DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
@@ -15,7 +16,7 @@ _DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _T = TypeVar("_T")
 
 
-class InlineExecutor:
+class InlineExecutor(SerialExecutor):
     """Calls the evaluator directly: no time limit, and a crash takes the driver along.
 
     Args:
@@ -23,21 +24,21 @@ class InlineExecutor:
     """
 
     def __init__(self, evaluator: Evaluator) -> None:
+        super().__init__()
         self._evaluator = evaluator
 
-    def run(self, job: EvaluationJob, on_stage: OnStage) -> Measurement:
+    def run(self, number: int, job: EvaluationJob, on_stage: OnStage) -> Measurement:
         """Evaluate one job; every exception becomes a TrialError."""
-        return evaluate_job(self._evaluator, job, on_stage)
+        return evaluate_job(self._evaluator, number, job, on_stage)
 
     def probe(self, job: ProbeJob) -> Figures:
         """Look at a plan without training; every exception becomes a TrialError."""
         return probe_job(self._evaluator, job)
 
-    def close(self) -> None:
-        """Nothing to free."""
 
-
-def evaluate_job(evaluator: Evaluator, job: EvaluationJob, on_stage: OnStage) -> Measurement:
+def evaluate_job(
+    evaluator: Evaluator, number: int, job: EvaluationJob, on_stage: OnStage
+) -> Measurement:
     """Evaluate one job; whatever goes wrong becomes a TrialError with a reason.
 
     Raises:
@@ -50,7 +51,7 @@ def evaluate_job(evaluator: Evaluator, job: EvaluationJob, on_stage: OnStage) ->
             fidelity=job.fidelity,
             keep=job.keep,
             rivals=job.rivals,
-            on_stage=on_stage,
+            on_stage=lambda stage, share: on_stage(number, stage, share),
         )
     )
 

@@ -1,16 +1,18 @@
-"""What an executor does: evaluate one plan and hand back its measurement."""
+"""What an executor does: evaluate plans, as many at once as it has room for."""
 
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from autocompress.errors import TrialError
 from autocompress.evaluate.dominance import Rivals
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.plan import CompressionPlan
 from autocompress.space.option_table import Figures
 
-OnStage = Callable[[str, float], None]
+OnStage = Callable[[int, str, float], None]
+"""Told the number of a trial, the stage it is in, and the share of it that is done."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,20 +50,60 @@ class ProbeJob:
     has_latency: bool = False
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an evaluation ended.
+
+    Attributes:
+        number: Number of the trial.
+        result: What was measured, or why nothing was.
+    """
+
+    number: int
+    result: Measurement | TrialError
+
+    def measurement(self) -> Measurement:
+        """What was measured.
+
+        Raises:
+            HopelessError: If the candidate was not tuned.
+            TrialError: If it failed.
+        """
+        if isinstance(self.result, TrialError):
+            raise self.result
+        return self.result
+
+
 class Executor(Protocol):
     """Runs evaluations; knows nothing of studies."""
 
-    def run(self, job: EvaluationJob, on_stage: OnStage) -> Measurement:
-        """Evaluate one job.
+    @property
+    def n_slots(self) -> int:
+        """Evaluations it can work on at once."""
+        ...
+
+    def submit(self, number: int, job: EvaluationJob) -> None:
+        """Start the evaluation of a trial; `n_slots` at once at most."""
+        ...
+
+    def wait(self, on_stage: OnStage, timeout_s: float | None = None) -> Outcome | None:
+        """Wait until one of the evaluations under way has ended.
+
+        Args:
+            on_stage: Told how all of them get on.
+            timeout_s: Seconds to wait at most, where the executor can leave one unfinished; None
+                for as long as it takes.
+
+        Returns:
+            How it ended, or None if none has in time.
 
         Raises:
-            HopelessError: If the candidate was not tuned; the executor is ready for the next job.
-            TrialError: If it failed; likewise.
+            AutocompressError: If no evaluation could succeed here.
         """
         ...
 
     def probe(self, job: ProbeJob) -> Figures:
-        """Look at a plan without training.
+        """Look at a plan without training; at least one slot must be free.
 
         Raises:
             TrialError: If the candidate cannot be built or measured.

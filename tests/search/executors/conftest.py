@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from autocompress.analysis.fingerprint import model_fingerprint
 from autocompress.evaluate.settings import EvaluationSettings
-from autocompress.search.executors.local import LocalExecutor, WorkerSpec
+from autocompress.search.executors.local import LocalExecutor
+from autocompress.search.executors.worker import WorkerSpec
 from autocompress.tasks.factory import load_task
 
 TASK = """
@@ -36,6 +38,14 @@ def augment(inputs, generator):
         time.sleep(600)
     if what == "raise":
         raise RuntimeError("the augmentation broke")
+    if what == "hoard":
+        inputs[0].hoard = bytearray(1_500_000_000)
+        time.sleep(600)
+    if what == "wait for another":
+        me = Path(__file__).with_name(f"here.{os.getpid()}")
+        me.touch()
+        while len(list(me.parent.glob("here.*"))) < 2:
+            time.sleep(0.05)
     if what == "exhaust":
         raise MemoryError
     return inputs
@@ -64,10 +74,13 @@ def make(task_path: Path) -> Iterator[Callable[..., LocalExecutor]]:
     fingerprint = model_fingerprint(load_task(str(task_path), {}).model.eval())
 
     def make_(
-        task: str = str(task_path), timeout_s: float = 60.0, model: str | None = None
+        task: str = str(task_path),
+        timeout_s: float = 60.0,
+        model: str | None = None,
+        **options: Any,
     ) -> LocalExecutor:
         spec = WorkerSpec(task=task, arguments={}, settings=SETTINGS, model=model or fingerprint)
-        started.append(LocalExecutor(spec, timeout_s))
+        started.append(LocalExecutor(spec, timeout_s, **options))
         return started[-1]
 
     yield make_

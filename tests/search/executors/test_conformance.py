@@ -9,6 +9,7 @@ from autocompress.errors import TrialError
 from autocompress.evaluate.dominance import HopelessError, Rival, Rivals
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.measurement import Measurement
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.search.executors.inline import InlineExecutor
 from autocompress.search.executors.job import EvaluationJob, Executor, ProbeJob
@@ -33,6 +34,18 @@ def executor(
     return InlineExecutor(evaluator) if request.param == "inline" else make()
 
 
+def run(executor: Executor, job: EvaluationJob, stages: list[str] | None = None) -> Measurement:
+    executor.submit(7, job)
+    told: list[tuple[int, str]] = []
+    outcome = executor.wait(lambda number, stage, share: told.append((number, stage)))
+    assert outcome is not None
+    assert {number for number, _ in told} <= {7}
+    assert outcome.number == 7
+    if stages is not None:
+        stages += [stage for _, stage in told]
+    return outcome.measurement()
+
+
 def job(tmp_path: Path, plan: CompressionPlan, rivals: Rivals | None = None) -> EvaluationJob:
     keep = tmp_path / "w.safetensors"
     return EvaluationJob(plan=plan, seed=1, fidelity=1, keep=keep, rivals=rivals)
@@ -50,7 +63,7 @@ def test_executor_does_one_job_after_the_other_and_says_why_one_failed(
     assert caught.value.reason == "invalid"
 
     stages: list[str] = []
-    measured = executor.run(job(tmp_path, PLAN), lambda stage, share: stages.append(stage))
+    measured = run(executor, job(tmp_path, PLAN), stages)
     assert measured.untuned_divergence == looked.divergence
     assert {"build", "tune", "score", "export"} <= set(stages)
 
@@ -60,13 +73,13 @@ def test_executor_does_one_job_after_the_other_and_says_why_one_failed(
     assert sum(sized.layer_bytes.values()) < sized.size_bytes
 
     with pytest.raises(TrialError, match="nowhere") as caught:
-        executor.run(job(tmp_path, UNKNOWN), lambda stage, share: None)
+        run(executor, job(tmp_path, UNKNOWN))
     assert caught.value.reason == "invalid"
 
     rival = Rival(label="trial 3", accuracy=1.0, size_bytes=1, latency_ratio=None)
     rivals = Rivals(front=(rival,), history=((1e6, 0.5),) * 6, has_latency=False)
     with pytest.raises(HopelessError, match="trial 3 has 100") as hopeless:
-        executor.run(job(tmp_path, PLAN, rivals), lambda stage, share: None)
+        run(executor, job(tmp_path, PLAN, rivals))
     assert hopeless.value.figures == sized
     assert executor.probe(ProbeJob(plan=PLAN)) == looked
 

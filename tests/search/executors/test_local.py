@@ -1,6 +1,8 @@
 """The worker process: it answers, and its crash, hang or bad task costs one trial at most."""
 
+import dataclasses
 import os
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -9,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from autocompress.errors import InputError, TrialError
+from autocompress.measurement import Measurement
 from autocompress.plan import CompressionPlan, LayerPlan
-from autocompress.search.executors.job import EvaluationJob, ProbeJob
+from autocompress.search.executors.job import EvaluationJob, Executor, ProbeJob
 from autocompress.search.executors.local import LocalExecutor
 
 
@@ -23,8 +26,12 @@ PROBE = ProbeJob(plan=CompressionPlan(layers={"0": LayerPlan(weight_bits=4)}))
 Ask = Callable[[LocalExecutor, Path], object]
 
 
-def run(executor: LocalExecutor, job: EvaluationJob) -> object:
-    return executor.run(job, lambda stage, share: None)
+def run(executor: Executor, job: EvaluationJob, stages: list[str] | None = None) -> Measurement:
+    executor.submit(0, job)
+    told: list[str] = [] if stages is None else stages
+    outcome = executor.wait(lambda number, stage, share: told.append(stage))
+    assert outcome is not None
+    return outcome.measurement()
 
 
 def evaluate(executor: LocalExecutor, tmp_path: Path) -> object:
@@ -48,11 +55,11 @@ def test_local_executor_measures_reproducibly_in_a_warm_worker(
 ) -> None:
     executor = make()
     stages: list[str] = []
-    first = executor.run(job(tmp_path), lambda stage, share: stages.append(stage))
-    pid = executor._process.pid
-    second = executor.run(job(tmp_path), lambda stage, share: None)
+    first = run(executor, job(tmp_path), stages)
+    pid = executor._workers[0]._process.pid
+    second = run(executor, job(tmp_path))
 
-    assert executor._process.pid == pid
+    assert executor._workers[0]._process.pid == pid
     assert (first.accuracy, first.loss, first.size_bytes) == (
         second.accuracy,
         second.loss,
@@ -103,7 +110,7 @@ def test_local_executor_kills_a_trial_that_hangs_and_ignores_sigterm(
         ask(executor, tmp_path)
 
     assert caught.value.reason == "timeout"
-    assert executor._process is None
+    assert executor._workers[0]._process is None
 
 
 def test_local_executor_passes_on_why_a_task_cannot_be_loaded(
@@ -125,9 +132,9 @@ def test_worker_ends_when_its_driver_is_gone(
 ) -> None:
     executor = make()
     run(executor, job(tmp_path))
-    pid = executor._process.pid
+    pid = executor._workers[0]._process.pid
     os.kill(pid, signal.SIGSTOP)  # as busy as a worker can be
-    executor._lifeline.close()  # what the driver's death does
+    executor._workers[0]._lifeline.close()  # what the driver's death does
     os.kill(pid, signal.SIGCONT)
     deadline = time.monotonic() + 5.0
     while is_running(pid) and time.monotonic() < deadline:
@@ -146,8 +153,8 @@ def test_what_a_trial_has_started_ends_with_its_worker(
     monkeypatch.setenv("AUGMENT_DOES", "start another and hang")
     executor = make(timeout_s=10.0)
     if is_driver_gone:  # its death closes the lifeline and nothing else
-        let_go = lambda: executor._process and executor._lifeline.close()  # noqa: E731
-        monkeypatch.setattr(executor, "close", let_go)
+        let_go = lambda: executor._workers[0]._process and executor._workers[0]._lifeline.close()  # noqa: E731
+        monkeypatch.setattr(executor._workers[0], "close", let_go)
     with pytest.raises(TrialError, match="took longer"):
         evaluate(executor, tmp_path)
     child = int((tmp_path / "child").read_text())
@@ -155,3 +162,63 @@ def test_what_a_trial_has_started_ends_with_its_worker(
     while is_running(child) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not is_running(child)
+
+
+def test_local_executor_works_on_several_trials_at_once(
+    make: Callable[..., LocalExecutor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUGMENT_DOES", "wait for another")  # one alone would never end
+    executor = make(n_workers=2)
+    assert executor.n_slots == 2
+    stages: set[int] = set()
+    for number in (4, 9):
+        executor.submit(number, dataclasses.replace(job(tmp_path), keep=tmp_path / f"{number}.st"))
+    outcomes = [executor.wait(lambda number, stage, share: stages.add(number)) for _ in range(2)]
+
+    assert stages == {4, 9}
+    assert {outcome.number for outcome in outcomes if outcome} == {4, 9}
+    losses = [outcome.measurement().loss for outcome in outcomes if outcome]
+    assert losses[0] == losses[1]  # same plan and seed, whoever else is there
+
+
+def test_local_executor_leaves_a_trial_when_time_is_up(
+    make: Callable[..., LocalExecutor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUGMENT_DOES", "hang")
+    executor = make()
+    executor.submit(0, job(tmp_path))
+    start = time.monotonic()
+    assert executor.wait(lambda number, stage, share: None, timeout_s=0.5) is None
+    assert time.monotonic() - start < 5.0
+
+
+def test_a_worker_that_dies_or_takes_too_much_costs_the_others_nothing(
+    make: Callable[..., LocalExecutor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = make(n_workers=2, memory_bytes=1_200_000_000)
+    executor.submit(0, job(tmp_path))
+    first = executor.wait(lambda number, stage, share: None)
+    assert first is not None
+    first.measurement()
+    monkeypatch.setenv("AUGMENT_DOES", "hoard")  # seen by the worker that starts now
+    executor.submit(1, job(tmp_path))
+    executor.submit(2, job(tmp_path))
+    results = {}
+    for _ in range(2):
+        outcome = executor.wait(lambda number, stage, share: None)
+        assert outcome is not None
+        results[outcome.number] = outcome.result
+
+    assert isinstance(results[1], Measurement)
+    assert isinstance(results[2], TrialError)
+    assert results[2].reason == "memory"
+    assert re.search(r"held 1\.[0-9]+ GB of memory, more than the 1\.20 GB", results[2].message)
+
+
+def test_workers_keep_to_cores_of_their_own(
+    make: Callable[..., LocalExecutor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 5, 6})
+    assert [worker._cores for worker in make(n_workers=2)._workers] == [(0, 1), (2, 5)]
+    assert [worker._cores for worker in make(n_workers=6)._workers] == [()] * 6
+    assert [worker._cores for worker in make()._workers] == [()]

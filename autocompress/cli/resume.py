@@ -1,0 +1,58 @@
+"""`autocompress resume`: continue a run by its name."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from autocompress.cli.runs import load_trusted, results_option, trust_option
+
+
+@click.command(short_help="Continue a run with the options it was started with.")
+@click.argument("run", required=False)
+@click.option("--budget", type=int, help="Finished trials the run shall hold; default: as before.")
+@click.option("--until-stalled", type=int, metavar="N", help="As in `search`; default: as before.")
+@click.option("--timeout", metavar="TIME", help="End after this time, such as 30m or 2h.")
+@click.option("--jobs", type=int, help="Trials at once; default: as before.")
+@click.option("--quiet", is_flag=True, help="No progress, only the result.")
+@click.option("--json", "as_json", is_flag=True, help="Print the front as JSON.")
+@trust_option
+@results_option
+def command(
+    run: str | None,
+    timeout: str | None,
+    quiet: bool,
+    as_json: bool,
+    is_trusted: bool,
+    results: Path,
+    **changes: Any,
+) -> None:
+    """Continue the search of RUN (the newest by default) with the options it was last given.
+
+    The same as repeating its `search` command, with another --budget perhaps, from any folder.
+    """
+    from autocompress.cli.search import command as search
+    from autocompress.errors import InputError
+    from autocompress.tasks.trust import check_trusted
+
+    record = load_trusted(run, results, is_trusted=is_trusted)
+    check_trusted(record.name, record.info["task"], record.info["arguments"])
+    known = {parameter.name for parameter in search.params}
+    options = record.info.get("options")
+    if not isinstance(options, dict) or not options.keys() <= known:
+        raise InputError(
+            f"The run {record.name!r} does not say which options it was started with.",
+            "Repeat its search command.",
+        )
+    assert search.callback is not None
+    search.callback(
+        **{**options, **{name: value for name, value in changes.items() if value is not None}},
+        task=record.info["task"],
+        data=None,
+        task_args=tuple(f"{name}={text}" for name, text in record.info["arguments"].items()),
+        name=record.folder.resolve().name,
+        results=record.folder.resolve().parent,
+        timeout=timeout,
+        quiet=quiet,
+        as_json=as_json,
+    )

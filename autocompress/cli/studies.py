@@ -1,0 +1,61 @@
+"""`autocompress studies`: the runs there are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from autocompress.cli.runs import results_option
+
+
+@click.command(short_help="List the runs there are.")
+@click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
+@results_option
+def command(as_json: bool, results: Path) -> None:
+    """List the runs in the results folder: task, trials, points on the front, and who drives it."""
+    rows = [_row(path.parent) for path in sorted(results.glob("*/study.db"))]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    if not rows:
+        click.echo(f"There is no run in {results} yet.", err=True)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title in ("run", "task", "finished", "budget", "front", "sampler", "seed", "state"):
+        is_count = title in ("finished", "budget", "front", "seed")
+        table.add_column(title, justify="right" if is_count else "left")
+    for row in rows:
+        shown = ("" if value is None else str(value) for value in row.values())
+        table.add_row(*shown)
+    Console(highlight=False).print(table)
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    from autocompress.errors import AutocompressError
+    from autocompress.search.records import load_run
+    from autocompress.search.run_lock import driver_of
+
+    row = dict.fromkeys(("run", "task", "finished", "budget", "front", "sampler", "seed", "state"))
+    driver = driver_of(folder)
+    try:
+        run = load_run(folder)
+    except AutocompressError:
+        return {**row, "run": folder.name, "state": f"unreadable: autocompress doctor {folder}"}
+    budget = run.info.get("options", {}).get("budget")
+    is_done = budget is not None and run.n_finished >= budget
+    return {
+        "run": run.name,
+        "task": run.info["task_name"],
+        "finished": run.n_finished,
+        "budget": budget,
+        "front": len(run.front()),
+        "sampler": run.info["sampler"],
+        "seed": run.info["seed"],
+        "state": f"driven by {driver}" if driver else "done" if is_done else "waits",
+    }

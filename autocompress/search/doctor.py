@@ -1,0 +1,225 @@
+"""What is wrong with a run folder, and what can be done about it."""
+
+import dataclasses
+import datetime
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import TrialState
+
+from autocompress.errors import AutocompressError, InputError, StudyMismatchError, first_line
+from autocompress.evaluate.candidate_file import check_candidate_file
+from autocompress.objective import parse_objectives
+from autocompress.plan import CompressionPlan
+from autocompress.run_record import RunRecord
+from autocompress.search.driver import weights_path
+from autocompress.search.identity import check_format
+from autocompress.search.journal import JournalContent, journal_path, read_journal
+from autocompress.search.records import knobs_in, load_run
+from autocompress.search.run_lock import RunLock, driver_of
+from autocompress.search.sampler import distributions_of
+from autocompress.search.storage import DATABASE_ERRORS, STUDY, connected_to_read, open_storage
+from autocompress.space.search_space import SearchSpace
+
+_ATTRIBUTES = ("format", "knobs", "methods", "objectives", "info", "identity")
+_DRAFTS = (".*.tmp", "candidates/.*.tmp", "refined/.*.tmp", "exports/.export-*")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: What was looked at, and how it is.
+        is_sound: Whether nothing needs to be done.
+        remedy: What `repair` does about it; empty if there is nothing it can do.
+    """
+
+    what: str
+    is_sound: bool = True
+    remedy: str = ""
+
+
+def examine(folder: Path) -> list[Finding]:
+    """Look at everything a run folder holds; nothing is changed.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        InputError: If it holds neither a study nor a journal of one.
+    """
+    path = folder / "study.db"
+    if not path.exists() and not journal_path(folder).exists():
+        raise InputError(f"The folder {folder} holds no run: neither study.db nor trials.jsonl.")
+    journal, journal_finding = _journal(folder)
+    run, study_findings = _study(folder, journal)
+    findings = [*study_findings, journal_finding]
+    if run is not None:
+        findings += _weights(run)
+    if (driver := driver_of(folder)) is not None:  # whose drafts are no leftovers
+        return [*findings, Finding(what=f"driven by {driver} at the moment")]
+    return findings + [
+        Finding(what=f"{draft.name}: left by a crash", is_sound=False, remedy="delete it")
+        for draft in sorted(_drafts(folder))
+    ]
+
+
+def repair(folder: Path) -> list[Finding]:
+    """Do what can be done about what `examine` finds, and look again.
+
+    A damaged study is kept under another name.
+
+    Args:
+        folder: The run folder.
+
+    Raises:
+        InputError: If it holds no run, or cannot be written.
+        RunLockedError: If another process drives the run.
+    """
+    examine(folder)
+    lock = RunLock(folder)
+    lock.acquire()
+    try:
+        journal, _ = _journal(folder)
+        run, findings = _study(folder, journal)
+        if any(finding.remedy for finding in findings):
+            assert journal is not None
+            try:
+                _rebuild(folder, journal)
+            except (KeyError, TypeError, ValueError) as error:
+                raise StudyMismatchError(
+                    f"The journal {journal_path(folder)} makes no sense: {first_line(error)}.",
+                    "Restore the folder from a backup, or start a new run with --run NAME.",
+                ) from error
+            run = load_run(folder)
+        if run is not None:
+            for weights, _ in _damaged_weights(run):
+                weights.unlink()
+        for draft in _drafts(folder):
+            shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
+    except OSError as error:
+        raise InputError(f"The run {folder} cannot be repaired: {first_line(error)}.") from error
+    finally:
+        lock.release()
+    return examine(folder)
+
+
+def _study(folder: Path, journal: JournalContent | None) -> tuple[RunRecord | None, list[Finding]]:
+    """The run, if its study can be read, and how its study is."""
+    path = folder / "study.db"
+    is_whole = journal is not None and all(name in journal.attributes for name in _ATTRIBUTES)
+    remedy = ""
+    if journal is not None and is_whole:
+        remedy = f"rebuild it from trials.jsonl, which knows {journal.n_finished} finished trials"
+    if not path.exists():
+        return None, [Finding(what="study.db is missing", is_sound=False, remedy=remedy)]
+    try:
+        with connected_to_read(path) as database:
+            (verdict,) = database.execute("PRAGMA integrity_check").fetchone()
+        if verdict != "ok":
+            raise StudyMismatchError(first_line(ValueError(verdict)))
+        run = load_run(folder)
+    except (AutocompressError, *DATABASE_ERRORS) as error:
+        what = f"study.db cannot be read: {first_line(error)}"
+        return None, [Finding(what=what, is_sound=False, remedy=remedy)]
+    if journal is not None and is_whole and journal.n_finished > run.n_finished:
+        what = f"study.db lacks finished trials: it has {run.n_finished}"
+        return run, [Finding(what=what, is_sound=False, remedy=remedy)]
+    running = len(run.trials) - run.n_finished
+    under_way = f", {running} under way or to be repeated" if running else ""
+    return run, [Finding(what=f"study.db: {run.n_finished} finished trials{under_way}")]
+
+
+def _journal(folder: Path) -> tuple[JournalContent | None, Finding]:
+    try:
+        journal = read_journal(folder)
+    except OSError as error:
+        what = f"trials.jsonl cannot be read: {error.strerror}; the next search writes it anew"
+        return None, Finding(what=what)
+    damaged = ""
+    if journal.n_damaged:
+        damaged = f", {journal.n_damaged} damaged lines, which the next search writes anew"
+    return journal, Finding(what=f"trials.jsonl: {journal.n_finished} finished trials{damaged}")
+
+
+def _weights(run: RunRecord) -> Iterator[Finding]:
+    damaged = _damaged_weights(run)
+    if not damaged:
+        yield Finding(what="candidates/: no damaged weights")
+    for path, reason in damaged:
+        remedy = "delete it; export then tunes the trial again, with the same result"
+        yield Finding(what=f"{path.name}: {reason}", is_sound=False, remedy=remedy)
+
+
+def _damaged_weights(run: RunRecord) -> list[tuple[Path, str]]:
+    damaged = []
+    for trial in run.front():
+        path = weights_path(run.folder, trial.number)
+        if path.exists():
+            try:
+                check_candidate_file(path)
+            except InputError as error:
+                damaged.append((path, error.message))
+    return damaged
+
+
+def _drafts(folder: Path) -> list[Path]:
+    """What a crash left half-written."""
+    return [path for pattern in _DRAFTS for path in folder.glob(pattern)]
+
+
+def _rebuild(folder: Path, journal: JournalContent) -> None:
+    """Write a study from its journal; the old one stays beside it under another name."""
+    path, draft = folder / "study.db", folder / ".study.db.tmp"
+    attributes = journal.attributes
+    check_format(journal_path(folder), attributes)
+    draft.unlink(missing_ok=True)
+    storage = open_storage(draft)
+    study = optuna.create_study(
+        study_name=STUDY,
+        storage=storage,
+        directions=[o.direction for o in parse_objectives(attributes["objectives"])],
+    )
+    distributions = distributions_of(SearchSpace(knobs=knobs_in(attributes)))
+    for number in range(max(journal.trials, default=-1) + 1):
+        line = journal.trials.get(number) or _lost(number, distributions)
+        study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState[line["state"]],
+                params=line["levels"],
+                distributions=distributions,
+                values=line["values"],
+                user_attrs=line["attributes"],
+                constraints=line["constraints"] or None,
+            )
+        )
+    for key in sorted(attributes, key="identity".__eq__):  # the last: without it nothing counts
+        study.set_user_attr(key, attributes[key])
+    storage.engine.dispose()
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
+    for suffix in ("", "-wal", "-shm"):
+        old = path.with_name(f"study.db{suffix}")
+        if old.exists():
+            old.rename(path.with_name(f"study.db.{now}{suffix}"))
+    draft.rename(path)
+
+
+def _lost(number: int, knobs: Iterable[str]) -> dict[str, Any]:
+    """What stands for a trial whose line is damaged: a failed one."""
+    return {
+        "state": "FAIL",
+        "levels": dict.fromkeys(knobs, 0),
+        "values": None,
+        "constraints": {},
+        "attributes": {
+            "role": "search",
+            "label": f"trial {number}",
+            "fidelity": 1,
+            "plan": CompressionPlan().to_json(),
+            "reason": "lost: the study was rebuilt from a journal in which its line was damaged",
+        },
+    }

@@ -1,0 +1,234 @@
+"""A process that evaluates plans, and can hang, crash or run out of memory without harm."""
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from typing import Any, Final
+
+import psutil
+
+from autocompress.analysis.fingerprint import model_fingerprint
+from autocompress.errors import AutocompressError, InputError, TrialError
+from autocompress.evaluate.dominance import HopelessError
+from autocompress.evaluate.evaluator import Evaluator
+from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.measurement import Measurement
+from autocompress.search.executors.inline import evaluate_job, probe_job
+from autocompress.search.executors.job import EvaluationJob, OnStage, ProbeJob
+from autocompress.space.option_table import Figures
+from autocompress.tasks.factory import load_task
+from autocompress.tasks.prepare import prepare_task
+
+Answer = Measurement | Figures | TrialError
+
+_GRACE_S: Final = 2.0
+_CONTEXT: Final = multiprocessing.get_context("spawn")
+_NOBODY: Final = -1
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSpec:
+    """How a worker makes its evaluator: it loads the task itself, nothing is pickled.
+
+    Attributes:
+        task: The task's spec, as `load_task` takes it.
+        arguments: Arguments of its factory.
+        settings: How candidates are tuned and measured.
+        model: Fingerprint that the base model must have in the worker, too.
+    """
+
+    task: str
+    arguments: Mapping[str, str]
+    settings: EvaluationSettings
+    model: str
+
+
+class Worker:
+    """One warm process with one job at a time; started on first use, replaced when it dies.
+
+    Args:
+        spec: How it makes its evaluator.
+        timeout_s: Seconds a job may take.
+        memory_bytes: Memory that it and what it starts may hold; None for no limit.
+        cores: Processor cores it may run on; empty for any.
+    """
+
+    def __init__(
+        self,
+        spec: WorkerSpec,
+        *,
+        timeout_s: float,
+        memory_bytes: int | None = None,
+        cores: Sequence[int] = (),
+    ) -> None:
+        self._spec = spec
+        self._timeout_s = timeout_s
+        self._memory_bytes = memory_bytes
+        self._cores = tuple(cores)
+        self._process: Any = None
+        self._deadline = 0.0
+        self._lifeline: Connection
+        self.connection: Connection
+        self.number: int | None = None
+
+    def send(self, job: EvaluationJob | ProbeJob, number: int = _NOBODY) -> None:
+        """Give it a job, and start it before if it does not live."""
+        assert self.number is None
+        if self._process is None or not self._process.is_alive():
+            self._start()
+        self._deadline = time.monotonic() + self._timeout_s
+        self.number = number
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # what is read tells why
+            self.connection.send((number, job))
+
+    def receive(self, on_stage: OnStage) -> Answer | None:
+        """Read what it has written.
+
+        Args:
+            on_stage: Told how far it is.
+
+        Returns:
+            What came of its job, or None while it is at work.
+
+        Raises:
+            InputError: If it cannot load the task.
+        """
+        try:
+            kind, *content = self.connection.recv()
+        except (EOFError, OSError):
+            return TrialError("worker_died", f"The worker process {self._died()}.")
+        if kind == "stage":
+            on_stage(*content)
+            return None
+        self.number = None
+        if kind == "measured":
+            answer: Answer = content[0]
+            return answer
+        if kind == "refused":
+            raise InputError(*content)
+        if kind == "hopeless":
+            return HopelessError(*content)
+        error = TrialError(*content)
+        if error.reason == "oom":
+            self.close()  # what is left of its memory may be too little for the next
+        return error
+
+    def overdue(self) -> TrialError | None:
+        """End a job that takes too long or too much, and say so."""
+        if time.monotonic() >= self._deadline:
+            self.close()
+            return TrialError("timeout", f"The trial took longer than {self._timeout_s:g} s.")
+        if self._memory_bytes is not None and (held := self._memory()) > self._memory_bytes:
+            self.close()
+            return TrialError(
+                "memory",
+                f"The trial held {held / 1e9:.2f} GB of memory, more than the "
+                f"{self._memory_bytes / 1e9:.2f} GB it may.",
+            )
+        return None
+
+    def close(self) -> None:
+        """Kill the process, if there is one, and whatever the user's code has started in it."""
+        self.number = None
+        if self._process is None:
+            return
+        self._lifeline.close()
+        self.connection.close()
+        self._process.terminate()
+        self._process.join(_GRACE_S)
+        _kill_group(self._process.pid)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._process = None
+
+    def _start(self) -> None:
+        self.close()
+        self.connection, jobs = _CONTEXT.Pipe()
+        lifeline, self._lifeline = _CONTEXT.Pipe(duplex=False)
+        self._process = _CONTEXT.Process(
+            target=_serve, args=(jobs, lifeline, self._spec, self._cores), daemon=False
+        )
+        self._process.start()
+        jobs.close()
+        lifeline.close()
+
+    def _memory(self) -> int:
+        """Bytes that it and what it has started hold."""
+        total = 0
+        with contextlib.suppress(psutil.Error):
+            process = psutil.Process(self._process.pid)
+            for each in (process, *process.children(recursive=True)):
+                with contextlib.suppress(psutil.Error):
+                    total += each.memory_info().rss
+        return total
+
+    def _died(self) -> str:
+        self._process.join(_GRACE_S)
+        code = self._process.exitcode
+        self.close()
+        if code is not None and code < 0:
+            return f"was killed by signal {-code} ({signal.Signals(-code).name})"
+        return f"ended with exit code {code}"
+
+
+def _serve(jobs: Connection, lifeline: Connection, spec: WorkerSpec, cores: Sequence[int]) -> None:
+    """Main function of a worker: evaluate jobs until the driver closes the pipe or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    if hasattr(os, "setsid"):
+        os.setsid()  # a group of its own: what it starts ends with it
+    if cores and hasattr(os, "sched_setaffinity"):
+        with contextlib.suppress(OSError):  # a container may have taken a core away
+            os.sched_setaffinity(0, cores)
+    threading.Thread(target=_die_with_driver, args=(lifeline,), daemon=True).start()
+    try:
+        task = load_task(spec.task, spec.arguments)
+        evaluator = Evaluator(prepare_task(task), spec.settings)
+        if model_fingerprint(evaluator.model) != spec.model:
+            raise InputError(
+                f"The task {spec.task!r} gives another model each time it is loaded.",
+                "Save the trained weights and let the task load them.",
+            )
+    except AutocompressError as error:
+        with contextlib.suppress(EOFError, OSError):
+            jobs.recv()
+            jobs.send(("refused", error.message, error.hint))
+        return
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            number, job = jobs.recv()
+            try:
+                jobs.send(("measured", _answer(evaluator, number, job, jobs)))
+            except HopelessError as error:
+                jobs.send(("hopeless", error.message, error.figures))
+            except TrialError as error:
+                jobs.send(("failed", error.reason, error.message))
+
+
+def _answer(
+    evaluator: Evaluator, number: int, job: EvaluationJob | ProbeJob, jobs: Connection
+) -> Measurement | Figures:
+    if isinstance(job, ProbeJob):
+        return probe_job(evaluator, job)
+    return evaluate_job(evaluator, number, job, lambda *stage: jobs.send(("stage", *stage)))
+
+
+def _die_with_driver(lifeline: Connection) -> None:
+    """Block until the driver's end of the pipe closes; its death closes it, however it dies."""
+    with contextlib.suppress(EOFError, OSError):
+        lifeline.recv()
+    _kill_group(os.getpid())
+    os._exit(1)
+
+
+def _kill_group(leader: int) -> None:
+    """Kill a process and all it has started, if it leads a group; else nothing."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, signal.SIGKILL)

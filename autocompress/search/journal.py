@@ -1,0 +1,142 @@
+"""The journal of a study: what it holds, once more, in lines of JSON that are only appended to."""
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+_NAME: Final = "trials.jsonl"
+_logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class JournalContent:
+    """What a journal says.
+
+    Attributes:
+        attributes: Of the study, as they were last.
+        trials: Number -> the last that was written of that trial, as `trial_line` gives it.
+        n_damaged: Lines that cannot be read.
+    """
+
+    attributes: Mapping[str, Any]
+    trials: Mapping[int, Mapping[str, Any]]
+    n_damaged: int
+
+    @property
+    def n_finished(self) -> int:
+        """Trials that are complete, failed or stopped."""
+        return sum(TrialState[trial["state"]].is_finished() for trial in self.trials.values())
+
+
+def journal_path(folder: Path) -> Path:
+    """Where the journal of a run lies."""
+    return folder / _NAME
+
+
+def read_journal(folder: Path) -> JournalContent:
+    """Read a run's journal; lines that a crash or a damaged disk has spoilt are only counted.
+
+    Raises:
+        OSError: If there is none, or it cannot be read.
+    """
+    attributes: dict[str, Any] = {}
+    trials: dict[int, dict[str, Any]] = {}
+    n_damaged = 0
+    for line in journal_path(folder).read_bytes().splitlines():
+        try:
+            content = json.loads(line)
+            if "attribute" in content:
+                attributes[content["attribute"]] = content["value"]
+            else:
+                TrialState[content["state"]]
+                trials[int(content["number"])] = content
+        except (KeyError, TypeError, ValueError):
+            n_damaged += 1
+    return JournalContent(attributes=attributes, trials=trials, n_damaged=n_damaged)
+
+
+class Journal:
+    """The journal of a run that is being driven.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = journal_path(folder)
+        self._states: dict[int, str] = {}
+
+    def catch_up(self, study: optuna.Study) -> None:
+        """Write what the study has and the journal has not: a driver died between the two.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        self._trim()
+        known = JournalContent(attributes={}, trials={}, n_damaged=0)
+        if self._path.exists():
+            known = read_journal(self._path.parent)
+        self._states = {number: trial["state"] for number, trial in known.trials.items()}
+        attributes = {k: v for k, v in study.user_attrs.items() if known.attributes.get(k) != v}
+        self._append(*({"attribute": key, "value": v} for key, v in attributes.items()))
+        trials = study.get_trials(deepcopy=False)
+        self._append(*(trial_line(t) for t in trials if self._states.get(t.number) != t.state.name))
+
+    def write_attribute(self, key: str, value: Any) -> None:
+        """Append an attribute of the study.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        self._append({"attribute": key, "value": value})
+
+    def write_trial(self, trial: FrozenTrial) -> None:
+        """Append what a trial is now.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        self._append(trial_line(trial))
+
+    def _append(self, *lines: Mapping[str, Any]) -> None:
+        if not lines:
+            return
+        text = "".join(f"{json.dumps(line)}\n" for line in lines)
+        with self._path.open("ab") as file:
+            file.write(text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _trim(self) -> None:
+        """Cut off a last line that was not written to its end."""
+        try:
+            with self._path.open("rb+") as file:
+                content = file.read()
+                whole = content.rfind(b"\n") + 1
+                if whole == len(content):
+                    return
+                file.truncate(whole)
+        except FileNotFoundError:
+            return
+        _logger.warning(
+            "The last line of %s was cut off by a crash; it is written anew.", self._path
+        )
+
+
+def trial_line(trial: FrozenTrial) -> dict[str, Any]:
+    """All there is to a trial, as JSON."""
+    return {
+        "number": trial.number,
+        "state": trial.state.name,
+        "levels": dict(trial.params),
+        "values": trial.values,
+        "constraints": dict(trial.constraints),
+        "attributes": dict(trial.user_attrs),
+    }

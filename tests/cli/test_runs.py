@@ -1,0 +1,68 @@
+"""`studies`, `resume` and `doctor` as users type them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.cli.conftest import UNTIMED_SEARCH
+
+Run = Callable[..., Any]
+
+
+def test_studies_lists_runs_and_says_which_cannot_be_read(untimed: Path, run_cli: Run) -> None:
+    (untimed.parent / "broken").mkdir()
+    (untimed.parent / "broken" / "study.db").write_bytes(b"not a database, " * 512)
+    done = run_cli("studies", "--json")
+    assert done.returncode == 0, done.stderr
+    broken, run = json.loads(done.stdout)
+    assert "autocompress doctor" in broken["state"]
+    assert run == {
+        **{"run": "u", "task": "mlp", "finished": 8, "budget": 8, "front": run["front"]},
+        **{"sampler": "guided", "seed": 0, "state": "done"},
+    }
+    assert run["front"] > 0
+    assert "mlp" in run_cli("studies").stdout
+    empty = run_cli("studies", "--results", "nowhere")
+    assert (empty.returncode, empty.stdout) == (0, "")
+    assert "no run" in empty.stderr
+
+
+def test_resume_does_what_repeating_the_command_does_from_any_folder(
+    untimed: Path, run_cli: Run, tmp_path: Path
+) -> None:
+    done = run_cli(*UNTIMED_SEARCH, "--budget", "4", "--run", "b", "--max-drop", "0.5")
+    assert done.returncode == 0, done.stderr
+    done = run_cli("resume", str(tmp_path / "results" / "b"), "--budget", "8", "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(run_cli("front", "b", "--json", "--all").stdout)["trials"]
+    whole = json.loads(run_cli("front", "u", "--json", "--all").stdout)["trials"]
+    key = ("trial", "label", "plan_digest", "accuracy", "size_bytes")
+    assert [[t[k] for k in key] for t in shown] == [[t[k] for k in key] for t in whole]
+    again = run_cli("resume", "b")
+    assert again.returncode == 0
+    assert "budget of 8 trials is reached" in again.stderr
+
+
+def test_resume_does_not_load_the_task_of_a_run_from_elsewhere(
+    untimed: Path, run_cli: Run, tmp_path: Path
+) -> None:
+    done = run_cli("resume", "u", AUTOCOMPRESS_CACHE=str(tmp_path / "another_cache"))
+    assert done.returncode == 2
+    assert "--trust-task" in done.stderr
+
+
+def test_doctor_finds_and_mends(untimed: Path, run_cli: Run) -> None:
+    before = run_cli("front", "u", "--csv", "--all").stdout
+    sound = run_cli("doctor", "u")
+    assert sound.returncode == 0, sound.stderr
+    assert "8 finished trials" in sound.stdout
+    (untimed / "study.db").write_bytes(b"not a database, " * 512)
+    found = run_cli("doctor", "u")
+    assert found.returncode == 3
+    assert "BAD" in found.stdout
+    assert "--repair" in found.stdout
+    assert run_cli("front", "u").returncode == 3
+    assert run_cli("doctor", "u", "--repair").returncode == 0
+    assert run_cli("front", "u", "--csv", "--all").stdout == before
+    assert run_cli("doctor", "nowhere").returncode == 2
