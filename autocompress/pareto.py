@@ -22,11 +22,12 @@ def non_dominated(points: Array) -> NDArray[np.bool_]:
     Returns:
         Mask of shape (N,).
     """
-    mask = np.ones(len(points), dtype=bool)
-    for i, point in enumerate(points):
-        no_worse = (points <= point).all(axis=1)
-        better = (points < point).any(axis=1)
-        mask[i] = not (no_worse & better).any()
+    mask = np.zeros(len(points), dtype=bool)
+    left = np.lexsort(points.T[::-1])  # nobody is beaten by one that comes later
+    while len(left) > 0:
+        first = points[left[0]]
+        mask[left] |= (points[left] == first).all(axis=1)
+        left = left[(points[left] < first).any(axis=1)]
     return mask
 
 

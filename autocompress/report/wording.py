@@ -4,7 +4,7 @@ Nothing here is escaped; whoever puts the words into HTML escapes them.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from autocompress.plan import BINARY_BITS, FULL_BITS, TERNARY_BITS, CompressionPlan, LayerPlan
 
@@ -138,10 +138,11 @@ def plan_lines(plan: CompressionPlan) -> list[str]:
     >>> plan_lines(CompressionPlan(layers={"fc": LayerPlan(weight_bits=4)}))
     ['weights: 4 bit × 1 (fc)']
     """
+    layers = plan.effective.layers
     groups: dict[str, tuple[str, Iterable[tuple[str, float | str]]]] = {
         "channels removed": ("pruning_ratio", plan.pruning_ratios.items()),
         "blocks": ("drop_block", [(name, 1) for name in plan.dropped_blocks]),
-        **{title: (kind, _said(plan, kind)) for title, kind in _LAYER_LINES.items()},
+        **{title: (kind, _said(layers, kind)) for title, kind in _LAYER_LINES.items()},
     }
     lines = [
         f"{title}: {_count_levels(kind, chosen)}"
@@ -151,10 +152,10 @@ def plan_lines(plan: CompressionPlan) -> list[str]:
     return lines or ["untouched"]
 
 
-def _said(plan: CompressionPlan, kind: str) -> list[tuple[str, float | str]]:
+def _said(layers: Mapping[str, LayerPlan], kind: str) -> list[tuple[str, float | str]]:
     """Layers whose plan differs from the default in one field, with its value."""
     default = getattr(LayerPlan(), kind)
-    values = [(name, getattr(layer, kind)) for name, layer in plan.effective.layers.items()]
+    values = [(name, getattr(layer, kind)) for name, layer in layers.items()]
     return [(name, value) for name, value in values if value != default]
 
 

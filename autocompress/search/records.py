@@ -44,14 +44,21 @@ def load_run(folder: Path) -> RunRecord:
         raise unreadable(path, error) from error
 
 
-def record_of(folder: Path, study: optuna.Study) -> RunRecord:
+def record_of(
+    folder: Path, study: optuna.Study, known: dict[int, TrialRecord] | None = None
+) -> RunRecord:
     """A run's record from its opened study.
+
+    Args:
+        folder: The run folder.
+        study: Its study.
+        known: Records of finished trials, which change no more: used, and added to.
 
     Raises:
         StudyMismatchError: If what is kept there makes no sense.
     """
     try:
-        return _record_of(folder, study)
+        return _record_of(folder, study, {} if known is None else known)
     except (KeyError, TypeError, ValueError) as error:
         raise unreadable(folder / "study.db", error) from error
 
@@ -64,10 +71,12 @@ def knobs_in(attributes: Mapping[str, Any]) -> tuple[Knob, ...]:
     )
 
 
-def _record_of(folder: Path, study: optuna.Study) -> RunRecord:
+def _record_of(folder: Path, study: optuna.Study, known: dict[int, TrialRecord]) -> RunRecord:
     attributes = study.user_attrs
     identity = attributes["identity"]
-    trials = tuple(_trial_record(trial) for trial in study.get_trials(deepcopy=False))
+    every = study.get_trials(deepcopy=False)
+    trials = tuple(known.get(trial.number) or _trial_record(trial) for trial in every)
+    known.update((trial.number, trial) for trial in trials if trial.is_finished)
     return RunRecord(
         name=folder.resolve().name,
         folder=folder,

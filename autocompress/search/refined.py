@@ -27,7 +27,9 @@ def refined_trials(folder: Path, trials: tuple[TrialRecord, ...]) -> tuple[Trial
         }
     except (TypeError, ValueError, AttributeError, TrialError) as error:
         raise file.unreadable(error) from error
-    found = ((trial, measured.get((trial.number, trial.plan.digest))) for trial in trials)
+    numbers = {number for number, _ in measured}
+    refined = (trial for trial in trials if trial.number in numbers)  # few of many
+    found = ((trial, measured.get((trial.number, trial.plan.digest))) for trial in refined)
     return tuple(
         dataclasses.replace(trial, label=f"{trial.label}, refined", measurement=measurement)
         for trial, measurement in found

@@ -14,7 +14,7 @@ from autocompress.atomic_file import write_atomically
 from autocompress.errors import StudyMismatchError
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.objective import Direction, Limits, parse_objectives
-from autocompress.run_record import Role, RunRecord
+from autocompress.run_record import Role, RunRecord, TrialRecord
 from autocompress.search.guided.look import Look, look_of, looks_in
 from autocompress.search.identity import FORMAT, check_format, check_identity
 from autocompress.search.journal import Journal
@@ -73,6 +73,7 @@ class Study:
         self._info = dict(info)
         self._lock = RunLock(folder)
         self._journal = Journal(folder)
+        self._records: dict[int, TrialRecord] = {}
         self._study: optuna.Study
 
     def __enter__(self) -> "Study":
@@ -258,7 +259,7 @@ class Study:
     def record(self) -> RunRecord:
         """The run as plain data."""
         with self._guard():
-            return record_of(self.folder, self._study)
+            return record_of(self.folder, self._study, self._records)
 
     def _tell(self, number: int, measurement: Measurement) -> None:
         values = [getattr(measurement, objective.field) for objective in self.objectives]
