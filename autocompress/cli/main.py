@@ -23,6 +23,7 @@ _COMMANDS = {
     "report": "Write a run's report as one HTML file.",
     "resume": "Continue a run with the options it was started with.",
     "search": "Search for the Pareto front of a task.",
+    "show": "Show one trial, and evaluate it again.",
     "studies": "List the runs there are.",
     "unpack": "Turn a packed model into a runnable ONNX file.",
     "validate": "Compare the proxy's ranking with that of full training.",

@@ -66,3 +66,22 @@ def test_doctor_finds_and_mends(untimed: Path, run_cli: Run) -> None:
     assert run_cli("doctor", "u", "--repair").returncode == 0
     assert run_cli("front", "u", "--csv", "--all").stdout == before
     assert run_cli("doctor", "nowhere").returncode == 2
+
+
+def test_show_says_what_a_trial_is_and_that_it_comes_out_the_same_again(
+    untimed: Path, run_cli: Run
+) -> None:
+    trials = json.loads(run_cli("front", "u", "--json", "--all").stdout)["trials"]
+    tuned = [trial for trial in trials if trial["fidelity"] == 1][-1]
+    done = run_cli("show", "u", "--trial", str(tuned["trial"]), "--rerun", "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    for name in ("accuracy", "size_bytes", "macs", "n_params"):
+        assert shown["rerun"][name] == shown["measurement"][name] == tuned[name]
+    assert shown["label"] == tuned["label"]
+    words = run_cli("show", "u", "--trial", "0").stdout
+    assert "baseline: complete" in words
+    assert "untouched" in words
+    missing = run_cli("show", "u", "--trial", "99")
+    assert missing.returncode == 2
+    assert "Its trials are 0 to 7." in missing.stderr
