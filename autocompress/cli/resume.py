@@ -31,22 +31,25 @@ def command(
 
     The same as repeating its `search` command, with another --budget perhaps, from any folder.
     """
+    from autocompress.cli.search import NOT_KEPT
     from autocompress.cli.search import command as search
     from autocompress.errors import InputError
     from autocompress.tasks.trust import check_trusted
 
     record = load_trusted(run, results, is_trusted=is_trusted)
     check_trusted(record.name, record.info["task"], record.info["arguments"])
-    known = {parameter.name for parameter in search.params}
-    options = record.info.get("options")
-    if not isinstance(options, dict) or not options.keys() <= known:
+    options = search.make_context("search", [], resilient_parsing=True).params
+    known = options.keys() - set(NOT_KEPT)
+    given = record.info.get("options")
+    if not isinstance(given, dict) or not given.keys() <= known:
         raise InputError(
             f"The run {record.name!r} does not say which options it was started with.",
             "Repeat its search command.",
         )
     assert search.callback is not None
+    changed = {name: value for name, value in changes.items() if value is not None}
     search.callback(
-        **{**options, **{name: value for name, value in changes.items() if value is not None}},
+        **{name: {**options, **given, **changed}[name] for name in known},
         task=record.info["task"],
         data=None,
         task_args=tuple(f"{name}={text}" for name, text in record.info["arguments"].items()),

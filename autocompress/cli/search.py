@@ -13,7 +13,7 @@ from autocompress.cli.search_result import print_result, write_views
 from autocompress.cli.task_options import task_arguments, task_options
 
 # The task and its arguments are kept apart; the rest belongs to one session.
-_NOT_KEPT = ("task", "data", "task_args", "name", "results", "timeout", "quiet", "as_json")
+NOT_KEPT = ("task", "data", "task_args", "name", "results", "timeout", "quiet", "as_json")
 
 
 @click.command()
@@ -72,8 +72,9 @@ _NOT_KEPT = ("task", "data", "task_args", "name", "results", "timeout", "quiet",
     "--executor",
     default="local",
     show_default=True,
-    help="Evaluate in worker processes (local), or in this one (inline).",
+    help="Evaluate in worker processes (local), in this one (inline), or on a Ray cluster (ray).",
 )
+@click.option("--ray-address", metavar="HOST:PORT", help="Ray cluster; default: this machine.")
 @click.option(
     "--refine",
     type=int,
@@ -110,6 +111,7 @@ def command(**options: Any) -> None:
         jobs=options.pop("jobs"),
         timeout_s=options.pop("trial_timeout"),
         memory_bytes=None if memory is None else parse_bytes("--trial-memory", memory),
+        ray_address=options.pop("ray_address"),
     )
     for name in ("threads", "runtime_threads"):
         value = options[name]
@@ -124,6 +126,7 @@ def command(**options: Any) -> None:
             "Choose the folder it lies in with --results.",
         )
     options["threads"] = options["threads"] or max(1, n_usable_cores() // resources.jobs)
+    kept["threads"] = options["threads"]  # which belongs to the run, however many jobs it has later
     limits = limits_of(*(options.pop(f"max_{of}") for of in ("size", "drop", "latency")))
     parts = (part.strip() for part in (options.pop("without") or "").split(","))
     _search(
@@ -138,7 +141,7 @@ def command(**options: Any) -> None:
 
 def _lasting(options: dict[str, Any]) -> dict[str, Any]:
     """What `resume` needs to repeat the command from another folder, as JSON."""
-    kept = {name: value for name, value in options.items() if name not in _NOT_KEPT}
+    kept = {name: value for name, value in options.items() if name not in NOT_KEPT}
     space = Path(kept["space"]).expanduser()
     return {**kept, "space": str(space.absolute()) if space.is_file() else kept["space"]}
 

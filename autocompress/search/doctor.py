@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,18 @@ from autocompress.search.journal import JournalContent, journal_path, read_journ
 from autocompress.search.records import knobs_in, load_run
 from autocompress.search.run_lock import RunLock, driver_of
 from autocompress.search.sampler import distributions_of
-from autocompress.search.storage import DATABASE_ERRORS, STUDY, connected_to_read, open_storage
+from autocompress.search.storage import (
+    DATABASE_ERRORS,
+    STUDY,
+    connected_to_read,
+    open_storage,
+    read_identity,
+)
 from autocompress.space.search_space import SearchSpace
 
 _ATTRIBUTES = ("format", "knobs", "methods", "objectives", "info", "identity")
-_DRAFTS = (".*.tmp", "candidates/.*.tmp", "refined/.*.tmp", "exports/.export-*")
+_DRAFTS = (".*.tmp", "candidates/.*.tmp", "refined/.*.tmp")
+_UNTOUCHABLE = ("locked", "unable to open", "readonly", "denied")  # what is not damage
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +96,9 @@ def repair(folder: Path) -> list[Finding]:
             assert journal is not None
             try:
                 _rebuild(folder, journal)
+            except DATABASE_ERRORS as error:
+                cause = first_line(error.__cause__ or error)
+                raise AutocompressError(f"The study cannot be rebuilt: {cause}.") from error
             except (KeyError, TypeError, ValueError) as error:
                 raise StudyMismatchError(
                     f"The journal {journal_path(folder)} makes no sense: {first_line(error)}.",
@@ -100,7 +109,7 @@ def repair(folder: Path) -> list[Finding]:
             for weights, _ in _damaged_weights(run):
                 weights.unlink()
         for draft in _drafts(folder):
-            shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
+            draft.unlink()
     except OSError as error:
         raise InputError(f"The run {folder} cannot be repaired: {first_line(error)}.") from error
     finally:
@@ -120,12 +129,16 @@ def _study(folder: Path, journal: JournalContent | None) -> tuple[RunRecord | No
     try:
         with connected_to_read(path) as database:
             (verdict,) = database.execute("PRAGMA integrity_check").fetchone()
-        if verdict != "ok":
-            raise StudyMismatchError(first_line(ValueError(verdict)))
+        if verdict != "ok" or not read_identity(path):
+            raise StudyMismatchError("it holds no run" if verdict == "ok" else verdict)
         run = load_run(folder)
-    except (AutocompressError, *DATABASE_ERRORS) as error:
-        what = f"study.db cannot be read: {first_line(error)}"
-        return None, [Finding(what=what, is_sound=False, remedy=remedy)]
+    except InputError as error:  # what lies beside it
+        return None, [Finding(what=error.message, is_sound=False)]
+    except (StudyMismatchError, *DATABASE_ERRORS) as error:
+        cause = first_line(error)
+        is_damage = not any(word in cause.lower() for word in _UNTOUCHABLE)
+        what = f"study.db cannot be read: {cause}"
+        return None, [Finding(what=what, is_sound=False, remedy=remedy if is_damage else "")]
     if journal is not None and is_whole and journal.n_finished > run.n_finished:
         what = f"study.db lacks finished trials: it has {run.n_finished}"
         return run, [Finding(what=what, is_sound=False, remedy=remedy)]
@@ -142,7 +155,7 @@ def _journal(folder: Path) -> tuple[JournalContent | None, Finding]:
         return None, Finding(what=what)
     damaged = ""
     if journal.n_damaged:
-        damaged = f", {journal.n_damaged} damaged lines, which the next search writes anew"
+        damaged = f", {journal.n_damaged} damaged lines"
     return journal, Finding(what=f"trials.jsonl: {journal.n_finished} finished trials{damaged}")
 
 
@@ -200,7 +213,7 @@ def _rebuild(folder: Path, journal: JournalContent) -> None:
     for key in sorted(attributes, key="identity".__eq__):  # the last: without it nothing counts
         study.set_user_attr(key, attributes[key])
     storage.engine.dispose()
-    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
+    now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S%f")
     for suffix in ("", "-wal", "-shm"):
         old = path.with_name(f"study.db{suffix}")
         if old.exists():
@@ -209,15 +222,16 @@ def _rebuild(folder: Path, journal: JournalContent) -> None:
 
 
 def _lost(number: int, knobs: Iterable[str]) -> dict[str, Any]:
-    """What stands for a trial whose line is damaged: a failed one."""
+    """What stands for a trial whose lines are damaged: a failed one, or the baseline once more."""
+    is_baseline = number == 0
     return {
-        "state": "FAIL",
+        "state": "RUNNING" if is_baseline else "FAIL",
         "levels": dict.fromkeys(knobs, 0),
         "values": None,
         "constraints": {},
         "attributes": {
-            "role": "search",
-            "label": f"trial {number}",
+            "role": "baseline" if is_baseline else "search",
+            "label": "baseline" if is_baseline else f"trial {number}",
             "fidelity": 1,
             "plan": CompressionPlan().to_json(),
             "reason": "lost: the study was rebuilt from a journal in which its line was damaged",

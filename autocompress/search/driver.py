@@ -24,7 +24,6 @@ PARTS = ("table", "seeds", "surrogate", "ladder")
 
 _MAX_EQUAL_FAILURES = 5
 _MAX_ATTEMPTS = 2
-_ENDINGS = (KeyboardInterrupt, SystemExit, Exception)  # what leaves time to hand trials back
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +62,7 @@ def run_search(
     """Evaluate trials until the study holds `budget` finished ones, or another rule ends it.
 
     Continues where an earlier session ended: trials it left running are evaluated again, with the
-    same plan and seed; one that is interrupted twice is given up as failed. Limits and fidelity are
+    same plan and seed; one in which the driver was killed twice is given up as failed. Limits and fidelity are
     the study's. As many trials are under way as the executor has slots; a proposal knows which they
     are, but not what becomes of them.
 
@@ -75,8 +74,8 @@ def run_search(
         run_seed: Seed of the run.
         until_stalled: So many searched trials without a better front end the search; None for no
             such rule. A stalled study stays so: it takes another rule to go on.
-        timeout_s: Seconds after which no trial is started, and those under way are handed back if
-            the executor can leave them; None for no such rule.
+        timeout_s: Seconds after which no trial is started, and those under way are left to
+            the next session if the executor can; None for no such rule.
         without: Names in `PARTS` of what to leave out. Proposals and outcomes depend on it: it
             belongs into the study's identity.
         measure_table: Measures the option table with the probe it is given, once the baseline is
@@ -96,6 +95,7 @@ def run_search(
     check_parts(without)
     rules = StopRules(budget=budget, until_stalled=until_stalled, timeout_s=timeout_s)
     listener, began = listener or Listener(), clock()
+    waiting = study.interrupted()
     trials = _Trials(
         study,
         RetryingExecutor(executor),
@@ -112,14 +112,13 @@ def run_search(
         measure_table=measure_table,
         n_shortlisted=n_shortlisted,
     )
-    waiting = study.interrupted()
     with trials:
         while True:
             ending = rules.ending(trials.run, clock() - began)
             if ending is None and trials.has_room(budget):
                 if not waiting and strategy.prepare():
                     continue
-                job = waiting.pop(0) if waiting else strategy.next_job()
+                job = study.begin_again(waiting.pop(0)) if waiting else strategy.next_job()
                 if job is not None:
                     trials.start(job)
                     continue
@@ -153,7 +152,7 @@ def trial_seed(run_seed: int, number: int) -> int:
 
 
 class _Trials:
-    """The trials under way; a context manager that hands back those it does not see the end of.
+    """The trials under way; a context manager that leaves none at work behind.
 
     Args:
         study: Opened study.
@@ -192,14 +191,10 @@ class _Trials:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: object
-    ) -> None:
-        """Hand back what runs: whatever ended the search, it was not these trials."""
-        if self.running and (kind is None or issubclass(kind, _ENDINGS)):
+    def __exit__(self, *exc_info: object) -> None:
+        """Leave what runs: the next session begins it again."""
+        if self.running:
             self.executor.close()
-            for job in self.running.values():
-                self._study.give_back(job)
 
     def has_room(self, budget: int) -> bool:
         """Whether another trial fits beside those that run, and into the budget."""

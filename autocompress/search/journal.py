@@ -4,12 +4,14 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
+
+from autocompress.errors import StudyMismatchError
 
 _NAME: Final = "trials.jsonl"
 _logger = logging.getLogger(__name__)
@@ -49,15 +51,18 @@ def read_journal(folder: Path) -> JournalContent:
     attributes: dict[str, Any] = {}
     trials: dict[int, dict[str, Any]] = {}
     n_damaged = 0
-    for line in journal_path(folder).read_bytes().splitlines():
+    lines = journal_path(folder).read_bytes().splitlines()
+    for line in lines:
         try:
             content = json.loads(line)
             if "attribute" in content:
                 attributes[content["attribute"]] = content["value"]
             else:
                 TrialState[content["state"]]
+                if not 0 <= content["number"] < len(lines):
+                    raise ValueError("a trial has at least one line")
                 trials[int(content["number"])] = content
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             n_damaged += 1
     return JournalContent(attributes=attributes, trials=trials, n_damaged=n_damaged)
 
@@ -73,6 +78,24 @@ class Journal:
         self._path = journal_path(folder)
         self._states: dict[int, str] = {}
 
+    def check(self, trials: Sequence[FrozenTrial]) -> None:
+        """Refuse a study that has lost trials, before others take their numbers.
+
+        Args:
+            trials: What the study holds.
+
+        Raises:
+            StudyMismatchError: If the journal knows more finished trials than are finished there.
+        """
+        known, folder = self._known(), self._path.parent
+        n_finished = sum(trial.state.is_finished() for trial in trials)
+        if known.n_finished > n_finished:
+            raise StudyMismatchError(
+                f"The study in {folder} holds {n_finished} finished trials, but its journal knows "
+                f"{known.n_finished}.",
+                f"Rebuild it (autocompress doctor {folder} --repair), or start anew with --run.",
+            )
+
     def catch_up(self, study: optuna.Study) -> None:
         """Write what the study has and the journal has not: a driver died between the two.
 
@@ -80,14 +103,17 @@ class Journal:
             OSError: If it cannot be written.
         """
         self._trim()
-        known = JournalContent(attributes={}, trials={}, n_damaged=0)
-        if self._path.exists():
-            known = read_journal(self._path.parent)
+        known = self._known()
         self._states = {number: trial["state"] for number, trial in known.trials.items()}
         attributes = {k: v for k, v in study.user_attrs.items() if known.attributes.get(k) != v}
         self._append(*({"attribute": key, "value": v} for key, v in attributes.items()))
         trials = study.get_trials(deepcopy=False)
         self._append(*(trial_line(t) for t in trials if self._states.get(t.number) != t.state.name))
+
+    def _known(self) -> JournalContent:
+        if self._path.exists():
+            return read_journal(self._path.parent)
+        return JournalContent(attributes={}, trials={}, n_damaged=0)
 
     def write_attribute(self, key: str, value: Any) -> None:
         """Append an attribute of the study.

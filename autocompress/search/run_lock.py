@@ -13,15 +13,21 @@ import psutil
 
 from autocompress.errors import InputError, RunLockedError, first_line
 
+_CLOCK_STEP_S = 5.0  # when a process began is told by a clock that may be set
+
 
 class RunLock:
     """Held by the process that drives a run; gone when that process is, however it dies.
 
     Args:
         folder: The run folder.
+
+    Attributes:
+        was_abandoned: Whether the driver before, if there was one, was killed: it left its note.
     """
 
     def __init__(self, folder: Path) -> None:
+        self.was_abandoned = False
         self._folder = folder
         self._lock = filelock.FileLock(folder / ".lock", timeout=0)
 
@@ -35,6 +41,7 @@ class RunLock:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
+            self.was_abandoned = _note_of(self._folder).exists()
             self._write_note()
         except filelock.Timeout:
             raise self._locked() from None
@@ -76,7 +83,7 @@ def driver_of(folder: Path) -> str | None:
     note = _read_note(folder)
     if note is None:
         return None
-    if note["host"] == socket.gethostname() and _started(note["pid"]) != note["started"]:
+    if note["host"] == socket.gethostname() and not _is_alive(note["pid"], note["started"]):
         return None
     return _words(note)
 
@@ -88,13 +95,22 @@ def _note_of(folder: Path) -> Path:
 def _read_note(folder: Path) -> dict[str, Any] | None:
     try:
         note = json.loads(_note_of(folder).read_text(encoding="utf-8"))
-        return {"host": str(note["host"]), "pid": int(note["pid"]), "started": note["started"]}
+        return {
+            "host": str(note["host"]),
+            "pid": int(note["pid"]),
+            "started": float(note["started"]),
+        }
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _words(note: Mapping[str, Any]) -> str:
     return f"process {note['pid']} on {note['host']}"
+
+
+def _is_alive(pid: int, started: float) -> bool:
+    now = _started(pid)
+    return now is not None and abs(now - started) < _CLOCK_STEP_S
 
 
 def _started(pid: int) -> float | None:

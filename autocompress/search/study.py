@@ -97,6 +97,8 @@ class Study:
 
     def _open(self, path: Path) -> None:
         is_new = not path.exists()
+        if is_new or path.stat().st_size == 0:
+            self._journal.check(())
         self._storage = open_storage(path)
         self._study = optuna.create_study(
             study_name=STUDY,
@@ -116,6 +118,7 @@ class Study:
             # Data may have moved and versions changed since; when it began stays.
             moved = {**self._info, "started": stored["info"].get("started")}
             self._study.set_user_attr("info", moved)
+        self._journal.check(self._study.get_trials(deepcopy=False))
         self._journal.catch_up(self._study)
         self._write_info()
 
@@ -189,16 +192,27 @@ class Study:
         return [{name: int(level) for name, level in trial.params.items()} for trial in trials]
 
     def interrupted(self) -> list[Job]:
-        """Trials that a dead driver left running, each counted as started once more."""
+        """Trials that a dead driver left running; one that was measured is told."""
         jobs = []
         for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if "measurement" in trial.user_attrs:
                 self._tell(trial.number, Measurement.from_json(trial.user_attrs["measurement"]))
-                continue
-            attempts = trial.user_attrs.get("attempts", 1) + 1
-            self._set_attempts(trial.number, attempts)
-            jobs.append(job_of(trial, attempts))
+            else:
+                jobs.append(job_of(trial, trial.user_attrs.get("attempts", 1)))
         return jobs
+
+    def begin_again(self, job: Job) -> Job:
+        """Count another attempt at an interrupted trial, if its driver was killed.
+
+        One that was stopped, or found the disk full, says nothing against the trial.
+        """
+        if not self._lock.was_abandoned:
+            return job
+        again = dataclasses.replace(job, attempts=job.attempts + 1)
+        self._set(job.number, "attempts", again.attempts)
+        with self._guard():
+            self._journal.write_trial(self._study.get_trials(deepcopy=False)[job.number])
+        return again
 
     def add(
         self,
@@ -227,11 +241,6 @@ class Study:
             added = self._study.get_trials(deepcopy=False)[-1]
             self._journal.write_trial(added)
         return job_of(added, attempts=1)
-
-    def give_back(self, job: Job) -> None:
-        """Forget that a trial was started: the user stopped it, it did not fail."""
-        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):  # it was told
-            self._set_attempts(job.number, job.attempts - 1)
 
     def complete(self, job: Job, measurement: Measurement) -> None:
         """Write a result; safe against death between its transactions."""
@@ -284,11 +293,6 @@ class Study:
         for name, excess in excesses.items():
             if name not in frozen.constraints:  # a session that died here has written it
                 trial.set_constraint(name, excess)
-
-    def _set_attempts(self, number: int, attempts: int) -> None:
-        self._set(number, "attempts", attempts)
-        with self._guard():
-            self._journal.write_trial(self._study.get_trials(deepcopy=False)[number])
 
     def _set(self, number: int, key: str, value: Any) -> None:
         trial = self._study.get_trials(deepcopy=False)[number]

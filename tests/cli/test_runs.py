@@ -31,7 +31,8 @@ def test_studies_lists_runs_and_says_which_cannot_be_read(untimed: Path, run_cli
 def test_resume_does_what_repeating_the_command_does_from_any_folder(
     untimed: Path, run_cli: Run, tmp_path: Path
 ) -> None:
-    done = run_cli(*UNTIMED_SEARCH, "--budget", "4", "--run", "b", "--max-drop", "0.5")
+    options = ("--budget", "4", "--run", "b", "--executor", "local")
+    done = run_cli(*UNTIMED_SEARCH, *options, "--max-drop", "0.5")
     assert done.returncode == 0, done.stderr
     done = run_cli("resume", str(tmp_path / "results" / "b"), "--budget", "8", "--json")
     assert done.returncode == 0, done.stderr
@@ -39,7 +40,9 @@ def test_resume_does_what_repeating_the_command_does_from_any_folder(
     whole = json.loads(run_cli("front", "u", "--json", "--all").stdout)["trials"]
     key = ("trial", "label", "plan_digest", "accuracy", "size_bytes")
     assert [[t[k] for k in key] for t in shown] == [[t[k] for k in key] for t in whole]
-    again = run_cli("resume", "b")
+    more = run_cli("resume", "b", "--budget", "9", "--jobs", "2")  # one thread each, as before
+    assert more.returncode == 0, more.stderr
+    again = run_cli("resume", "b", "--budget", "8")
     assert again.returncode == 0
     assert "budget of 8 trials is reached" in again.stderr
 

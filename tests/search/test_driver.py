@@ -6,6 +6,8 @@ import pytest
 from autocompress.errors import AllTrialsFailedError, InputError, TrialError
 from autocompress.run_record import RunRecord
 from autocompress.search.driver import Listener, run_search, trial_seed, weights_path
+from autocompress.search.executors.job import EvaluationJob
+from autocompress.search.records import load_run
 from autocompress.search.study import Study
 from autocompress.space.search_space import Knob, SearchSpace
 
@@ -94,9 +96,8 @@ def test_run_search_gives_up_a_trial_that_is_interrupted_twice(
     for _ in range(2):
         with open_study() as study, pytest.raises(Killed):
             search(study, make_executor(lambda call: die(call) if call == 1 else None), 4)
-        with open_study() as study:
-            n_running = [t.state for t in study.record().trials].count("running")
-            assert n_running == 1
+        trials = load_run(study.folder).trials
+        assert [t.state for t in trials].count("running") == 1
     with open_study() as study, pytest.raises(AllTrialsFailedError, match="interrupted"):
         search(study, make_executor(), 4)  # it was the baseline
 
@@ -269,3 +270,52 @@ def test_run_search_does_not_propose_a_failed_plan_again(
 
     tuned = [t for t in run.trials if t.label != "int8 post-training"]
     assert len({t.plan.digest for t in tuned}) == len(tuned) == 9
+
+
+def test_run_search_does_not_hold_it_against_a_trial_that_its_driver_was_stopped_before_it(
+    open_study: OpenStudy, make_executor: type
+) -> None:
+    """A trial left running, and not begun by the sessions after."""
+
+    class Killed(BaseException):
+        pass
+
+    def die(call: int) -> None:
+        raise Killed
+
+    with open_study() as study:
+        search(study, make_executor(), 4)
+    for number in (4, 5):  # two of them, as several jobs leave them
+        with open_study() as study:
+            levels = study.record().trials[0].levels
+            study.add({**levels, "weight_bits:stem": number - 3}, "search", f"trial {number}", 1)
+    for _ in range(4):
+        with open_study() as study, pytest.raises(KeyboardInterrupt):
+            search(study, make_executor(_interrupt), 8)
+    with open_study() as study, pytest.raises(Killed):
+        search(study, make_executor(die), 8)
+    with open_study() as study:
+        run = search(study, make_executor(), 8)
+    assert [t.state for t in run.trials] == ["complete"] * 8
+
+
+def _interrupt(call: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_run_search_keeps_its_budget_when_it_died_between_measuring_and_telling(
+    open_study: OpenStudy, make_executor: type, measure: Callable
+) -> None:
+    with open_study() as study:
+        search(study, make_executor(), 9)
+        levels = {**study.record().trials[0].levels, "weight_bits:stem": 4, "pruning_ratio:stem": 1}
+        job = study.add(levels, "search", "trial 9", 1)
+        plan = study.space.decode(levels)
+        keep = weights_path(study.folder, 9)
+        figures = measure(EvaluationJob(plan=plan, seed=0, fidelity=1, keep=keep))
+        study._set(job.number, "measurement", figures.to_json())  # died before the next line
+    executor = make_executor()
+    with open_study() as study:
+        run = search(study, executor, 10)
+    assert [t.state for t in run.trials] == ["complete"] * 10
+    assert executor.jobs == []

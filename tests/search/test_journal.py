@@ -151,6 +151,9 @@ def test_a_study_restored_from_an_old_copy_gets_back_what_its_journal_knows(
     before = table(run)
     shutil.copy(old, folder / "study.db")
 
+    with pytest.raises(StudyMismatchError, match="its journal knows 30") as caught:
+        continued(open_study, make_screening_executor)
+    assert "doctor" in caught.value.hint
     assert bad(examine(folder)) == ["study.db lacks finished trials: it has 19"]
     repair(folder)
     assert table(load_run(folder)) == before
@@ -177,12 +180,11 @@ def test_a_trial_whose_line_is_damaged_is_lost_and_no_other(folder: Path) -> Non
 def test_repair_deletes_what_a_crash_left_and_damaged_weights_only(folder: Path) -> None:
     (folder / "candidates" / ".trial_00001.safetensors.12ab.tmp").write_bytes(b"half")
     (folder / ".run.json.12ab.tmp").write_bytes(b"half")
-    (folder / "exports" / ".export-abc" / "bundle").mkdir(parents=True)
     (folder / "notes.txt").write_text("mine")
     kept = weights_path(folder, load_run(folder).front()[0].number)
     kept.write_bytes(b"damaged")
     found = bad(examine(folder))
-    assert sum("left by a crash" in what for what in found) == 3
+    assert sum("left by a crash" in what for what in found) == 2
     assert sum(what.startswith(f"{kept.name}: ") for what in found) == 1
     assert bad(repair(folder)) == []
     assert not kept.exists()
@@ -198,6 +200,30 @@ def test_repair_refuses_a_run_that_is_driven_and_a_folder_that_is_none(
             repair(folder)
     with pytest.raises(InputError, match="holds no run"):
         examine(tmp_path)
+
+
+def test_a_run_that_lost_its_baseline_measures_it_again(
+    folder: Path, open_study: OpenStudy, make_screening_executor: type
+) -> None:
+    path = journal_path(folder)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(li for li in lines if not li.startswith(b'{"number": 0,')))
+    (folder / "study.db").unlink()
+    with pytest.raises(StudyMismatchError, match="holds 0 finished trials"):
+        continued(open_study, make_screening_executor)
+    repair(folder)
+    run = continued(open_study, make_screening_executor)
+    assert run.trials[0].role == "baseline"
+    assert run.trials[0].state == "complete"
+
+
+def test_damaged_refinements_are_not_held_against_the_study(folder: Path) -> None:
+    (folder / "refinements.json").write_text("{")
+    before = (folder / "study.db").read_bytes()
+    (found,) = bad(examine(folder))
+    assert "refinements.json" in found
+    assert bad(repair(folder)) == [found]
+    assert (folder / "study.db").read_bytes() == before
 
 
 def test_a_journal_that_makes_no_sense_is_one_line(folder: Path) -> None:

@@ -130,18 +130,18 @@ def test_study_refuses_a_folder_made_for_something_else(
     assert before
 
 
-def test_interrupted_counts_a_trial_left_running_as_started_again(open_study: OpenStudy) -> None:
+def test_an_attempt_counts_if_the_driver_was_killed_and_only_then(open_study: OpenStudy) -> None:
     with open_study() as study:
         add(study)
     with open_study() as study:
         (job,) = study.interrupted()
-        assert (job.number, job.attempts) == (0, 2)
+        assert (job.number, job.attempts) == (0, 1)
+        assert study.begin_again(job).attempts == 1
+        (study.folder / ".power_cut").touch()
     with open_study() as study:
         (job,) = study.interrupted()
-        assert job.attempts == 3
-        study.give_back(job)
-        (job,) = study.interrupted()
-        assert job.attempts == 3
+        assert study.begin_again(job).attempts == 2
+        assert study.interrupted()[0].attempts == 2
 
 
 def test_interrupted_tells_a_result_that_was_written_but_not_told(
@@ -367,16 +367,6 @@ def test_study_that_cannot_be_written_is_one_line(
             study.fail(job, "some reason")
 
     assert caught.value.exit_code == 1
-
-
-def test_a_trial_that_was_told_needs_no_giving_back(
-    open_study: OpenStudy, measure: Callable
-) -> None:
-    with open_study() as study:
-        job = add(study)
-        study.complete(job, measure(job_of(study, job)))
-        study.give_back(job)  # Ctrl-C came just after
-        assert [trial.state for trial in study.record().trials] == ["complete"]
 
 
 def test_a_run_that_cannot_be_written_is_read_and_nothing_is_left_beside_it(

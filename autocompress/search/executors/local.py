@@ -1,5 +1,6 @@
 """Evaluate in worker processes on this machine."""
 
+import contextlib
 import os
 import time
 from multiprocessing import connection
@@ -86,8 +87,9 @@ class LocalExecutor:
 
     def close(self) -> None:
         """Kill all workers, and whatever the user's code has started in them."""
-        for worker in self._workers:
-            worker.close()
+        with contextlib.ExitStack() as stack:  # all of them, whatever happens to one
+            for worker in self._workers:
+                stack.callback(worker.close)
 
     def _free(self) -> Worker:
         return next(worker for worker in self._workers if worker.number is None)
@@ -101,8 +103,9 @@ def _first_answer(
         left = _POLL_S if until is None else min(_POLL_S, until - time.monotonic())
         ready = connection.wait([w.connection for w in workers], max(left, 0.0))
         for at, worker in enumerate(workers):
-            has_written = worker.connection in ready
-            answer = worker.receive(on_stage) if has_written else worker.overdue()
+            answer = worker.receive(on_stage) if worker.connection in ready else None
+            if answer is None:  # however much it has to tell
+                answer = worker.overdue()
             if answer is not None:
                 return at, answer
         if until is not None and time.monotonic() >= until:

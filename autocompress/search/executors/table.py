@@ -10,6 +10,7 @@ from autocompress.evaluate.evaluator import Evaluator
 from autocompress.search.executors.inline import InlineExecutor
 from autocompress.search.executors.job import Executor
 from autocompress.search.executors.local import LocalExecutor
+from autocompress.search.executors.ray_cluster import RayExecutor
 from autocompress.search.executors.worker import WorkerSpec
 
 
@@ -21,11 +22,13 @@ class Resources:
         jobs: Trials at once, >= 1.
         timeout_s: Seconds for one, > 0.
         memory_bytes: Memory for one, > 0; None for no limit.
+        ray_address: The cluster they run on, `host:port`; None for this machine.
     """
 
     jobs: int = 1
     timeout_s: float = 7200.0
     memory_bytes: int | None = None
+    ray_address: str | None = None
 
     def __post_init__(self) -> None:
         """Check ranges.
@@ -60,9 +63,20 @@ def _local(evaluator: Evaluator, spec: WorkerSpec, resources: Resources) -> Exec
     )
 
 
+def _ray(evaluator: Evaluator, spec: WorkerSpec, resources: Resources) -> Executor:
+    return RayExecutor(
+        spec,
+        address=resources.ray_address,
+        n_slots=resources.jobs,
+        timeout_s=resources.timeout_s,
+        memory_bytes=resources.memory_bytes,
+    )
+
+
 EXECUTORS: Final[Mapping[str, Callable[[Evaluator, WorkerSpec, Resources], Executor]]] = {
     "inline": _inline,
     "local": _local,
+    "ray": _ray,
 }
 
 
@@ -82,4 +96,6 @@ def make_executor(
     """
     if name not in EXECUTORS:
         raise unknown_name("executor", name, EXECUTORS)
+    if resources.ray_address is not None and name != "ray":
+        raise InputError("`--ray-address` goes with the executor 'ray'.", "Add --executor ray.")
     return EXECUTORS[name](evaluator, spec, resources)

@@ -28,6 +28,8 @@ from autocompress.tasks.prepare import prepare_task
 Answer = Measurement | Figures | TrialError
 
 _GRACE_S: Final = 2.0
+_WEIGH_S: Final = 0.2  # between two looks at its memory
+_TELL_S: Final = 0.1  # between two words on one stage: a driver may read none for minutes
 _CONTEXT: Final = multiprocessing.get_context("spawn")
 _NOBODY: Final = -1
 
@@ -72,7 +74,7 @@ class Worker:
         self._memory_bytes = memory_bytes
         self._cores = tuple(cores)
         self._process: Any = None
-        self._deadline = 0.0
+        self._deadline = self._weighed = 0.0
         self._lifeline: Connection
         self.connection: Connection
         self.number: int | None = None
@@ -120,18 +122,24 @@ class Worker:
         return error
 
     def overdue(self) -> TrialError | None:
-        """End a job that takes too long or too much, and say so."""
+        """End a job that takes too long or too much, or whose process is gone, and say so."""
+        if not self._process.is_alive() and not self.connection.poll():
+            # what it has started may hold the pipe open
+            return TrialError("worker_died", f"The worker process {self._died()}.")
         if time.monotonic() >= self._deadline:
             self.close()
             return TrialError("timeout", f"The trial took longer than {self._timeout_s:g} s.")
-        if self._memory_bytes is not None and (held := self._memory()) > self._memory_bytes:
-            self.close()
-            return TrialError(
-                "memory",
-                f"The trial held {held / 1e9:.2f} GB of memory, more than the "
-                f"{self._memory_bytes / 1e9:.2f} GB it may.",
-            )
-        return None
+        if self._memory_bytes is None or time.monotonic() < self._weighed + _WEIGH_S:
+            return None
+        self._weighed = time.monotonic()
+        if (held := self._memory()) <= self._memory_bytes:
+            return None
+        self.close()
+        return TrialError(
+            "memory",
+            f"The trial held {held / 1e9:.2f} GB of memory, more than the "
+            f"{self._memory_bytes / 1e9:.2f} GB it may.",
+        )
 
     def close(self) -> None:
         """Kill the process, if there is one, and whatever the user's code has started in it."""
@@ -152,10 +160,11 @@ class Worker:
         self.close()
         self.connection, jobs = _CONTEXT.Pipe()
         lifeline, self._lifeline = _CONTEXT.Pipe(duplex=False)
-        self._process = _CONTEXT.Process(
+        process = _CONTEXT.Process(
             target=_serve, args=(jobs, lifeline, self._spec, self._cores), daemon=False
         )
-        self._process.start()
+        process.start()
+        self._process = process  # only now is there something to kill
         jobs.close()
         lifeline.close()
 
@@ -178,6 +187,22 @@ class Worker:
         return f"ended with exit code {code}"
 
 
+def make_evaluator(spec: WorkerSpec) -> Evaluator:
+    """Load the task in this process.
+
+    Raises:
+        InputError: If it cannot be loaded, or its model is not the driver's.
+    """
+    task = load_task(spec.task, spec.arguments)
+    evaluator = Evaluator(prepare_task(task), spec.settings)
+    if model_fingerprint(evaluator.model) != spec.model:
+        raise InputError(
+            f"The task {spec.task!r} gives another model each time it is loaded.",
+            "Save the trained weights and let the task load them.",
+        )
+    return evaluator
+
+
 def _serve(jobs: Connection, lifeline: Connection, spec: WorkerSpec, cores: Sequence[int]) -> None:
     """Main function of a worker: evaluate jobs until the driver closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
@@ -188,13 +213,7 @@ def _serve(jobs: Connection, lifeline: Connection, spec: WorkerSpec, cores: Sequ
             os.sched_setaffinity(0, cores)
     threading.Thread(target=_die_with_driver, args=(lifeline,), daemon=True).start()
     try:
-        task = load_task(spec.task, spec.arguments)
-        evaluator = Evaluator(prepare_task(task), spec.settings)
-        if model_fingerprint(evaluator.model) != spec.model:
-            raise InputError(
-                f"The task {spec.task!r} gives another model each time it is loaded.",
-                "Save the trained weights and let the task load them.",
-            )
+        evaluator = make_evaluator(spec)
     except AutocompressError as error:
         with contextlib.suppress(EOFError, OSError):
             jobs.recv()
@@ -216,7 +235,15 @@ def _answer(
 ) -> Measurement | Figures:
     if isinstance(job, ProbeJob):
         return probe_job(evaluator, job)
-    return evaluate_job(evaluator, number, job, lambda *stage: jobs.send(("stage", *stage)))
+    told, last = time.monotonic(), ""
+
+    def tell(number: int, stage: str, share: float) -> None:
+        nonlocal told, last
+        if stage != last or time.monotonic() >= told + _TELL_S:
+            jobs.send(("stage", number, stage, share))
+            told, last = time.monotonic(), stage
+
+    return evaluate_job(evaluator, number, job, tell)
 
 
 def _die_with_driver(lifeline: Connection) -> None:

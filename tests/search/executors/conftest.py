@@ -20,7 +20,8 @@ from torch import nn
 from autocompress import Task
 
 def augment(inputs, generator):
-    what = os.environ.get("AUGMENT_DOES", "")
+    told = Path(__file__).with_name("augment_does")
+    what = told.read_text() if told.exists() else os.environ.get("AUGMENT_DOES", "")
     if what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     marker = Path(__file__).with_name("died")
@@ -46,6 +47,12 @@ def augment(inputs, generator):
         me.touch()
         while len(list(me.parent.glob("here.*"))) < 2:
             time.sleep(0.05)
+    if what == "run on":
+        time.sleep(0.02)
+    if what == "fork and die":
+        if os.fork() == 0:
+            time.sleep(600)
+        os.kill(os.getpid(), signal.SIGKILL)
     if what == "exhaust":
         raise MemoryError
     return inputs
@@ -55,7 +62,8 @@ def task():
     x = torch.randn(256, 8)
     y = (x[:, 0] > 0).long()
     model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
-    return Task(model=model, train=(x, y), val=(x, y), augment=augment)
+    epochs = 500 if os.environ.get("AUGMENT_DOES") == "run on" else 1
+    return Task(model=model, train=(x, y), val=(x, y), augment=augment, proxy_epochs=epochs)
 """
 SETTINGS = EvaluationSettings(threads=1, has_latency=False)
 

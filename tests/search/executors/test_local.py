@@ -215,6 +215,30 @@ def test_a_worker_that_dies_or_takes_too_much_costs_the_others_nothing(
     assert re.search(r"held 1\.[0-9]+ GB of memory, more than the 1\.20 GB", results[2].message)
 
 
+def test_a_trial_that_reports_all_the_time_is_killed_when_it_takes_too_long(
+    make: Callable[..., LocalExecutor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUGMENT_DOES", "run on")
+    executor = make(timeout_s=9.0)
+    executor.submit(0, job(tmp_path))
+    told: list[float] = []
+    outcome = executor.wait(lambda number, stage, share: told.append(share))
+    assert outcome is not None
+    assert isinstance(outcome.result, TrialError)
+    assert outcome.result.reason == "timeout"
+    assert len(told) > 5
+
+
+def test_a_worker_that_died_is_missed_while_its_child_lives(
+    make: Callable[..., LocalExecutor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUGMENT_DOES", "fork and die")
+    executor = make(timeout_s=300.0)
+    with pytest.raises(TrialError, match="SIGKILL") as caught:
+        run(executor, job(tmp_path))
+    assert caught.value.reason == "worker_died"
+
+
 def test_workers_keep_to_cores_of_their_own(
     make: Callable[..., LocalExecutor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
