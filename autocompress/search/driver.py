@@ -62,9 +62,9 @@ def run_search(
     """Evaluate trials until the study holds `budget` finished ones, or another rule ends it.
 
     Continues where an earlier session ended: trials it left running are evaluated again, with the
-    same plan and seed; one in which the driver was killed twice is given up as failed. Limits and fidelity are
-    the study's. As many trials are under way as the executor has slots; a proposal knows which they
-    are, but not what becomes of them.
+    same plan and seed; one in which the driver was killed twice is given up as failed. Limits and
+    fidelity are the study's. As many trials are under way as the executor has slots; a proposal
+    knows which they are, but not what becomes of them.
 
     Args:
         study: Opened study.
