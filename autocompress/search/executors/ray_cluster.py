@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -26,6 +27,7 @@ from autocompress.search.executors.worker import WorkerSpec, make_evaluator
 from autocompress.space.option_table import Figures
 
 _POLL_S: Final = 0.5
+_REACH_S: Final = 10.0
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
@@ -195,6 +197,8 @@ def _import_ray() -> Any:
 
 def _connect(ray: Any, address: str | None, *, n_cpus: int) -> None:
     """Join a cluster, or start one that only this machine can reach."""
+    if address is not None:
+        _check_reachable(address)
     own = {"_node_ip_address": "127.0.0.1", "num_cpus": n_cpus, "include_dashboard": False}
     is_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGTERM)
@@ -214,6 +218,18 @@ def _connect(ray: Any, address: str | None, *, n_cpus: int) -> None:
     finally:
         if is_main:
             signal.signal(signal.SIGTERM, handler)  # Ray's would end us with a code of its own
+
+
+def _check_reachable(address: str) -> None:
+    """Say at once what Ray would take minutes to say."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_REACH_S).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(
+            f"The Ray cluster {address} cannot be reached: {first_line(error)}.",
+            "See that it runs (`ray status`), and that the port is that of its head node.",
+        ) from error
 
 
 def _gone(error: Exception) -> AutocompressError:

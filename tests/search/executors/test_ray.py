@@ -1,5 +1,6 @@
 """A Ray cluster: what it must not be, and what becomes of trials when a node is lost."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,15 @@ def test_a_cluster_that_others_can_reach_must_be_protected(monkeypatch: pytest.M
     for address in ("10.0.0.5", "ray://10.0.0.5", ":6379", "auto"):
         with pytest.raises(InputError, match="host:port"):
             check_address(address)
+
+
+def test_a_cluster_that_is_not_there_is_one_line_at_once() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for address in (f"127.0.0.1:{port}", "127.0.0.1:123456789"):
+        with pytest.raises(InputError, match="cannot be reached"):
+            ray_cluster._connect(None, address, n_cpus=1)
 
 
 def test_a_missing_ray_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
