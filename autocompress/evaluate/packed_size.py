@@ -4,7 +4,7 @@ import itertools
 import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import onnx
 
@@ -15,6 +15,14 @@ from autocompress.plan import CompressionPlan
 from autocompress.runtime.onnx_export import ExportedGraph
 
 _RECURRENT: Final = ("GRU", "LSTM", "RNN")
+
+
+def file_metadata(plan: CompressionPlan) -> dict[str, Any]:
+    """What a packed file says of itself: its plan, without words that change nothing.
+
+    Plans that make the same candidate make the same file, to the byte.
+    """
+    return {"plan": plan.effective.to_json()}
 
 
 def packed_size(exported: ExportedGraph, plan: CompressionPlan) -> int:
@@ -40,9 +48,7 @@ def packed_bytes(
     """
     with tempfile.TemporaryDirectory(prefix="autocompress-") as folder:
         path = Path(folder) / "model.acz"
-        size_bytes = write_packed(
-            path, exported.model, exported.quantized, {"plan": plan.to_json()}
-        )
+        size_bytes = write_packed(path, exported.model, exported.quantized, file_metadata(plan))
         by_tensor = tensor_bytes(path, exported.model) if layers else {}
     by_layer = dict.fromkeys(layers, 0)
     owners = _owners(exported, layers)

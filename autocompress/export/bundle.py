@@ -15,6 +15,7 @@ from autocompress.atomic_file import flush_folder
 from autocompress.errors import AutocompressError, InputError, first_line
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.evaluator import Evaluator
+from autocompress.evaluate.packed_size import file_metadata
 from autocompress.evaluate.scoring import score
 from autocompress.export.card import model_card
 from autocompress.export.fresh_process import run_fresh
@@ -94,13 +95,16 @@ def _fill(
 ) -> dict[str, Any]:
     graph = deploy(_candidate(run, point, evaluator, scratch), prepared)
     baseline = evaluator.meter.baseline_graph()
-    size = write_packed(bundle / _PACKED, graph.model, graph.quantized, _metadata(point))
+    size = write_packed(bundle / _PACKED, graph.model, graph.quantized, file_metadata(point.plan))
     (bundle / _ONNX).write_bytes(graph.model.SerializeToString())
     _write_json(bundle / _PLAN, point.plan.to_json())
     base_onnx = scratch / "baseline.onnx"
     base_onnx.write_bytes(baseline.model.SerializeToString())
     base_size = write_packed(
-        scratch / "baseline.acz", baseline.model, baseline.quantized, _metadata(run.trials[0])
+        scratch / "baseline.acz",
+        baseline.model,
+        baseline.quantized,
+        file_metadata(run.trials[0].plan),
     )
     _check_packed(bundle, prepared)
     latency = evaluator.meter.latency(graph, fresh=True)
@@ -176,10 +180,6 @@ def _refined(run: RunRecord, point: TrialRecord, evaluator: Evaluator) -> torch.
             error.message,
             "Refine the trial again: delete its entry in refinements.json first.",
         ) from error
-
-
-def _metadata(point: TrialRecord) -> dict[str, Any]:
-    return {"plan": point.plan.to_json()}
 
 
 def _check_packed(bundle: Path, prepared: PreparedTask) -> None:

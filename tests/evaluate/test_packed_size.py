@@ -135,3 +135,13 @@ def test_packed_bytes_counts_a_weight_of_several_layers_once(
     net = zoo(name)
     _, by_layer = packed_bytes(export(net), UNTOUCHED, layers_of(net))
     assert sum(by_layer.values()) <= 4 * net.profile.n_params + 100
+
+
+def test_plans_that_make_the_same_candidate_take_the_same_bytes(zoo: Callable[[str], Any]) -> None:
+    """Looks are remembered by what a plan does: a worker with a memory must not say otherwise."""
+    net = zoo("mlp")
+    name = net.profile.layers[0].name
+    idle = CompressionPlan(layers={name: LayerPlan(rate_price=0.15, quantizer="kmeans")})
+    assert idle != UNTOUCHED
+    assert idle.effective == UNTOUCHED
+    assert packed_size(export(net, idle), idle) == packed_size(export(net), UNTOUCHED)
