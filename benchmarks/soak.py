@@ -44,7 +44,8 @@ def task():
     return Task(model=model, train=(x[:1200], y[:1200]), val=(x[1200:], y[1200:]), name="soak",
                 proxy_epochs=2)
 """
-_LEAST_S, _MOST_S = 12.0, 30.0  # a search must come further than its start between two kills
+_FINISHED = ("COMPLETE", "PRUNED", "FAIL")
+_LEAST, _MOST = 3, 12  # trials between two kills: one that dies twice in a trial gives it up
 
 
 def main() -> int:
@@ -100,14 +101,16 @@ def _search_and_kill(arguments: argparse.Namespace) -> list[str]:
     chance = random.Random(arguments.seed)
     killed: list[str] = []
     process = _start(arguments, "killed")
+    goal = chance.randint(_LEAST, _MOST)
     while True:
-        wait_s = chance.uniform(_LEAST_S, _MOST_S) if len(killed) < arguments.kills else None
+        is_due = len(killed) < arguments.kills and _n_finished(arguments.work / "killed") >= goal
         try:
-            code = process.wait(wait_s)
+            code = process.wait(chance.uniform(0.0, 0.8) if is_due else 0.2)
         except subprocess.TimeoutExpired:
-            victim = _kill(process.pid, chance)
+            victim = _kill(process.pid, chance) if is_due else None
             if victim is not None:
                 killed.append(victim)
+                goal = _n_finished(arguments.work / "killed") + chance.randint(_LEAST, _MOST)
                 print(f"killed {len(killed)}: {victim}", flush=True)
             continue
         if code == 0:
@@ -115,6 +118,13 @@ def _search_and_kill(arguments: argparse.Namespace) -> list[str]:
         if code != -signal.SIGKILL:
             raise RuntimeError(f"The search ended with {code}: see {arguments.work}/killed.log.")
         process = _start(arguments, "killed")
+
+
+def _n_finished(folder: Path) -> int:
+    """Finished trials, by the run's journal: reading the study would get in the search's way."""
+    journal = folder / "trials.jsonl"
+    text = journal.read_text() if journal.exists() else ""
+    return sum(f'"state": "{state}"' in line for line in text.splitlines() for state in _FINISHED)
 
 
 def _kill(driver: int, chance: random.Random) -> str | None:
