@@ -6,8 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 Run = Callable[..., Any]
 SEARCH = ("search", "my_task.py", "--threads", "1", "--executor", "inline")
 
@@ -72,29 +70,10 @@ def test_a_search_out_of_time_or_stalled_ends_cleanly_and_goes_on(
     assert (tmp_path / "results" / "r" / "trials.csv").read_text() == trials
 
 
-def test_a_search_with_two_jobs_finishes_its_budget(run_cli: Run, task_file: Path) -> None:
-    options = ("--jobs", "2", "--trial-memory", "8GB", "--budget", "6", "--run", "r")
-    done = run_cli("search", "my_task.py", *options, "--objectives", "accuracy,size")
-    assert done.returncode == 0, done.stderr
-    document = json.loads(run_cli("front", "r", "--json", "--all").stdout)
-    assert [trial["state"] for trial in document["trials"]] == ["complete"] * 6
-    assert "[6/6]" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (("--jobs", "0"), "`--jobs` must be at least 1, but got 0."),
-        (("--jobs", "2", "--executor", "inline"), "one trial at a time"),
-        (("--trial-memory", "lots"), "`--trial-memory` must be a size"),
-        (("--trial-timeout", "0"), "`--trial-timeout` must be positive, but got 0."),
-        (("--executor", "cloud"), "Unknown executor 'cloud'."),
-    ],
-)
 def test_what_cannot_be_granted_is_refused_before_anything_starts(
-    run_cli: Run, task_file: Path, tmp_path: Path, options: tuple[str, ...], said: str
+    run_cli: Run, task_file: Path, tmp_path: Path
 ) -> None:
-    done = run_cli("search", "my_task.py", "--run", "r", *options)
+    done = run_cli("search", "my_task.py", "--run", "r", "--jobs", "2", "--executor", "inline")
     assert done.returncode == 2
-    assert said in done.stderr
+    assert "one trial at a time" in done.stderr
     assert not (tmp_path / "results" / "r").exists()
