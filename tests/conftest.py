@@ -1,11 +1,17 @@
-"""What every room's tests share: the zoo, its profiles, and a hash of a model."""
+"""What every room's tests share: the zoo, its profiles, a hash of a model, a PostgreSQL server."""
 
 import dataclasses
 import functools
 import hashlib
 import importlib.util
+import os
+import shutil
+import socket
+import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -76,3 +82,80 @@ def model_hash() -> Callable[[nn.Module], str]:
         return digest.hexdigest()
 
     return digest_of
+
+
+class PostgresServer:
+    """A server of this test session's own, on 127.0.0.1, with a password.
+
+    Args:
+        programs: Folder of `initdb` and `pg_ctl`.
+    """
+
+    PASSWORD = "s3cret-pw"
+
+    def __init__(self, programs: Path) -> None:
+        self._programs = programs
+        self._folder = Path(tempfile.mkdtemp(prefix="autocompress-pg-"))
+        # it refuses to run as root
+        self._user = {"user": "postgres"} if os.geteuid() == 0 else {}
+        if self._user:
+            shutil.chown(self._folder, "postgres")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        secret = self._folder / "secret"
+        secret.write_text(self.PASSWORD)
+        options = ("-A", "scram-sha-256", "-U", "tester", f"--pwfile={secret}", "-N")
+        self._run("initdb", "-D", str(self._folder / "data"), *options)
+        self._start("start")
+
+    def restart(self) -> None:
+        """Cut all connections, as an upgrade does."""
+        self._start("restart", "-m", "fast")
+
+    def close(self) -> None:
+        """Stop it, and remove what it has written."""
+        self._run("pg_ctl", "-D", str(self._folder / "data"), "-m", "immediate", "-w", "stop")
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def new_database(self) -> str:
+        """Address of an empty database."""
+        import psycopg
+
+        name = f"db_{uuid.uuid4().hex[:8]}"
+        with psycopg.connect(self.address("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")  # type: ignore[call-overload]
+        return self.address(name)
+
+    def address(self, database: str) -> str:
+        return f"postgresql://tester:{self.PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def _start(self, *action: str) -> None:
+        settings = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self._folder} -F"
+        data, log = str(self._folder / "data"), str(self._folder / "log")
+        self._run("pg_ctl", "-D", data, "-l", log, "-o", settings, "-w", *action)
+
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self._programs / program), *arguments]
+        log = subprocess.DEVNULL  # a server would keep a pipe open
+        subprocess.run(command, check=True, stdout=log, stderr=log, timeout=60, **self._user)  # type: ignore[call-overload]
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A PostgreSQL server; skips where there is none to start, or no driver for it."""
+    pytest.importorskip("psycopg", reason="needs the extra: pip install 'autocompress[postgres]'")
+    places = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    if (found := shutil.which("initdb")) is not None:
+        places.append(Path(found).resolve().parent)
+    if not places:
+        pytest.skip("needs a PostgreSQL server: initdb is not installed")
+    server = PostgresServer(places[0])
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """Address of an empty database of this test's own, password included."""
+    return postgres_server.new_database()

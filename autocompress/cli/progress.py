@@ -8,7 +8,7 @@ import click
 from autocompress.cli.live_bar import LiveBar
 from autocompress.report.limits import violation_words
 from autocompress.run_record import RunRecord, TrialRecord
-from autocompress.search.driver import Listener
+from autocompress.search.listener import Listener
 from autocompress.search.stop_rules import Ending, StopRules
 
 
@@ -29,8 +29,10 @@ class SearchProgress(LiveBar):
             on_start=self._on_start,
             on_stage=self._on_stage,
             on_finish=self._on_finish,
+            on_wait=self._on_wait,
             on_end=self._on_end,
         )
+        self._is_waiting = False
         self._n_finished = 0
         self._options_began = 0.0
         self._options_told = 0
@@ -70,6 +72,7 @@ class SearchProgress(LiveBar):
     def _on_start(self, number: int, label: str) -> None:
         self._labels[number] = label
         self._started.append(time.monotonic())
+        self._is_waiting = False
         self._bar.update(self._task, stage=label)
 
     def _on_stage(self, number: int, stage: str, share: float) -> None:
@@ -81,6 +84,12 @@ class SearchProgress(LiveBar):
         self._bar.update(self._task, completed=run.n_finished, stage=self._eta())
         counted = f"[{run.n_finished}/{self._rules.budget}]"
         self._print(f"{counted} {trial.label}: {_outcome(trial, run)}")
+
+    def _on_wait(self, n_elsewhere: int) -> None:
+        if not self._is_waiting:
+            self._print(f"Waiting for other drivers, which are at {n_elsewhere} trials.")
+        self._is_waiting = True
+        self._bar.update(self._task, stage=f"{n_elsewhere} trials elsewhere")
 
     def _on_end(self, ending: Ending) -> None:
         """Say why it ended and how to go on; a budget that was just used up explains itself."""

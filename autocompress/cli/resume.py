@@ -55,6 +55,7 @@ def command(
         task_args=tuple(f"{name}={text}" for name, text in record.info["arguments"].items()),
         name=record.folder.resolve().name,
         results=record.folder.resolve().parent,
+        storage=None,  # the run folder says where it is
         timeout=timeout,
         quiet=quiet,
         as_json=as_json,

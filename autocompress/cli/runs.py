@@ -59,16 +59,18 @@ def resolve_run(run: str | None, results: Path) -> Path:
     Raises:
         InputError: If there is no such run; names those there are.
     """
-    found = {path.parent.name: path for path in results.glob("*/study.db")}
+    from autocompress.search.stores.located import is_run, run_folders
+
+    found = {folder.name: folder for folder in run_folders(results)}
     if run is None:
         if not found:
             raise InputError(
                 f"There is no run in {results} yet.", "Start one: autocompress search --budget 50"
             )
-        return max((path.parent for path in found.values()), key=_last_started)
+        return max(found.values(), key=_last_started)
     if run in found:
-        return found[run].parent
-    if (Path(run) / "study.db").is_file():
+        return found[run]
+    if is_run(Path(run)):
         return Path(run)
     if not found:
         raise InputError(f"There is no run {run!r} in {results}.", "Start one with --run.")

@@ -13,7 +13,10 @@ from autocompress.cli.search_result import print_result, write_views
 from autocompress.cli.task_options import task_arguments, task_options
 
 # The task and its arguments are kept apart; the rest belongs to one session.
-NOT_KEPT = ("task", "data", "task_args", "name", "results", "timeout", "quiet", "as_json")
+NOT_KEPT = (
+    *("task", "data", "task_args", "name", "results", "storage"),
+    *("timeout", "quiet", "as_json"),
+)
 
 
 @click.command()
@@ -81,6 +84,14 @@ NOT_KEPT = ("task", "data", "task_args", "name", "results", "timeout", "quiet", 
     default=0,
     metavar="K",
     help="Then train in full the K points of the front that dominate most; see `refine`.",
+)
+@click.option(
+    "--storage",
+    metavar="URL",
+    envvar="AUTOCOMPRESS_STORAGE",
+    show_envvar=True,
+    help="Keep the study on a database server, such as postgresql://user@host/database, where "
+    "several searches share its budget; default: SQLite in the run folder.",
 )
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print the front as JSON.")
@@ -163,6 +174,7 @@ def _search(
     proxy: str,
     without: frozenset[str],
     results: Path,
+    storage: str | None,
     executor: str,
     refine: int,
     quiet: bool,
@@ -180,6 +192,8 @@ def _search(
     from autocompress.search.options import option_cache
     from autocompress.search.sampler import check_sampler
     from autocompress.search.session import absolute_spec, open_session
+    from autocompress.search.stores.located import store_for
+    from autocompress.search.stores.server import check_server, parse_storage
     from autocompress.search.study import Study
     from autocompress.tasks.factory import load_task
     from autocompress.tasks.trust import trust_task
@@ -189,6 +203,9 @@ def _search(
     check_sampler(sampler)
     check_parts(without)
     tuning = parse_proxy(proxy)
+    server = None if storage is None else parse_storage(storage)
+    if server is not None:
+        check_server(server)
     arguments = task_arguments(data, task_args)
     progress = SearchProgress(rules, quiet=quiet)
     progress.note(f"Loading task {task}")
@@ -213,6 +230,7 @@ def _search(
         {**session.info(task, arguments), "options": kept},
         limits=limits,
         fidelity=tuning.fidelity,
+        store=store_for(folder, server),
     ) as study:
         progress.begin(study.record())
         try:

@@ -58,9 +58,9 @@ def command(
 
 
 def _evaluated(run: RunRecord, trial: TrialRecord) -> Measurement:
-    from autocompress.search.driver import trial_seed
     from autocompress.search.executors.inline import attempted
     from autocompress.search.session import reopen
+    from autocompress.search.under_way import trial_seed
 
     if trial.measurement is None:
         raise InputError(

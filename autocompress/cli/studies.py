@@ -16,7 +16,9 @@ from autocompress.cli.runs import results_option
 @results_option
 def command(as_json: bool, results: Path) -> None:
     """List the runs in the results folder: task, trials, points on the front, and who drives it."""
-    rows = [_row(path.parent) for path in sorted(results.glob("*/study.db"))]
+    from autocompress.search.stores.located import run_folders
+
+    rows = [_row(folder) for folder in run_folders(results)]
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -39,10 +41,10 @@ def command(as_json: bool, results: Path) -> None:
 def _row(folder: Path) -> dict[str, Any]:
     from autocompress.errors import AutocompressError
     from autocompress.search.records import load_run
-    from autocompress.search.run_lock import driver_of
+    from autocompress.search.stores.located import drivers_of
 
     row = dict.fromkeys(("run", "task", "finished", "budget", "front", "sampler", "seed", "state"))
-    driver = driver_of(folder)
+    drivers = drivers_of(folder)
     try:
         run = load_run(folder)
     except AutocompressError:
@@ -57,5 +59,5 @@ def _row(folder: Path) -> dict[str, Any]:
         "front": len(run.front()),
         "sampler": run.info["sampler"],
         "seed": run.info["seed"],
-        "state": f"driven by {driver}" if driver else "done" if is_done else "waits",
+        "state": "driven by " + ", ".join(drivers) if drivers else "done" if is_done else "waits",
     }

@@ -21,9 +21,9 @@ from autocompress.export.card import model_card
 from autocompress.export.fresh_process import run_fresh
 from autocompress.packing.packed import write_packed
 from autocompress.run_record import RunRecord, TrialRecord
-from autocompress.search.driver import trial_seed, weights_path
 from autocompress.search.environment import describe_environment
 from autocompress.search.refined import refined_weights_path
+from autocompress.search.under_way import trial_seed, weights_path
 from autocompress.tasks.base import TensorData
 from autocompress.tasks.prepare import PreparedTask
 

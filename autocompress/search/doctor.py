@@ -14,19 +14,20 @@ from autocompress.evaluate.candidate_file import check_candidate_file
 from autocompress.objective import parse_objectives
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord
-from autocompress.search.driver import weights_path
 from autocompress.search.identity import check_format
-from autocompress.search.journal import JournalContent, journal_path, read_journal
 from autocompress.search.records import knobs_in, load_run
-from autocompress.search.run_lock import RunLock, driver_of
 from autocompress.search.sampler import distributions_of
-from autocompress.search.storage import (
+from autocompress.search.stores.journal import JournalContent, journal_path, read_journal
+from autocompress.search.stores.located import drivers_of, is_on_server, is_run
+from autocompress.search.stores.run_lock import RunLock
+from autocompress.search.stores.sqlite import (
     DATABASE_ERRORS,
     STUDY,
     connected_to_read,
     open_storage,
     read_identity,
 )
+from autocompress.search.under_way import weights_path
 from autocompress.space.search_space import SearchSpace
 
 _ATTRIBUTES = ("format", "knobs", "methods", "objectives", "info", "identity")
@@ -58,16 +59,15 @@ def examine(folder: Path) -> list[Finding]:
     Raises:
         InputError: If it holds neither a study nor a journal of one.
     """
-    path = folder / "study.db"
-    if not path.exists() and not journal_path(folder).exists():
+    if not is_run(folder) and not journal_path(folder).exists():
         raise InputError(f"The folder {folder} holds no run: neither study.db nor trials.jsonl.")
     journal, journal_finding = _journal(folder)
     run, study_findings = _study(folder, journal)
     findings = [*study_findings, journal_finding]
     if run is not None:
         findings += _weights(run)
-    if (driver := driver_of(folder)) is not None:  # whose drafts are no leftovers
-        return [*findings, Finding(what=f"driven by {driver} at the moment")]
+    if drivers := drivers_of(folder):  # whose drafts are no leftovers
+        return [*findings, Finding(what=f"driven by {', '.join(drivers)} at the moment")]
     return findings + [
         Finding(what=f"{draft.name}: left by a crash", is_sound=False, remedy="delete it")
         for draft in sorted(_drafts(folder))
@@ -119,6 +119,9 @@ def repair(folder: Path) -> list[Finding]:
 
 def _study(folder: Path, journal: JournalContent | None) -> tuple[RunRecord | None, list[Finding]]:
     """The run, if its study can be read, and how its study is."""
+    if is_on_server(folder):
+        run = load_run(folder)
+        return run, [Finding(what=f"study on the server: {_counts(run)}")]
     path = folder / "study.db"
     is_whole = journal is not None and all(name in journal.attributes for name in _ATTRIBUTES)
     remedy = ""
@@ -142,15 +145,21 @@ def _study(folder: Path, journal: JournalContent | None) -> tuple[RunRecord | No
     if journal is not None and is_whole and journal.n_finished > run.n_finished:
         what = f"study.db lacks finished trials: it has {run.n_finished}"
         return run, [Finding(what=what, is_sound=False, remedy=remedy)]
+    return run, [Finding(what=f"study.db: {_counts(run)}")]
+
+
+def _counts(run: RunRecord) -> str:
     running = len(run.trials) - run.n_finished
     under_way = f", {running} under way or to be repeated" if running else ""
-    return run, [Finding(what=f"study.db: {run.n_finished} finished trials{under_way}")]
+    return f"{run.n_finished} finished trials{under_way}"
 
 
 def _journal(folder: Path) -> tuple[JournalContent | None, Finding]:
     try:
         journal = read_journal(folder)
     except OSError as error:
+        if is_on_server(folder):
+            return None, Finding(what="no trials.jsonl: the server has backups of its own")
         what = f"trials.jsonl cannot be read: {error.strerror}; the next search writes it anew"
         return None, Finding(what=what)
     damaged = ""

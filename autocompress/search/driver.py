@@ -1,47 +1,24 @@
 """The search: propose, evaluate, tell, until a stop rule ends it."""
 
-import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Set
-from pathlib import Path
-from typing import Self
 
-from autocompress.errors import AllTrialsFailedError, TrialError, unknown_name
-from autocompress.evaluate.dominance import HopelessError
-from autocompress.run_record import RunRecord, TrialRecord
-from autocompress.search.executors.job import EvaluationJob, Executor, OnStage, Outcome
+from autocompress.errors import unknown_name
+from autocompress.run_record import RunRecord
+from autocompress.search.executors.job import Executor
 from autocompress.search.executors.retrying import RetryingExecutor
-from autocompress.search.pending import Job
-from autocompress.search.rivals import rivals_of
-from autocompress.search.sampler import check_sampler, derive_seed
-from autocompress.search.stop_rules import Ending, StopRules
+from autocompress.search.listener import Listener
+from autocompress.search.sampler import check_sampler
+from autocompress.search.stop_rules import StopRules
 from autocompress.search.strategy import MeasureTable, Strategy
 from autocompress.search.study import Study
+from autocompress.search.under_way import UnderWay
 
 PARTS = ("table", "seeds", "surrogate", "ladder")
 """Parts of the search that can be left out, to see what they are worth."""
 
-_MAX_EQUAL_FAILURES = 5
-_MAX_ATTEMPTS = 2
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
-    """What a search tells whoever shows its progress.
-
-    Attributes:
-        on_start: Called with a trial's number and label before it is evaluated.
-        on_stage: Called with the number of a running trial, its stage and the share of it that is
-            done.
-        on_finish: Called with each finished trial and the run so far.
-        on_end: Called once, with why the search ended, unless an error ended it.
-    """
-
-    on_start: Callable[[int, str], None] = lambda number, label: None
-    on_stage: OnStage = lambda number, stage, share: None
-    on_finish: Callable[[TrialRecord, RunRecord], None] = lambda trial, run: None
-    on_end: Callable[[Ending], None] = lambda ending: None
+_POLL_S = 1.0
+_LOOK_ROUND_S = 10.0
 
 
 def run_search(
@@ -64,7 +41,8 @@ def run_search(
     Continues where an earlier session ended: trials it left running are evaluated again, with the
     same plan and seed; one in which the driver was killed twice is given up as failed. Limits and
     fidelity are the study's. As many trials are under way as the executor has slots; a proposal
-    knows which they are, but not what becomes of them.
+    knows which they are, but not what becomes of them. Where several drivers share a study all stay
+    until its budget is used up, and take over what one that dies has left.
 
     Args:
         study: Opened study.
@@ -96,7 +74,7 @@ def run_search(
     rules = StopRules(budget=budget, until_stalled=until_stalled, timeout_s=timeout_s)
     listener, began = listener or Listener(), clock()
     waiting = study.interrupted()
-    trials = _Trials(
+    trials = UnderWay(
         study,
         RetryingExecutor(executor),
         listener,
@@ -114,24 +92,42 @@ def run_search(
     )
     with trials:
         while True:
+            if study.is_shared:
+                waiting = study.interrupted()
+                trials.refresh()
             ending = rules.ending(trials.run, clock() - began)
-            if ending is None and trials.has_room(budget):
+            if ending is None and trials.has_room(budget, len(waiting)):
                 if not waiting and strategy.prepare():
                     continue
-                job = study.begin_again(waiting.pop(0)) if waiting else strategy.next_job()
+                job = study.begin_again(waiting.pop(0)) if waiting else strategy.next_job(budget)
                 if job is not None:
                     trials.start(job)
                     continue
-                if not trials.running:
-                    ending = "exhausted"
-            if not trials.running:
-                break
-            if not trials.finish_one(rules.left_s(clock() - began)):
+            if trials.running:
+                left_s = rules.left_s(clock() - began)
+                patience = _patience(left_s, study)
+                if trials.finish_one(patience) or patience != left_s:
+                    continue
                 ending = "timeout"
                 break
+            elsewhere = study.running_elsewhere()
+            if ending is None and study.is_shared and (elsewhere or trials.has_moved()):
+                if not trials.has_moved():
+                    listener.on_wait(len(elsewhere))
+                    time.sleep(_POLL_S)
+                continue
+            ending = ending or "exhausted"
+            break
     assert ending is not None
     listener.on_end(ending)
     return trials.run
+
+
+def _patience(left_s: float | None, study: Study) -> float | None:
+    """Seconds to wait for a trial before looking round; None for as long as it takes."""
+    if not study.is_shared:
+        return left_s
+    return _LOOK_ROUND_S if left_s is None else min(left_s, _LOOK_ROUND_S)
 
 
 def check_parts(names: Set[str]) -> None:
@@ -139,149 +135,3 @@ def check_parts(names: Set[str]) -> None:
     for name in sorted(names):
         if name not in PARTS:
             raise unknown_name("part of the search", name, PARTS)
-
-
-def weights_path(folder: Path, number: int) -> Path:
-    """Where a trial's tuned weights are kept while it is on the front."""
-    return folder / "candidates" / f"trial_{number:05d}.safetensors"
-
-
-def trial_seed(run_seed: int, number: int) -> int:
-    """Seed of everything random in a trial: the same in a resumed run as in an unbroken one."""
-    return derive_seed(run_seed, "trial", number)
-
-
-class _Trials:
-    """The trials under way; a context manager that leaves none at work behind.
-
-    Args:
-        study: Opened study.
-        executor: Evaluates candidates.
-        listener: Told about progress.
-        run_seed: Seed of the run.
-        has_ladder: Whether what has no chance is not tuned.
-
-    Attributes:
-        run: The run so far.
-        running: Number -> trial under way.
-
-    Raises:
-        AllTrialsFailedError: If the baseline has failed in an earlier session.
-    """
-
-    def __init__(
-        self,
-        study: Study,
-        executor: Executor,
-        listener: Listener,
-        *,
-        run_seed: int,
-        has_ladder: bool,
-    ) -> None:
-        self.executor = executor
-        self.run = study.record()
-        self.running: dict[int, Job] = {}
-        self._study = study
-        self._listener = listener
-        self._run_seed = run_seed
-        self._has_ladder = has_ladder
-        self._failures: list[str] = []
-        _check_baseline(self.run)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        """Leave what runs: the next session begins it again."""
-        if self.running:
-            self.executor.close()
-
-    def has_room(self, budget: int) -> bool:
-        """Whether another trial fits beside those that run, and into the budget."""
-        n_started = self.run.n_finished + len(self.running)
-        return len(self.running) < self.executor.n_slots and n_started < budget
-
-    def start(self, job: Job) -> None:
-        """Start a trial, unless it has brought the search down too often."""
-        self._listener.on_start(job.number, job.label)
-        if job.attempts > _MAX_ATTEMPTS:
-            died = f"interrupted: the search died {_MAX_ATTEMPTS} times during this trial"
-            self._study.fail(job, died)
-            self._count(job, "interrupted")
-            return
-        self.running[job.number] = job
-        self.executor.submit(job.number, self._evaluation(job))
-
-    def finish_one(self, timeout_s: float | None) -> bool:
-        """Wait for a trial to end and write its result; False if none has in time.
-
-        Raises:
-            AllTrialsFailedError: If the baseline failed, or trial after trial for the same reason.
-        """
-        outcome = self.executor.wait(self._listener.on_stage, timeout_s)
-        if outcome is None:
-            return False
-        job = self.running[outcome.number]
-        reason = self._write(job, outcome)
-        del self.running[outcome.number]
-        self._count(job, reason)
-        return True
-
-    def _evaluation(self, job: Job) -> EvaluationJob:
-        """What an executor needs; rivals for what the search proposed and tunes."""
-        run = self._study.record()
-        is_searched = run.trials[job.number].role == "search"
-        is_screened = self._has_ladder and job.fidelity > 0 and is_searched
-        return EvaluationJob(
-            plan=self._study.space.decode(job.levels),
-            seed=trial_seed(self._run_seed, job.number),
-            fidelity=job.fidelity,
-            keep=weights_path(self._study.folder, job.number),
-            rivals=rivals_of(run, job.number) if is_screened else None,
-        )
-
-    def _write(self, job: Job, outcome: Outcome) -> str | None:
-        """Write a result; returns the reason if the trial failed."""
-        try:
-            self._study.complete(job, outcome.measurement())
-        except HopelessError as error:
-            self._study.stop(job, error.message, error.figures)
-        except TrialError as error:
-            self._study.fail(job, f"{error.reason}: {error.message}")
-            return error.reason
-        return None
-
-    def _count(self, job: Job, reason: str | None) -> None:
-        """Take note of a finished trial, and raise if it shows that no other will succeed."""
-        self.run = self._study.record()
-        trial = self.run.trials[job.number]
-        if reason is not None:
-            self._failures.append(reason)
-        elif trial.state == "complete":  # one that was stopped proves nothing
-            self._failures.clear()
-        _drop_weights(self.run)
-        self._listener.on_finish(trial, self.run)
-        _check_baseline(self.run)
-        recent = self._failures[-_MAX_EQUAL_FAILURES:]
-        if len(recent) == _MAX_EQUAL_FAILURES and len(set(recent)) == 1:
-            raise AllTrialsFailedError(
-                f"{_MAX_EQUAL_FAILURES} trials in a row failed; the last one: {trial.reason}",
-                "Fix the cause and repeat the command: it continues with the next trial.",
-            )
-
-
-def _drop_weights(run: RunRecord) -> None:
-    """Delete the weights of trials that are not on the front."""
-    kept = {weights_path(run.folder, trial.number) for trial in run.front()}
-    for path in (run.folder / "candidates").glob("trial_*.safetensors"):
-        if path not in kept and path.stem.removeprefix("trial_").isdecimal():
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-
-def _check_baseline(run: RunRecord) -> None:
-    if run.trials and run.trials[0].state == "failed":
-        raise AllTrialsFailedError(
-            f"The untouched model could not be measured: {run.trials[0].reason}",
-            "Nothing can be compared without it: fix the cause and start anew with --run NAME.",
-        )

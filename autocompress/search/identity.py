@@ -1,21 +1,64 @@
 """What must not change between two sessions of a study, and what is said when it did."""
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from autocompress.errors import StudyMismatchError
+from autocompress.atomic_file import write_atomically
+from autocompress.errors import InputError, StudyMismatchError, first_line
+from autocompress.space.search_space import SearchSpace
 
 FORMAT = 1
 """Of what is kept in a study."""
 
 
-def check_format(path: Path, attributes: Mapping[str, Any]) -> None:
+def attributes_of(
+    space: SearchSpace,
+    objectives: Sequence[str],
+    info: Mapping[str, Any],
+    identity: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What a new study says about itself, in the order in which it is to be written.
+
+    Args:
+        space: The knobs.
+        objectives: Names.
+        info: What describes the run.
+        identity: What must not change; the last: a study without it was interrupted while made.
+    """
+    return {
+        "format": FORMAT,
+        "knobs": [dataclasses.asdict(knob) for knob in space.knobs],
+        "methods": [dataclasses.asdict(method) for method in space.methods],
+        "objectives": list(objectives),
+        "info": dict(info),
+        "identity": dict(identity),
+    }
+
+
+def write_info(folder: Path, attributes: Mapping[str, Any]) -> None:
+    """Write `run.json`, the readable view of what a study says about itself.
+
+    Raises:
+        InputError: If it cannot be written.
+    """
+    view = {**attributes["info"], **attributes["identity"], "format": FORMAT}
+    try:
+        write_atomically(folder / "run.json", json.dumps(view, indent=2) + "\n")
+    except OSError as error:
+        raise InputError(
+            f"The run folder {folder} must be writable, but: {first_line(error)}.",
+            "Choose another place with --results FOLDER.",
+        ) from error
+
+
+def check_format(name: object, attributes: Mapping[str, Any]) -> None:
     """Refuse a study that another version of this package made.
 
     Args:
-        path: Where the study lies.
+        name: What to call the study.
         attributes: What it says about itself.
 
     Raises:
@@ -23,16 +66,16 @@ def check_format(path: Path, attributes: Mapping[str, Any]) -> None:
     """
     if attributes.get("format") != FORMAT:
         raise StudyMismatchError(
-            f"The study {path} must have format {FORMAT}, but has {attributes.get('format')}.",
+            f"The study {name} must have format {FORMAT}, but has {attributes.get('format')}.",
             "Use the version of autocompress that made it, or start a new run with --run NAME.",
         )
 
 
-def check_identity(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def check_identity(name: object, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Refuse to continue a study that was made for something else.
 
     Args:
-        path: Where the study lies.
+        name: What to call the study.
         stored: Its identity, as JSON gives it back.
         wanted: Identity of this session.
 
@@ -46,7 +89,7 @@ def check_identity(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, A
             f"{key}: {_short(then.get(key))} then, {_short(now.get(key))} now" for key in differing
         )
         raise StudyMismatchError(
-            f"The study {path} was made for something else: {what}.",
+            f"The study {name} was made for something else: {what}.",
             "Repeat the first command to resume it, or start a new run with --run NAME.",
         )
 

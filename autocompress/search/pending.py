@@ -27,12 +27,12 @@ class Job:
     attempts: int
 
 
-def job_of(trial: FrozenTrial, attempts: int) -> Job:
-    """The job of a running trial that has been started so often."""
+def job_of(trial: FrozenTrial) -> Job:
+    """The job of a running trial, as often as it has been started so far."""
     return Job(
         number=trial.number,
         levels={name: int(level) for name, level in trial.params.items()},
         fidelity=trial.user_attrs["fidelity"],
         label=trial.user_attrs["label"],
-        attempts=attempts,
+        attempts=trial.user_attrs.get("attempts", 1),
     )

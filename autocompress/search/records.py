@@ -7,14 +7,14 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autocompress.errors import InputError
 from autocompress.measurement import Measurement
 from autocompress.objective import Limits, parse_objectives
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, State, TrialRecord
 from autocompress.search.identity import check_format
 from autocompress.search.refined import refined_trials
-from autocompress.search.storage import DATABASE_ERRORS, reading, unreadable
+from autocompress.search.stores.located import reading_run
+from autocompress.search.stores.sqlite import DATABASE_ERRORS, unreadable
 from autocompress.space.search_space import Knob
 
 _STATES: dict[TrialState, State] = {
@@ -30,18 +30,15 @@ def load_run(folder: Path) -> RunRecord:
     """Read a run folder without locking it.
 
     Raises:
-        InputError: If the folder holds no study.
+        InputError: If the folder holds no study, or its server cannot be reached.
         StudyMismatchError: If its study is damaged or was not made by this version.
     """
-    path = folder / "study.db"
-    if not path.is_file():
-        raise InputError(f"The run folder {folder} holds no study.db.", "Run a search first.")
     try:
-        with reading(path) as study:
-            check_format(path, study.user_attrs)
+        with reading_run(folder) as study:
+            check_format(folder, study.user_attrs)
             return record_of(folder, study)
     except (*DATABASE_ERRORS, KeyError) as error:
-        raise unreadable(path, error) from error
+        raise unreadable(folder / "study.db", error) from error
 
 
 def record_of(

@@ -9,7 +9,7 @@ from typing import Any
 from autocompress.errors import AutocompressError
 from autocompress.run_record import RunRecord
 from autocompress.search.records import record_of
-from autocompress.search.storage import DATABASE_ERRORS, read_identity, reading
+from autocompress.search.stores.sqlite import DATABASE_ERRORS, read_identity, reading
 
 
 def find_repeats(folder: Path) -> tuple[RunRecord, ...]:

@@ -14,7 +14,7 @@ from autocompress.search.executors.job import Executor, ProbeJob
 from autocompress.search.guided.look import Look, look_of
 from autocompress.search.pending import Job
 from autocompress.search.rivals import rivals_of
-from autocompress.search.sampler import GUIDED, Guidance, propose_levels
+from autocompress.search.sampler import GUIDED, Guidance, derive_seed, propose_levels
 from autocompress.search.seeding import Seed, make_seeds, next_seed, swept_levels
 from autocompress.search.study import Study
 from autocompress.space.option_table import Figures, OptionTable
@@ -76,19 +76,22 @@ class Strategy:
         self._seeds = self._all_seeds()
         return True
 
-    def next_job(self) -> Job | None:
+    def next_job(self, budget: int | None = None) -> Job | None:
         """Start the next trial.
 
+        Args:
+            budget: Trials the study may hold; None for any number.
+
         Returns:
-            The trial, or None as long as the baseline is being measured, and if every plan of the
-            space has been tried.
+            The trial, or None as long as the baseline is being measured, if every plan of the space
+            has been tried, and if another driver was faster.
         """
         self.prepare()
         trials = self._study.record().trials
         number = len(trials)
         if number == 0:
             baseline = make_seeds(self._study.space)[0]
-            return self._study.add(baseline.levels, baseline.role, baseline.label, self._fidelity)
+            return self._add(baseline, self._fidelity, budget)
         if self._seeds is None:
             return None
         started = {trial.label for trial in trials}
@@ -97,12 +100,14 @@ class Strategy:
         if seed is None:
             levels, looks = self._proposed(number, [seed.levels for seed in upcoming])
             if levels is not None:
-                label = f"trial {number}"
-                return self._study.add(levels, "search", label, self._fidelity, looks)
+                return self._study.add(levels, "search", None, self._fidelity, looks, budget=budget)
             if not upcoming:
                 return None
             seed = upcoming[0]
-        return self._study.add(seed.levels, seed.role, seed.label, seed.fidelity)
+        return self._add(seed, seed.fidelity, budget)
+
+    def _add(self, seed: Seed, fidelity: Fidelity, budget: int | None) -> Job | None:
+        return self._study.add(seed.levels, seed.role, seed.label, fidelity, budget=budget)
 
     @property
     def _fidelity(self) -> Fidelity:
@@ -113,22 +118,30 @@ class Strategy:
         is_needed = self._sampler == GUIDED or "seeds" not in self._without
         if "table" in self._without or self._measure_table is None or not is_needed:
             return None
+        if self._study.option_table() is None:
+            self._study.alone(self._measure_if_missing)
         table = self._study.option_table()
-        if table is None:
-            has_latency = self._study.has_latency
-            try:
-                table = self._measure_table(
-                    lambda plan: self._executor.probe(
-                        ProbeJob(plan=plan, has_size=True, has_latency=has_latency)
-                    )
-                )
-            except TrialError as error:
-                raise AutocompressError(
-                    f"The untouched model cannot be looked at without training: {error.message}",
-                    "Search without the option table, as another run: --without table --run NAME.",
-                ) from error
-            self._study.keep_option_table(table)
+        assert table is not None
         return Predictor(self._study.space, table)
+
+    def _measure_if_missing(self) -> None:
+        """Measure the table; another driver may have done so while this one waited."""
+        if self._study.option_table() is not None:
+            return
+        assert self._measure_table is not None
+        has_latency = self._study.has_latency
+        try:
+            table = self._measure_table(
+                lambda plan: self._executor.probe(
+                    ProbeJob(plan=plan, has_size=True, has_latency=has_latency)
+                )
+            )
+        except TrialError as error:
+            raise AutocompressError(
+                f"The untouched model cannot be looked at without training: {error.message}",
+                "Search without the option table, as another run: --without table --run NAME.",
+            ) from error
+        self._study.keep_option_table(table)
 
     def _all_seeds(self) -> list[Seed]:
         """Seeds, none trained more than the run trains; the first of equal ones."""
@@ -153,7 +166,8 @@ class Strategy:
         self, number: int, planned: Sequence[Mapping[str, int]]
     ) -> tuple[dict[str, int] | None, list[Look]]:
         """A plan that neither was tried nor is about to be, and what was looked at to choose it."""
-        study, earlier = self._study, self._study.looks()
+        study, seen = self._study, self._study.seen()
+        earlier = seen.looks
         looks: list[Look] = []
 
         def look_at(plans: Sequence[Mapping[str, int]]) -> list[Look]:
@@ -174,14 +188,19 @@ class Strategy:
             study.space,
             self._sampler,
             study.directions,
-            study.finished(),
-            run_seed=self._run_seed,
+            seen.complete,
+            run_seed=self._proposal_seed(),
             number=number,
-            failed=[*study.failed(), *study.stopped(), *unbuildable, *planned],
-            running=study.running(),
+            failed=[*seen.failed, *seen.stopped, *unbuildable, *planned],
+            running=seen.running,
             guidance=guidance,
         )
         return levels, looks
+
+    def _proposal_seed(self) -> int:
+        """The run's; one of its own for each of several drivers, or all would propose the same."""
+        signature = self._study.signature()
+        return derive_seed(self._run_seed, *signature.items()) if signature else self._run_seed
 
     def _looked_at(self, plans: Sequence[Mapping[str, int]], earlier: Sequence[Look]) -> list[Look]:
         """Looks at plans; what an earlier look found is only judged anew."""

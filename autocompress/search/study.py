@@ -1,36 +1,33 @@
-"""The study: one SQLite file that holds everything a run found. Knows no torch."""
+"""The study: one database that holds everything a run found. Knows no torch."""
 
-import contextlib
 import dataclasses
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autocompress.atomic_file import write_atomically
-from autocompress.errors import StudyMismatchError
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.objective import Direction, Limits, parse_objectives
 from autocompress.run_record import Role, RunRecord, TrialRecord
-from autocompress.search.guided.look import Look, look_of, looks_in
-from autocompress.search.identity import FORMAT, check_format, check_identity
-from autocompress.search.journal import Journal
+from autocompress.search.guided.look import Look, look_of
+from autocompress.search.identity import attributes_of, check_format, check_identity, write_info
 from autocompress.search.pending import Job, job_of
 from autocompress.search.records import record_of
-from autocompress.search.run_lock import RunLock
 from autocompress.search.sampler import distributions_of
-from autocompress.search.storage import STUDY, guarding, open_storage
+from autocompress.search.seen import Seen
+from autocompress.search.stores.sqlite_store import SqliteStore
+from autocompress.search.stores.store import Store
+from autocompress.search.telling import constrain, is_among, on_one_scale
 from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.search_space import SearchSpace
 
 
 class Study:
-    """A run folder opened for driving: the only writer of its database.
+    """A run opened for driving.
 
-    Use as a context manager: it holds the folder's lock.
+    Use as a context manager: it holds the run folder's lock or, on a server, a lease.
 
     Args:
         folder: The run folder; created if missing.
@@ -40,11 +37,12 @@ class Study:
         info: What else describes the run: versions, hardware. JSON.
         limits: Constraints; part of the identity.
         fidelity: Training behind searched trials; part of the identity.
+        store: Where it is kept; None for SQLite in the run folder.
 
     Raises:
-        InputError: If the folder cannot be written.
+        InputError: If the folder cannot be written, or the server not be reached.
         RunLockedError: If another process drives this run.
-        StudyMismatchError: If the folder holds another study; names what differs.
+        StudyMismatchError: If there is another study; names what differs.
     """
 
     def __init__(
@@ -57,6 +55,7 @@ class Study:
         *,
         limits: Limits | None = None,
         fidelity: Fidelity = 1,
+        store: Store | None = None,
     ) -> None:
         self.folder = folder
         self.space = space
@@ -71,73 +70,36 @@ class Study:
             "fidelity": fidelity,
         }
         self._info = dict(info)
-        self._lock = RunLock(folder)
-        self._journal = Journal(folder)
+        self._store: Store = SqliteStore(folder) if store is None else store
         self._records: dict[int, TrialRecord] = {}
+        self._mine: set[int] = set()
         self._study: optuna.Study
 
     def __enter__(self) -> "Study":
-        """Lock the folder, open or create the study, refuse one made for something else."""
-        self._lock.acquire()
-        try:
-            with self._guard():
-                self._open(self.folder / "study.db")
-        except BaseException:
-            self._lock.release()
-            raise
+        """Open or create the study, refuse one made for something else."""
+        self._study = self._store.open(self.directions, self._claim)
+        write_info(self.folder, self._study.user_attrs)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Close the database, so that its file alone is whole, and release the folder."""
-        self._storage.engine.dispose()
-        self._lock.release()
+        """Let others have it."""
+        self._store.close()
 
-    def _guard(self) -> contextlib.AbstractContextManager[None]:
-        return guarding(self.folder / "study.db")
+    @property
+    def is_shared(self) -> bool:
+        """Whether other drivers may work on it at the same time."""
+        return self._store.is_shared
 
-    def _open(self, path: Path) -> None:
-        is_new = not path.exists()
-        if is_new or path.stat().st_size == 0:
-            self._journal.check(())
-        self._storage = open_storage(path)
-        self._study = optuna.create_study(
-            study_name=STUDY,
-            storage=self._storage,
-            directions=self.directions,
-            load_if_exists=True,
-        )
-        stored = self._study.user_attrs
-        if "identity" not in stored:
-            if not is_new and self._study.get_trials(deepcopy=False):
-                raise StudyMismatchError(f"The study {path} was not made by autocompress.")
-            for key, value in self._attributes().items():
-                self._study.set_user_attr(key, value)
-        else:
-            check_format(path, stored)
-            check_identity(path, stored["identity"], self._identity)
+    def _claim(self, study: optuna.Study) -> dict[str, Any]:
+        """What to write into a study to make it this one's; raises if it is another's."""
+        stored, info = study.user_attrs, self._info
+        if "identity" in stored:
+            check_format(self._store.name, stored)
+            check_identity(self._store.name, stored["identity"], self._identity)
             # Data may have moved and versions changed since; when it began stays.
-            moved = {**self._info, "started": stored["info"].get("started")}
-            self._study.set_user_attr("info", moved)
-        self._journal.check(self._study.get_trials(deepcopy=False))
-        self._journal.catch_up(self._study)
-        self._write_info()
-
-    def _attributes(self) -> dict[str, Any]:
-        # `identity` is written last: a study without it was interrupted while being made.
-        return {
-            "format": FORMAT,
-            "knobs": [dataclasses.asdict(knob) for knob in self.space.knobs],
-            "methods": [dataclasses.asdict(method) for method in self.space.methods],
-            "objectives": [objective.name for objective in self.objectives],
-            "info": self._info,
-            "identity": self._identity,
-        }
-
-    def _write_info(self) -> None:
-        """Write `run.json`, the readable view of what the study says about itself."""
-        attributes = self._study.user_attrs
-        view = {**attributes["info"], **attributes["identity"], "format": FORMAT}
-        write_atomically(self.folder / "run.json", json.dumps(view, indent=2) + "\n")
+            return {"info": {**info, "started": stored["info"].get("started")}}
+        names = [objective.name for objective in self.objectives]
+        return attributes_of(self.space, names, info, self._identity)
 
     @property
     def directions(self) -> list[Direction]:
@@ -152,100 +114,145 @@ class Study:
 
     def n_finished(self) -> int:
         """Trials that are complete, failed or stopped: what a budget counts."""
-        return sum(t.state.is_finished() for t in self._study.get_trials(deepcopy=False))
+        return sum(trial.state.is_finished() for trial in self._trials())
 
-    def finished(self) -> list[FrozenTrial]:
-        """Complete trials of the run's fidelity, for samplers; they carry their constraints."""
-        trials = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return [trial for trial in trials if trial.user_attrs["fidelity"] == self.fidelity]
+    def running_elsewhere(self) -> list[FrozenTrial]:
+        """Running trials that this session has not begun."""
+        return [t for t in self._trials(TrialState.RUNNING) if t.number not in self._mine]
 
-    def failed(self) -> list[dict[str, int]]:
-        """Levels of failed trials."""
-        return self._levels_of(TrialState.FAIL)
-
-    def stopped(self) -> list[dict[str, int]]:
-        """Levels of trials that were not worth tuning."""
-        return self._levels_of(TrialState.PRUNED)
-
-    def running(self) -> list[FrozenTrial]:
-        """Trials that are being evaluated."""
-        return list(self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
-
-    def looks(self) -> list[Look]:
-        """All plans that were looked at, to choose a trial or as one that was stopped, in order."""
-        trials = self._study.get_trials(deepcopy=False)
-        return [look for trial in trials for look in looks_in(trial.user_attrs)]
+    def seen(self) -> Seen:
+        """What there is to learn from, for whoever proposes the next trial."""
+        return Seen(trials=self._trials(), fidelity=self.fidelity)
 
     def option_table(self) -> OptionTable | None:
         """The option table this study was begun with; None if it has none yet."""
-        kept = self._study.user_attrs.get("option_table")
+        kept = self._store.attempt(lambda: self._study.user_attrs.get("option_table"))
         return None if kept is None else OptionTable.from_json(kept)
 
     def keep_option_table(self, table: OptionTable) -> None:
         """Keep it: a resumed search must not depend on whether it is still in a cache."""
-        with self._guard():
-            self._study.set_user_attr("option_table", table.to_json())
-            self._journal.write_attribute("option_table", table.to_json())
 
-    def _levels_of(self, state: TrialState) -> list[dict[str, int]]:
-        trials = self._study.get_trials(deepcopy=False, states=(state,))
-        return [{name: int(level) for name, level in trial.params.items()} for trial in trials]
+        def keep() -> None:
+            self._study.set_user_attr("option_table", table.to_json())
+            self._store.write_attribute("option_table", table.to_json())
+
+        self._store.attempt(keep)
+
+    def alone(self, action: Callable[[], None]) -> None:
+        """Do what one driver does for all, such as measuring the table; others wait."""
+        self._store.alone(action)
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        """All trials, or those in some states, in order of their numbers."""
+        wanted = states or None
+        trials = self._store.attempt(lambda: self._study.get_trials(deepcopy=False, states=wanted))
+        return list(trials)
 
     def interrupted(self) -> list[Job]:
-        """Trials that a dead driver left running; one that was measured is told."""
+        """Running trials that nobody works on; one that was measured already is told."""
         jobs = []
-        for trial in self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        for trial, _ in self._left_behind():
             if "measurement" in trial.user_attrs:
-                self._tell(trial.number, Measurement.from_json(trial.user_attrs["measurement"]))
+                if (job := self.begin_again(job_of(trial))) is not None:
+                    self.complete(job, Measurement.from_json(trial.user_attrs["measurement"]))
             else:
-                jobs.append(job_of(trial, trial.user_attrs.get("attempts", 1)))
+                jobs.append(job_of(trial))
         return jobs
 
-    def begin_again(self, job: Job) -> Job:
-        """Count another attempt at an interrupted trial, if its driver was killed.
+    def _left_behind(self) -> list[tuple[FrozenTrial, bool]]:
+        return self._store.left_behind(self.running_elsewhere())
 
-        One that was stopped, or found the disk full, says nothing against the trial.
+    def begin_again(self, job: Job) -> Job | None:
+        """Take over a trial that nobody works on, and count another attempt if its driver died.
+
+        Returns:
+            The trial, or None if somebody else has taken it meanwhile.
         """
-        if not self._lock.was_abandoned:
-            return job
-        again = dataclasses.replace(job, attempts=job.attempts + 1)
-        self._set(job.number, "attempts", again.attempts)
-        with self._guard():
-            self._journal.write_trial(self._study.get_trials(deepcopy=False)[job.number])
-        return again
+
+        def take() -> Job | None:
+            left = {trial.number: was_killed for trial, was_killed in self._left_behind()}
+            if job.number not in left:
+                return None
+            again = dataclasses.replace(job, attempts=job.attempts + left[job.number])
+            for key, value in {"attempts": again.attempts, **self.signature()}.items():
+                self._set(job.number, key, value)
+            self._store.write_trial(self._study.get_trials(deepcopy=False)[job.number])
+            return again
+
+        taken = self._store.in_turn(take)
+        if taken is not None:
+            self._mine.add(job.number)
+        return taken
+
+    def signature(self) -> dict[str, str]:
+        """Whose trial it is, where several drivers share a study; else empty."""
+        return {"driver": self._store.driver} if self.is_shared else {}
 
     def add(
         self,
         levels: Mapping[str, int],
         role: Role,
-        label: str,
+        label: str | None,
         fidelity: Fidelity,
         looks: Sequence[Look] = (),
-    ) -> Job:
-        """Write a new running trial and what was looked at to choose it, in one transaction."""
-        trial = optuna.trial.create_trial(
-            state=TrialState.RUNNING,
-            params=dict(levels),
-            distributions=distributions_of(self.space),
-            user_attrs={
-                "role": role,
-                "label": label,
-                "fidelity": fidelity,
-                "attempts": 1,
-                "plan": self.space.decode(levels).to_json(),
-                **({"looks": [dataclasses.asdict(look) for look in looks]} if looks else {}),
-            },
-        )
-        with self._guard():
+        *,
+        budget: int | None = None,
+    ) -> Job | None:
+        """Write a new running trial and what was looked at to choose it, in one transaction.
+
+        Args:
+            levels: Knob name -> level index.
+            role: Of the trial.
+            label: What tables call it; None for `trial N`.
+            fidelity: Training to put behind it.
+            looks: What was looked at to choose it.
+            budget: Trials the study may hold; None for any number.
+
+        Returns:
+            The trial, or None if another driver has used up the budget, or begun the same.
+        """
+
+        def write() -> Job | None:
+            trials = self._study.get_trials(deepcopy=False)
+            is_full = budget is not None and len(trials) >= budget
+            if self.is_shared and (is_full or is_among(trials, levels, label)):
+                return None
+            trial = optuna.trial.create_trial(
+                state=TrialState.RUNNING,
+                params=dict(levels),
+                distributions=distributions_of(self.space),
+                user_attrs={
+                    "role": role,
+                    "label": label or f"trial {len(trials)}",
+                    "fidelity": fidelity,
+                    "attempts": 1,
+                    "plan": self.space.decode(levels).to_json(),
+                    **({"looks": [dataclasses.asdict(look) for look in looks]} if looks else {}),
+                    **self.signature(),
+                },
+            )
             self._study.add_trial(trial)
             added = self._study.get_trials(deepcopy=False)[-1]
-            self._journal.write_trial(added)
-        return job_of(added, attempts=1)
+            self._store.write_trial(added)
+            return job_of(added)
+
+        job = self._store.in_turn(write)
+        if job is not None:
+            self._mine.add(job.number)
+        return job
 
     def complete(self, job: Job, measurement: Measurement) -> None:
         """Write a result; safe against death between its transactions."""
-        self._set(job.number, "measurement", measurement.to_json())
-        self._tell(job.number, measurement)
+        measured = on_one_scale(measurement, self._trials()[0])
+        values = [getattr(measured, objective.field) for objective in self.objectives]
+
+        def write() -> None:
+            self._set(job.number, "measurement", measured.to_json())
+            if not self.limits.is_empty:
+                constrain(self._study, self.record(), job.number, measured)
+            self._tell(job.number, values)
+
+        self._write(job, write)
 
     def fail(self, job: Job, reason: str) -> None:
         """Mark a trial as failed, with its reason in one line."""
@@ -256,45 +263,37 @@ class Study:
 
         Optuna calls it pruned: finished, without values, and not a failure.
         """
-        look = look_of(job.levels, figures, has_chance=False)
-        self._set(job.number, "look", dataclasses.asdict(look))
-        self._end(job, reason, TrialState.PRUNED)
+        look = dataclasses.asdict(look_of(job.levels, figures, has_chance=False))
+        self._end(job, reason, TrialState.PRUNED, look=look)
 
-    def _end(self, job: Job, reason: str, state: TrialState) -> None:
-        self._set(job.number, "reason", reason)
-        with self._guard():
-            self._tell_optuna(job.number, state=state)
+    def _end(self, job: Job, reason: str, state: TrialState, **attributes: Any) -> None:
+        def write() -> None:
+            for key, value in {**attributes, "reason": reason}.items():
+                self._set(job.number, key, value)
+            self._tell(job.number, state=state)
+
+        self._write(job, write)
+
+    def _write(self, job: Job, write: Callable[[], None]) -> None:
+        """Write a trial's end, unless another driver, which thought this one dead, has it now."""
+
+        def write_if_held() -> None:
+            trial = self._trials()[job.number]
+            owner = trial.user_attrs.get("driver", "")
+            if not trial.state.is_finished() and owner == self._store.driver:
+                write()
+
+        self._store.in_turn(write_if_held)
+        self._mine.discard(job.number)
 
     def record(self) -> RunRecord:
         """The run as plain data."""
-        with self._guard():
-            return record_of(self.folder, self._study, self._records)
+        return self._store.attempt(lambda: record_of(self.folder, self._study, self._records))
 
-    def _tell(self, number: int, measurement: Measurement) -> None:
-        values = [getattr(measurement, objective.field) for objective in self.objectives]
-        with self._guard():
-            self._constrain(number, measurement)
-            self._tell_optuna(number, values)
-
-    def _tell_optuna(self, number: int, *args: Any, **kwargs: Any) -> None:
+    def _tell(self, number: int, *args: Any, **kwargs: Any) -> None:
         self._study.tell(number, *args, **kwargs)
-        self._journal.write_trial(self._study.get_trials(deepcopy=False)[number])
-
-    def _constrain(self, number: int, measurement: Measurement) -> None:
-        """Write all limits as constraints: Optuna takes a trial without any for feasible."""
-        if self.limits.is_empty:
-            return
-        run = self.record()
-        told = dataclasses.replace(run.trials[number], measurement=measurement)
-        trials = (*run.trials[:number], told, *run.trials[number + 1 :])
-        excesses = dataclasses.replace(run, trials=trials).excesses(told)
-        frozen = self._study.get_trials(deepcopy=False)[number]
-        trial = optuna.trial.Trial(self._study, frozen._trial_id)
-        for name, excess in excesses.items():
-            if name not in frozen.constraints:  # a session that died here has written it
-                trial.set_constraint(name, excess)
+        self._store.write_trial(self._study.get_trials(deepcopy=False)[number])
 
     def _set(self, number: int, key: str, value: Any) -> None:
         trial = self._study.get_trials(deepcopy=False)[number]
-        with self._guard():
-            self._study._storage.set_trial_user_attr(trial._trial_id, key, value)
+        self._study._storage.set_trial_user_attr(trial._trial_id, key, value)

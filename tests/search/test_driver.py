@@ -5,10 +5,12 @@ import pytest
 
 from autocompress.errors import AllTrialsFailedError, InputError, TrialError
 from autocompress.run_record import RunRecord
-from autocompress.search.driver import Listener, run_search, trial_seed, weights_path
+from autocompress.search.driver import run_search
 from autocompress.search.executors.job import EvaluationJob
+from autocompress.search.listener import Listener
 from autocompress.search.records import load_run
 from autocompress.search.study import Study
+from autocompress.search.under_way import trial_seed, weights_path
 from autocompress.space.search_space import Knob, SearchSpace
 
 OpenStudy = Callable[..., Study]

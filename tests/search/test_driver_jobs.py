@@ -8,8 +8,9 @@ import pytest
 
 from autocompress.errors import AllTrialsFailedError, TrialError
 from autocompress.run_record import RunRecord
-from autocompress.search.driver import Listener, run_search
+from autocompress.search.driver import run_search
 from autocompress.search.executors.job import EvaluationJob, OnStage, Outcome
+from autocompress.search.listener import Listener
 from autocompress.search.study import Study
 from autocompress.space.search_space import Knob, SearchSpace
 
@@ -117,6 +118,7 @@ def test_run_search_hands_back_what_does_not_end_in_time(
         assert ends == ["timeout"]
         assert crowd.is_closed
         assert [t.state for t in run.trials].count("complete") == 4
+    with open_study() as study:
         assert {job.attempts for job in study.interrupted()} == {1}
     with open_study() as study:
         run = search(study, Crowd(make_executor()), 12)

@@ -11,8 +11,10 @@ from autocompress.errors import AllTrialsFailedError, InputError, TrialError
 from autocompress.evaluate.dominance import HopelessError
 from autocompress.objective import Limits
 from autocompress.run_record import RunRecord
-from autocompress.search.driver import Listener, run_search, weights_path
+from autocompress.search.driver import run_search
+from autocompress.search.listener import Listener
 from autocompress.search.study import Study
+from autocompress.search.under_way import weights_path
 from autocompress.space.option_table import Figures
 
 OpenStudy = Callable[..., Study]
@@ -287,7 +289,7 @@ def test_a_training_free_run_measures_and_compares_what_was_not_trained(
     executor = make_screening_executor()
     with open_study(fidelity=0) as study:
         run = search(study, executor, 14)
-        assert len(study.finished()) == 14
+        assert len(study.seen().complete) == 14
 
     assert {job.fidelity for job in executor.jobs} == {0}
     assert all(job.rivals is None for job in executor.jobs)

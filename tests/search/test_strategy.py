@@ -510,9 +510,9 @@ def test_no_plan_is_looked_at_twice_and_a_reopened_study_knows_all_looks(
     executor = make_screening_executor()
     with open_study() as study:
         search(study, executor, 24, without={"table"})
-        looks = study.looks()
+        looks = study.seen().looks
     with open_study() as study:
-        assert study.looks() == looks
+        assert study.seen().looks == looks
     plans = [job.plan.digest for job in executor.probes]
     assert len(looks) >= len(plans) > 0
     assert len(plans) == len(set(plans))

@@ -141,6 +141,7 @@ def test_an_attempt_counts_if_the_driver_was_killed_and_only_then(open_study: Op
     with open_study() as study:
         (job,) = study.interrupted()
         assert study.begin_again(job).attempts == 2
+    with open_study() as study:
         assert study.interrupted()[0].attempts == 2
 
 
@@ -189,10 +190,10 @@ def test_stop_finishes_a_trial_that_is_no_failure(open_study: OpenStudy) -> None
         study.stop(job, "Not tuned: hopeless.", found)
         run = load_run(study.folder)
         assert study.n_finished() == 1
-        assert study.failed() == []
-        assert study.stopped() == [dict(job.levels)]
+        assert study.seen().failed == []
+        assert study.seen().stopped == [dict(job.levels)]
     with open_study() as study:
-        (look,) = study.looks()
+        (look,) = study.seen().looks
 
     assert look.levels == dict(job.levels)
     assert (look.divergence, look.size_bytes, look.latency_ratio) == (0.4, 900, 0.7)
@@ -209,7 +210,7 @@ def test_finished_gives_samplers_trials_of_the_runs_fidelity_with_constraints(
             full = {knob.name: 0 for knob in study.space.knobs}
             job = study.add(full, "control", f"fidelity {fidelity}", fidelity)
             study.complete(job, measure(job_of(study, job)))
-        (told,) = study.finished()
+        (told,) = study.seen().complete
 
     assert told.user_attrs["fidelity"] == 1
     assert told.constraints == {"max_size_bytes": 63_999}

@@ -17,12 +17,13 @@ from autocompress.errors import (
 from autocompress.evaluate.dominance import HopelessError
 from autocompress.objective import Limits
 from autocompress.run_record import RunRecord
-from autocompress.search import journal as journal_module
 from autocompress.search.doctor import Finding, examine, repair
-from autocompress.search.driver import run_search, weights_path
-from autocompress.search.journal import journal_path, read_journal, trial_line
+from autocompress.search.driver import run_search
 from autocompress.search.records import load_run
+from autocompress.search.stores import journal as journal_module
+from autocompress.search.stores.journal import journal_path, read_journal, trial_line
 from autocompress.search.study import Study
+from autocompress.search.under_way import weights_path
 from autocompress.space.option_table import Figures
 
 OpenStudy = Callable[..., Study]

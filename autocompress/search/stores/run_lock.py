@@ -60,7 +60,11 @@ class RunLock:
         self._lock.release()
 
     def _write_note(self) -> None:
-        note = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
+        note = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": started_at(os.getpid()),
+        }
         _note_of(self._folder).write_text(json.dumps(note), encoding="utf-8")
 
     def _locked(self) -> RunLockedError:
@@ -83,7 +87,7 @@ def driver_of(folder: Path) -> str | None:
     note = _read_note(folder)
     if note is None:
         return None
-    if note["host"] == socket.gethostname() and not _is_alive(note["pid"], note["started"]):
+    if note["host"] == socket.gethostname() and not is_alive(note["pid"], note["started"]):
         return None
     return _words(note)
 
@@ -108,13 +112,14 @@ def _words(note: Mapping[str, Any]) -> str:
     return f"process {note['pid']} on {note['host']}"
 
 
-def _is_alive(pid: int, started: float) -> bool:
-    now = _started(pid)
+def is_alive(pid: int, started: float) -> bool:
+    """Whether a process of this machine lives, and began when that one did."""
+    now = started_at(pid)
     return now is not None and abs(now - started) < _CLOCK_STEP_S
 
 
-def _started(pid: int) -> float | None:
-    """When a process began, which tells it from a later one of the same number."""
+def started_at(pid: int) -> float | None:
+    """When a process of this machine began, in seconds since the epoch; None if it is gone."""
     try:
         return psutil.Process(pid).create_time()
     except psutil.Error:

@@ -1,0 +1,105 @@
+"""Where a run folder's study is."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import sqlalchemy
+
+from autocompress.errors import InputError, StudyMismatchError
+from autocompress.search.stores.lease import read_leases, server_time
+from autocompress.search.stores.run_lock import driver_of
+from autocompress.search.stores.server import (
+    address_path,
+    open_server,
+    read_address,
+    reading_server,
+    shown,
+    without_password,
+)
+from autocompress.search.stores.server_store import ServerStore
+from autocompress.search.stores.sqlite import DATABASE_ERRORS, reading
+from autocompress.search.stores.sqlite_store import SqliteStore
+from autocompress.search.stores.store import Store
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder holds a study, or says where it is."""
+    return (folder / "study.db").is_file() or address_path(folder).is_file()
+
+
+def run_folders(results: Path) -> list[Path]:
+    """Run folders in a results folder, by name."""
+    found = {
+        path.parent for name in ("study.db", "storage.json") for path in results.glob(f"*/{name}")
+    }
+    return sorted(found)
+
+
+def is_on_server(folder: Path) -> bool:
+    """Whether a run's study is kept on a database server."""
+    return address_path(folder).is_file()
+
+
+def store_for(folder: Path, storage: sqlalchemy.URL | None) -> Store:
+    """The store a search in a run folder is to use.
+
+    Args:
+        folder: The run folder; need not exist.
+        storage: Address of a server; None for where the run is, or SQLite for a new one.
+
+    Raises:
+        InputError: If what the folder says about it makes no sense.
+        StudyMismatchError: If the run is on another server.
+    """
+    if not is_on_server(folder):
+        return SqliteStore(folder) if storage is None else ServerStore(storage, folder.name, folder)
+    known, study = read_address(folder)
+    if storage is not None and without_password(storage) != without_password(known):
+        raise StudyMismatchError(
+            f"The run {folder} is kept in {shown(known)}, not in {shown(storage)}.",
+            "Leave --storage out to continue it, or start a new run with --run NAME.",
+        )
+    return ServerStore(storage or known, study, folder)
+
+
+@contextlib.contextmanager
+def reading_run(folder: Path) -> Iterator[optuna.Study]:
+    """The study of a run folder, only read.
+
+    Raises:
+        InputError: If there is none, or it cannot be reached.
+        StudyMismatchError: If it was made by another version of Optuna.
+    """
+    if is_on_server(folder):
+        with reading_server(*read_address(folder)) as study:
+            yield study
+        return
+    path = folder / "study.db"
+    if not path.is_file():
+        raise InputError(f"The run folder {folder} holds no study.db.", "Run a search first.")
+    with reading(path) as study:
+        yield study
+
+
+def drivers_of(folder: Path) -> list[str]:
+    """Who drives a run at the moment, in words; empty if nobody does, or it cannot be seen.
+
+    Args:
+        folder: The run folder.
+    """
+    if not is_on_server(folder):
+        driver = driver_of(folder)
+        return [] if driver is None else [driver]
+    try:
+        url, name = read_address(folder)
+        storage = open_server(url, skip_table_creation=True)
+        try:
+            study_id = storage.get_study_id_from_name(name)
+            leases, now = read_leases(storage.engine, study_id), server_time(storage.engine)
+        finally:
+            storage.engine.dispose()
+    except (InputError, StudyMismatchError, KeyError, *DATABASE_ERRORS):
+        return []
+    return sorted(str(lease) for lease in leases.values() if lease.is_held(now))

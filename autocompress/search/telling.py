@@ -1,0 +1,56 @@
+"""What a study is told about a trial, made ready for it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from autocompress.measurement import Measurement
+from autocompress.run_record import RunRecord
+
+
+def on_one_scale(measurement: Measurement, baseline: FrozenTrial) -> Measurement:
+    """A measurement in milliseconds of the study's baseline: another machine may have taken it.
+
+    Args:
+        measurement: With the latency of the untouched model where it was taken.
+        baseline: First trial of the study; if it has not been measured yet, nothing changes.
+    """
+    told, own = baseline.user_attrs.get("measurement"), measurement.baseline_latency_ms
+    base = Measurement.from_json(told).baseline_latency_ms if told else None
+    if base is None or own is None or base == own or measurement.latency_ms is None:
+        return measurement
+    spread = measurement.latency_spread_ms
+    return dataclasses.replace(
+        measurement,
+        latency_ms=measurement.latency_ms * base / own,
+        latency_spread_ms=None if spread is None else spread * base / own,
+        baseline_latency_ms=base,
+    )
+
+
+def constrain(study: optuna.Study, run: RunRecord, number: int, measurement: Measurement) -> None:
+    """Write by how much a trial misses each limit, as constraints.
+
+    Args:
+        study: Where to.
+        run: Its record; says what the limits are, and what the baseline measured.
+        number: Of the trial.
+        measurement: What the trial is about to be told.
+    """
+    told = dataclasses.replace(run.trials[number], measurement=measurement)
+    trials = (*run.trials[:number], told, *run.trials[number + 1 :])
+    excesses = dataclasses.replace(run, trials=trials).excesses(told)
+    frozen = study.get_trials(deepcopy=False)[number]
+    trial = optuna.trial.Trial(study, frozen._trial_id)
+    for name, excess in excesses.items():
+        if name not in frozen.constraints:  # a session that died here has written it
+            trial.set_constraint(name, excess)
+
+
+def is_among(trials: Sequence[FrozenTrial], levels: Mapping[str, int], label: str | None) -> bool:
+    """Whether a trial has this label or, if it needs none, is of this plan."""
+    if label is not None:
+        return any(trial.user_attrs.get("label") == label for trial in trials)
+    return any(trial.params == levels for trial in trials)
