@@ -23,7 +23,7 @@ import pandas as pd
 import psutil
 from published import result_path
 
-_TASK = """
+TASK = """
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
@@ -60,7 +60,7 @@ def main() -> int:
     arguments = parser.parse_args()
     shutil.rmtree(arguments.work, ignore_errors=True)
     arguments.work.mkdir(parents=True)
-    (arguments.work / "soak_task.py").write_text(_TASK)
+    (arguments.work / "soak_task.py").write_text(TASK)
     start = time.perf_counter()
     _start(arguments, "peaceful").wait()
     peaceful_s = time.perf_counter() - start

@@ -210,7 +210,8 @@ def _search(
     progress = SearchProgress(rules, quiet=quiet)
     progress.note(f"Loading task {task}")
     loaded = load_task(task, arguments)
-    trust_task(absolute_spec(task), arguments)
+    task = absolute_spec(task)  # a worker may run in another folder
+    trust_task(task, arguments)
     wanted = EvaluationSettings(**settings, **tuning.settings(loaded))
     session = open_session(loaded, space, wanted)
     if session.warning:

@@ -1,6 +1,7 @@
 """Plan in, Measurement out: build, tune, measure. Knows no Optuna."""
 
 import copy
+import dataclasses
 import time
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from autocompress.space.option_table import Figures
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.precision import fastest_precision, find_device, to_fast_layout_
-from autocompress.train.recipe import check_recipe
+from autocompress.train.recipe import Recipe, check_recipe
 from autocompress.train.teachers import Teacher, make_teacher
 
 
@@ -81,6 +82,7 @@ class Evaluator:
         fidelity: Fidelity = 1,
         keep: Path | None = None,
         rivals: Rivals | None = None,
+        has_half_batch: bool = False,
         on_stage: OnStage | None = None,
     ) -> Measurement:
         """Build, tune and measure one candidate.
@@ -93,6 +95,7 @@ class Evaluator:
             fidelity: 0 re-estimates statistics only, 1 also tunes briefly.
             keep: Where to write the candidate's weights; None for nowhere.
             rivals: What the candidate must have a chance against before it is tuned.
+            has_half_batch: Whether to train with half the recipe's batch; the measurement says so.
             on_stage: Called with (stage, share of it that is done).
 
         Raises:
@@ -103,7 +106,11 @@ class Evaluator:
         tell = on_stage or (lambda stage, share: None)
         tell("build", 0.0)
         untuned = self._screen(plan, rivals) if fidelity > 0 and not _is_untouched(plan) else None
-        candidate, images_per_s = self.tuned(plan, fidelity, seed, tell)
+        recipe = _with_half_batch(self.recipe) if has_half_batch else self.recipe
+        candidate, images_per_s = self.tuned(plan, fidelity, seed, tell, recipe)
+        if has_half_batch:
+            note = f"batches of {self.recipe.batch_size}: memory ran out; {recipe.batch_size} used"
+            candidate = dataclasses.replace(candidate, skipped=(*candidate.skipped, note))
         return self.meter.measure(
             candidate,
             plan,
@@ -152,7 +159,12 @@ class Evaluator:
         return figures.divergence
 
     def tuned(
-        self, plan: CompressionPlan, fidelity: Fidelity, seed: int, on_stage: OnStage
+        self,
+        plan: CompressionPlan,
+        fidelity: Fidelity,
+        seed: int,
+        on_stage: OnStage,
+        recipe: Recipe | None = None,
     ) -> tuple[Candidate, float | None]:
         """A candidate as a fidelity promises it, and the images per second of its training.
 
@@ -168,7 +180,7 @@ class Evaluator:
         tuner = Tuner(
             prepared=self.prepared,
             teacher=self.teacher(),
-            recipe=self.recipe,
+            recipe=recipe or self.recipe,
             device=self.device,
             precision=self.precision,
         )
@@ -217,3 +229,7 @@ class Evaluator:
 
 def _is_untouched(plan: CompressionPlan) -> bool:
     return plan.effective == CompressionPlan()
+
+
+def _with_half_batch(recipe: Recipe) -> Recipe:
+    return dataclasses.replace(recipe, batch_size=max(1, recipe.batch_size // 2))

@@ -22,8 +22,8 @@ _LOOKS_PER_TRIAL = 4
 
 def measure_proposals(work: Path) -> None:
     """Write one row per sampler and number of trials: median and slowest of a few proposals."""
-    space = _space()
-    predictor = Predictor(space, _table(space))
+    space = made_up_space()
+    predictor = Predictor(space, made_up_table(space))
     rows = []
     for sampler, counts in (("guided", (50, 200, 1000)), ("tpe", (50, 200, 1000))):
         for n_trials in counts:
@@ -60,10 +60,11 @@ def measure_proposals(work: Path) -> None:
     (work / "proposals.json").write_text(json.dumps(rows))
 
 
-def _space() -> SearchSpace:
+def made_up_space(n_knobs: int = _N_KNOBS) -> SearchSpace:
+    """Bits for two thirds of the knobs, ranks for the rest."""
     bits = (32, 8, 6, 5, 4, 3, 2)
-    layers = [f"layer{i}" for i in range(_N_KNOBS * 2 // 3)]
-    groups = layers[: _N_KNOBS - len(layers)]
+    layers = [f"layer{i}" for i in range(n_knobs * 2 // 3)]
+    groups = layers[: n_knobs - len(layers)]
     return SearchSpace(
         knobs=(
             *(Knob(kind="weight_bits", targets=(la,), levels=bits, label=la) for la in layers),
@@ -75,7 +76,8 @@ def _space() -> SearchSpace:
     )
 
 
-def _table(space: SearchSpace) -> OptionTable:
+def made_up_table(space: SearchSpace) -> OptionTable:
+    """An option table of a space like that."""
     random = np.random.default_rng(0)
     layers = {knob.targets[0]: 40_000 for knob in space.knobs}
 

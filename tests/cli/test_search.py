@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from click.testing import CliRunner
 from sklearn.datasets import load_digits
+
+from autocompress.cli.main import cli
+from autocompress.errors import InputError
+from autocompress.search.executors import table
+from autocompress.search.executors.worker import WorkerSpec
 
 Run = Callable[..., Any]
 WITH_WORKER = ("search", "my_task.py", "--threads", "1", "--quiet")
@@ -262,3 +268,21 @@ def gone_within(pid: int, seconds: float) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_workers_are_told_of_a_task_that_means_the_same_from_any_folder(
+    task_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node of a cluster does not run where the search was started."""
+    told: list[str] = []
+
+    def note(name: str, evaluator: object, worker: WorkerSpec, resources: object) -> None:
+        told.append(worker.task)
+        raise InputError("seen enough")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(table, "make_executor", note)
+    monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path / "cache"))
+    result = CliRunner().invoke(cli, ["search", task_file.name, "--quiet"])
+    assert isinstance(result.exception, InputError), result.output
+    assert told == [str(task_file)]

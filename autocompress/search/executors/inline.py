@@ -51,6 +51,7 @@ def evaluate_job(
             fidelity=job.fidelity,
             keep=job.keep,
             rivals=job.rivals,
+            has_half_batch=job.has_half_batch,
             on_stage=lambda stage, share: on_stage(number, stage, share),
         )
     )

@@ -26,6 +26,7 @@ class EvaluationJob:
         keep: Where to write the candidate's weights.
         rivals: What a candidate must have a chance against to be tuned at all; None tunes every
             candidate.
+        has_half_batch: Whether to train with half the batch, since memory ran out with all of it.
     """
 
     plan: CompressionPlan
@@ -33,6 +34,7 @@ class EvaluationJob:
     fidelity: Fidelity
     keep: Path
     rivals: Rivals | None = None
+    has_half_batch: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,6 @@
 """What is the machine's fault is not held against a candidate."""
 
+import dataclasses
 import time
 from typing import Final
 
@@ -11,7 +12,7 @@ _RETRIED: Final = ("worker_died", "oom")
 
 
 class RetryingExecutor:
-    """Does a job again, once, that lost its worker or its memory.
+    """Does a job again, once, that lost its worker; with half the batch if memory ran out.
 
     Args:
         executor: Does the work; in a fresh worker, after one was lost.
@@ -49,7 +50,8 @@ class RetryingExecutor:
             if error.reason not in _RETRIED or job is None:
                 _check_disk(error)
                 return outcome
-            self._executor.submit(outcome.number, job)
+            again = dataclasses.replace(job, has_half_batch=error.reason == "oom")
+            self._executor.submit(outcome.number, again)
 
     def probe(self, job: ProbeJob) -> Figures:
         """Look at a plan without training.

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from autocompress.errors import AutocompressError, TrialError
+from autocompress.measurement import Measurement
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.search.executors.job import EvaluationJob, ProbeJob
 from autocompress.search.executors.local import LocalExecutor
@@ -51,6 +52,20 @@ def test_a_trial_that_always_kills_its_worker_fails(
     with pytest.raises(TrialError, match=r"killed by signal 9 \(SIGKILL\)") as caught:
         ask(RetryingExecutor(make()), tmp_path)
     assert caught.value.reason == "worker_died"
+
+
+def test_a_trial_that_ran_out_of_memory_is_tried_with_half_the_batch(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUGMENT_DOES", "exhaust once")
+    measured = evaluate(RetryingExecutor(make()), tmp_path)
+    assert isinstance(measured, Measurement)
+    assert measured.skipped == ("batches of 128: memory ran out; 64 used",)
+
+    monkeypatch.setenv("AUGMENT_DOES", "exhaust")
+    with pytest.raises(TrialError) as caught:
+        evaluate(RetryingExecutor(make()), tmp_path)
+    assert caught.value.reason == "oom"
 
 
 @ASK
