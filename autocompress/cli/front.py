@@ -82,7 +82,7 @@ def _json_text(run: RunRecord, show_all: bool) -> str:
     from autocompress.report.tables import front_json, trial_json
     from autocompress.search.repeats import find_repeats
 
-    gain = search_gain(run, find_repeats(run.folder))
+    gain = search_gain(run, find_repeats(run))
     document: dict[str, Any] = front_json(run)
     document["search_gain"] = None if gain is None else gain.to_json()
     if show_all:

@@ -31,6 +31,6 @@ def command(run: str | None, output: Path | None, results: Path) -> None:
 
     record = load_run(resolve_run(run, results))
     path = output or record.folder / "report.html"
-    write_report(record, path, find_repeats(record.folder))
+    write_report(record, path, find_repeats(record))
     click.echo(path)
     require_a_point(record)

@@ -1,5 +1,6 @@
 """`autocompress resume`: continue a run by its name."""
 
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,11 @@ def command(
 
     record = load_trusted(run, results, is_trusted=is_trusted)
     check_trusted(record.name, record.info["task"], record.info["arguments"])
-    options = search.make_context("search", [], resilient_parsing=True).params
+    context = search.make_context("search", [], resilient_parsing=True)
+    options = context.params
     known = options.keys() - set(NOT_KEPT)
-    given = record.info.get("options")
-    if not isinstance(given, dict) or not given.keys() <= known:
+    given = _checked(record.info.get("options"), search, context, known)
+    if given is None:
         raise InputError(
             f"The run {record.name!r} does not say which options it was started with.",
             "Repeat its search command.",
@@ -60,3 +62,16 @@ def command(
         quiet=quiet,
         as_json=as_json,
     )
+
+
+def _checked(
+    given: Any, search: click.Command, context: click.Context, known: Set[str]
+) -> dict[str, Any] | None:
+    """Options as a run kept them, each as its option takes it; None if they make no sense."""
+    if not isinstance(given, dict) or not given.keys() <= known:
+        return None
+    kinds = {parameter.name: parameter for parameter in search.params}
+    try:
+        return {name: kinds[name].type_cast_value(context, value) for name, value in given.items()}
+    except (click.ClickException, TypeError, ValueError):
+        return None

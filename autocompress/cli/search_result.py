@@ -16,7 +16,7 @@ def write_views(run: Any) -> None:
     try:
         write_csv(trials_table(run), run.folder / "trials.csv")
         write_csv(front_table(run), run.folder / "front.csv")
-        write_report(run, run.folder / "report.html", find_repeats(run.folder))
+        write_report(run, run.folder / "report.html", find_repeats(run))
     except (AutocompressError, OSError) as error:
         click.echo(f"Warning: the report could not be written: {error}", err=True)
 

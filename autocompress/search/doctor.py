@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from autocompress.search.under_way import weights_path
 from autocompress.space.search_space import SearchSpace
 
 _ATTRIBUTES = ("format", "knobs", "methods", "objectives", "info", "identity")
-_DRAFTS = (".*.tmp", "candidates/.*.tmp", "refined/.*.tmp")
+_DRAFTS = (".*.tmp", "candidates/.*.tmp", "refined/.*.tmp", "exports/.export-*")
 _UNTOUCHABLE = ("locked", "unable to open", "readonly", "denied")  # what is not damage
 
 
@@ -68,10 +69,11 @@ def examine(folder: Path) -> list[Finding]:
         findings += _weights(run)
     if drivers := drivers_of(folder):  # whose drafts are no leftovers
         return [*findings, Finding(what=f"driven by {', '.join(drivers)} at the moment")]
-    return findings + [
+    drafts = [
         Finding(what=f"{draft.name}: left by a crash", is_sound=False, remedy="delete it")
         for draft in sorted(_drafts(folder))
     ]
+    return [*findings, *drafts, *_replaced_bundles(folder)]
 
 
 def repair(folder: Path) -> list[Finding]:
@@ -109,7 +111,7 @@ def repair(folder: Path) -> list[Finding]:
             for weights, _ in _damaged_weights(run):
                 weights.unlink()
         for draft in _drafts(folder):
-            draft.unlink()
+            shutil.rmtree(draft) if draft.is_dir() else draft.unlink()
     except OSError as error:
         raise InputError(f"The run {folder} cannot be repaired: {first_line(error)}.") from error
     finally:
@@ -191,7 +193,18 @@ def _damaged_weights(run: RunRecord) -> list[tuple[Path, str]]:
 
 def _drafts(folder: Path) -> list[Path]:
     """What a crash left half-written."""
-    return [path for pattern in _DRAFTS for path in folder.glob(pattern)]
+    drafts = [path for pattern in _DRAFTS for path in folder.glob(pattern)]
+    return [path for path in drafts if not (path / "old").exists()]
+
+
+def _replaced_bundles(folder: Path) -> list[Finding]:
+    """Bundles that an export was replacing when it was killed: only the user knows their name."""
+    return [
+        Finding(
+            what=f"{old.relative_to(folder)}: a bundle; move it back to its name", is_sound=False
+        )
+        for old in sorted(folder.glob("exports/.export-*/old"))
+    ]
 
 
 def _rebuild(folder: Path, journal: JournalContent) -> None:

@@ -12,7 +12,7 @@ from autocompress.search.records import record_of
 from autocompress.search.stores.sqlite import DATABASE_ERRORS, read_identity, reading
 
 
-def find_repeats(folder: Path) -> tuple[RunRecord, ...]:
+def find_repeats(run: RunRecord) -> tuple[RunRecord, ...]:
     """Find the runs beside one that differ from it in nothing but their seed.
 
     A repeat must have finished at least as many trials; it is cut to the first so many, so that no
@@ -20,15 +20,14 @@ def find_repeats(folder: Path) -> tuple[RunRecord, ...]:
     Runs that cannot be read are passed over.
 
     Args:
-        folder: The run folder; its siblings are looked at and only read.
+        run: As it is now; the siblings of its folder are looked at and only read.
 
     Returns:
         The repeats, cut, in order of their seeds; without the run itself.
     """
-    here = folder.resolve()
+    here = run.folder.resolve()
     identity = _identity(here / "study.db")
-    run = _load(here / "study.db") if identity else None
-    if run is None or run.n_finished == 0:
+    if not identity or run.n_finished == 0:
         return ()
     by_seed: dict[int, RunRecord] = {}
     for path in sorted(here.parent.glob("*/study.db")):

@@ -1,10 +1,16 @@
 """`studies`, `resume` and `doctor` as users type them."""
 
 import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+from click.testing import CliRunner
+
+from autocompress.cli.main import cli
+from autocompress.errors import InputError
 from tests.cli.conftest import UNTIMED_SEARCH
 
 Run = Callable[..., Any]
@@ -88,3 +94,16 @@ def test_show_says_what_a_trial_is_and_that_it_comes_out_the_same_again(
     missing = run_cli("show", "u", "--trial", "99")
     assert missing.returncode == 2
     assert "Its trials are 0 to 7." in missing.stderr
+
+
+@pytest.mark.parametrize("kept", [{"budget": "many"}, {"budget": [50]}, {"nonsense": 1}, [], None])
+def test_resume_refuses_options_that_make_no_sense(untimed: Path, kept: object) -> None:
+    with sqlite3.connect(untimed / "study.db") as database:
+        query = "SELECT value_json FROM study_user_attributes WHERE key = 'info'"
+        info = {**json.loads(database.execute(query).fetchone()[0]), "options": kept}
+        update = "UPDATE study_user_attributes SET value_json = ? WHERE key = 'info'"
+        database.execute(update, [json.dumps(info)])
+    database.close()
+    result = CliRunner().invoke(cli, ["resume", str(untimed), "--trust-task"])
+    assert isinstance(result.exception, InputError), result.output
+    assert "does not say which options" in result.exception.message

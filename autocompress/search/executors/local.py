@@ -6,10 +6,12 @@ import time
 from multiprocessing import connection
 from typing import Final
 
+import torch
+
 from autocompress.errors import TrialError
 from autocompress.measurement import Measurement
 from autocompress.search.executors.job import EvaluationJob, OnStage, Outcome, ProbeJob
-from autocompress.search.executors.worker import Answer, Worker, WorkerSpec
+from autocompress.search.executors.worker import Answer, Share, Worker, WorkerSpec
 from autocompress.space.option_table import Figures
 
 _POLL_S: Final = 0.2
@@ -19,7 +21,7 @@ class LocalExecutor:
     """Warm worker processes with a job each.
 
     Several of them keep to cores of their own, as far as these go round: a trial that is timed is
-    then hardly disturbed by others that train.
+    then hardly disturbed by others that train. On a machine with several GPUs each has one.
 
     Args:
         spec: How a worker makes its evaluator.
@@ -36,10 +38,14 @@ class LocalExecutor:
         n_workers: int = 1,
         memory_bytes: int | None = None,
     ) -> None:
-        shares = _shares_of_cores(n_workers)
+        gpus = _gpus(n_workers, spec.settings.device)
+        shares = [
+            Share(cores=cores, gpu=gpu)
+            for cores, gpu in zip(_shares_of_cores(n_workers), gpus, strict=True)
+        ]
         self._workers = [
-            Worker(spec, timeout_s=timeout_s, memory_bytes=memory_bytes, cores=cores)
-            for cores in shares
+            Worker(spec, timeout_s=timeout_s, memory_bytes=memory_bytes, share=share)
+            for share in shares
         ]
 
     @property
@@ -119,3 +125,12 @@ def _shares_of_cores(n_workers: int) -> list[list[int]]:
     if n_workers == 1 or each == 0:
         return [[] for _ in range(n_workers)]
     return [cores[at * each : (at + 1) * each] for at in range(n_workers)]
+
+
+def _gpus(n_workers: int, device: str) -> list[str]:
+    """A GPU for each worker, in turns; none where there is one worker, or a GPU was named."""
+    if n_workers == 1 or device != "cuda":
+        return [""] * n_workers
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    visible = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+    return [visible[at % len(visible)] if visible else "" for at in range(n_workers)]

@@ -51,6 +51,19 @@ class WorkerSpec:
     model: str
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What of the machine is one worker's.
+
+    Attributes:
+        cores: Processor cores it may run on; empty for any.
+        gpu: The GPU it sees, as `CUDA_VISIBLE_DEVICES` names it; empty for all.
+    """
+
+    cores: Sequence[int] = ()
+    gpu: str = ""
+
+
 class Worker:
     """One warm process with one job at a time; started on first use, replaced when it dies.
 
@@ -58,7 +71,7 @@ class Worker:
         spec: How it makes its evaluator.
         timeout_s: Seconds a job may take.
         memory_bytes: Memory that it and what it starts may hold; None for no limit.
-        cores: Processor cores it may run on; empty for any.
+        share: What of the machine is its own.
     """
 
     def __init__(
@@ -67,12 +80,12 @@ class Worker:
         *,
         timeout_s: float,
         memory_bytes: int | None = None,
-        cores: Sequence[int] = (),
+        share: Share | None = None,
     ) -> None:
         self._spec = spec
         self._timeout_s = timeout_s
         self._memory_bytes = memory_bytes
-        self._cores = tuple(cores)
+        self._share = share or Share()
         self._process: Any = None
         self._deadline = self._weighed = 0.0
         self._lifeline: Connection
@@ -161,7 +174,7 @@ class Worker:
         self.connection, jobs = _CONTEXT.Pipe()
         lifeline, self._lifeline = _CONTEXT.Pipe(duplex=False)
         process = _CONTEXT.Process(
-            target=_serve, args=(jobs, lifeline, self._spec, self._cores), daemon=False
+            target=_serve, args=(jobs, lifeline, self._spec, self._share), daemon=False
         )
         process.start()
         self._process = process  # only now is there something to kill
@@ -203,14 +216,16 @@ def make_evaluator(spec: WorkerSpec) -> Evaluator:
     return evaluator
 
 
-def _serve(jobs: Connection, lifeline: Connection, spec: WorkerSpec, cores: Sequence[int]) -> None:
+def _serve(jobs: Connection, lifeline: Connection, spec: WorkerSpec, share: Share) -> None:
     """Main function of a worker: evaluate jobs until the driver closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     if hasattr(os, "setsid"):
         os.setsid()  # a group of its own: what it starts ends with it
-    if cores and hasattr(os, "sched_setaffinity"):
+    if share.cores and hasattr(os, "sched_setaffinity"):
         with contextlib.suppress(OSError):  # a container may have taken a core away
-            os.sched_setaffinity(0, cores)
+            os.sched_setaffinity(0, share.cores)
+    if share.gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = share.gpu  # read when CUDA is first used
     threading.Thread(target=_die_with_driver, args=(lifeline,), daemon=True).start()
     try:
         evaluator = make_evaluator(spec)

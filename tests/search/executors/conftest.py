@@ -47,6 +47,8 @@ def augment(inputs, generator):
         me.touch()
         while len(list(me.parent.glob("here.*"))) < 2:
             time.sleep(0.05)
+    if what == "tell the GPU":
+        Path(__file__).with_name("gpu").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     if what == "run on":
         time.sleep(0.02)
     if what == "fork and die":

@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from autocompress.errors import InputError, TrialError
 from autocompress.measurement import Measurement
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.search.executors.job import EvaluationJob, Executor, ProbeJob
-from autocompress.search.executors.local import LocalExecutor
+from autocompress.search.executors.local import LocalExecutor, _gpus
+from autocompress.search.executors.worker import Share
 
 
 def job(tmp_path: Path, bits: int = 4) -> EvaluationJob:
@@ -243,6 +245,26 @@ def test_workers_keep_to_cores_of_their_own(
     make: Callable[..., LocalExecutor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 5, 6})
-    assert [worker._cores for worker in make(n_workers=2)._workers] == [(0, 1), (2, 5)]
-    assert [worker._cores for worker in make(n_workers=6)._workers] == [()] * 6
-    assert [worker._cores for worker in make()._workers] == [()]
+    cores = [worker._share.cores for worker in make(n_workers=2)._workers]
+    assert cores == [[0, 1], [2, 5]]
+    assert [worker._share.cores for worker in make(n_workers=6)._workers] == [[]] * 6
+    assert [worker._share.cores for worker in make()._workers] == [[]]
+
+
+def test_workers_have_gpus_of_their_own(
+    make: Callable[..., LocalExecutor], task_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no GPU here: what is tested is which one a worker is given, and that it sees it."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert _gpus(3, "cuda") == ["0", "1", "0"]
+    assert _gpus(1, "cuda") == [""]
+    assert _gpus(2, "cuda:1") == _gpus(2, "cpu") == ["", ""]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    assert _gpus(2, "cuda") == ["GPU-a", "GPU-b"]
+
+    monkeypatch.setenv("AUGMENT_DOES", "tell the GPU")
+    executor = make(n_workers=2)
+    executor._workers[0]._share = Share(gpu="GPU-b")
+    executor.probe(PROBE)
+    assert task_path.with_name("gpu").read_text() == "GPU-b"

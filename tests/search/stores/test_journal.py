@@ -192,6 +192,17 @@ def test_repair_deletes_what_a_crash_left_and_damaged_weights_only(folder: Path)
     assert (folder / "notes.txt").exists()
 
 
+def test_repair_deletes_half_exports_but_no_bundle_that_was_being_replaced(folder: Path) -> None:
+    half, replaced = (folder / "exports" / f".export-{name}" for name in ("a1", "b2"))
+    (half / "bundle").mkdir(parents=True)
+    (half / "bundle" / "model.onnx").write_bytes(b"half")
+    (replaced / "old").mkdir(parents=True)
+    assert len(bad(examine(folder))) == 2
+    left = bad(repair(folder))
+    assert left == ["exports/.export-b2/old: a bundle; move it back to its name"]
+    assert not half.exists()
+
+
 def test_repair_refuses_a_run_that_is_driven_and_a_folder_that_is_none(
     folder: Path, open_study: OpenStudy, tmp_path: Path
 ) -> None:
