@@ -110,6 +110,7 @@ TECHNIQUES = tuple(
             "Q8",
             {"rule": {"weight_bits": [3]}, "recipe": {"rounding": "compensated"}},
         ),
+        ("price of bits", "Q8", {"rule": {"weight_bits": [8], "rate_price": [0.05]}}),
         ("svd, Tucker-2", "R1 R2", {"rule": _factors("svd")}),
         ("data-aware svd", "R1", {"rule": _factors("data_svd")}),
         ("cp", "R2", {"rule": _factors("cp")}),
