@@ -5,7 +5,7 @@
     python benchmarks/packed_size.py train --data FOLDER --work FOLDER --teacher-depth 56
     python benchmarks/packed_size.py coders --data FOLDER
     python benchmarks/packed_size.py tables --work FOLDER
-    python benchmarks/packed_size.py figure --work FOLDER
+    python benchmarks/packed_size.py figure
 
 `--data` is a folder with cifar-10-batches-bin and weights of a ResNet-20 or -56. Each point is one
 plan for all layers, trained by `autocompress refine`'s recipe for the same number of epochs; a
@@ -23,14 +23,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from packed.points import POINTS
-from packed.tables import read_points, write_coders, write_tables
+from packed.tables import read_table, write_coders, write_tables
 from packed.train import compare_coders, train_points
+from published import result_path
 
 _NEEDED = {
     "train": ("data", "work"),
     "coders": ("data",),
     "tables": ("work",),
-    "figure": ("work",),
+    "figure": (),
 }
 _FIGURE = Path(__file__).parents[1] / "docs" / "img" / "packed-size.svg"
 
@@ -59,7 +60,7 @@ def main() -> int:
         # here, since nothing else needs the package that draws
         from packed.figure import write_figure
 
-        write_figure(read_points(arguments.work), _FIGURE)
+        write_figure(read_table(result_path("packed-size", "csv")), _FIGURE)
         return 0
     if arguments.part == "coders":
         write_coders(compare_coders(arguments.data, arguments.depth, arguments.threads))

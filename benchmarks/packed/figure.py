@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -14,31 +13,36 @@ _NAMES = {True: "a price of bits", False: "uniform bits (controls)"}
 _ALLOWED_DROP = 0.003  # of the target
 
 
-def write_figure(points: list[dict[str, Any]], path: Path) -> None:
+def write_figure(rows: list[dict[str, str]], path: Path) -> None:
     """One picture per net: points of equal recipes are joined.
 
     Args:
-        points: What `train` wrote.
+        rows: The published table.
         path: Where to write; an SVG without dates and random names, so that equal figures are
             equal files.
     """
     mpl.rcParams.update(PICTURE_STYLE)
-    nets = sorted({point["net"] for point in points})
+    nets = sorted({row["net"] for row in rows})
     figure = Figure(figsize=(6.5 * len(nets), 4.2), layout="constrained")
     for net, axes in zip(nets, figure.subplots(1, len(nets), squeeze=False)[0], strict=True):
-        _draw_net(axes, net, [point for point in points if point["net"] == net])
+        _draw_net(axes, net, [row for row in rows if row["net"] == net])
     figure.savefig(path, metadata={"Date": None})
 
 
-def _draw_net(axes: Axes, net: str, points: list[dict[str, Any]]) -> None:
-    base = 100.0 * points[0]["base"]["held_out_accuracy"]
+def _draw_net(axes: Axes, net: str, rows: list[dict[str, str]]) -> None:
+    untouched = next(row for row in rows if row["point"] == "untouched")
+    base = 100.0 * float(untouched["held_out_accuracy"])
     axes.axhline(base, color="#555555", lw=1.0)
     axes.axhline(base - 100.0 * _ALLOWED_DROP, color="#555555", lw=0.8, ls=":")
     axes.text(1.0, base, "untouched", ha="right", va="bottom", transform=axes.get_yaxis_transform())
     curves = defaultdict(list)
-    for point in points:
-        key = (point["price"] > 0.0, point["n_epochs"], point["teacher"], point["entropy"])
-        curves[key].append((point["size_bytes"] / 1e3, 100.0 * point["held_out_accuracy"], point))
+    for row in rows:
+        if row is untouched:
+            continue
+        price, entropy = float(row["price"]), float(row["entropy"])
+        key = (price > 0.0, int(row["n_epochs"]), row["teacher"], entropy)
+        point = (int(row["size_bytes"]) / 1e3, 100.0 * float(row["held_out_accuracy"]), row)
+        curves[key].append(point)
     for (is_priced, n_epochs, teacher, entropy), curve in sorted(curves.items()):
         sizes, accuracies, _ = zip(*sorted(curve, key=lambda p: p[0]), strict=True)
         label = f"{_NAMES[is_priced]}, {n_epochs} epochs"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +24,33 @@ def read_points(work: Path) -> list[dict[str, Any]]:
 
 
 def write_tables(work: Path) -> None:
-    """One row per point, smallest file last, the untouched model of each net first."""
+    """One row per point, smallest file last, the untouched model of each net first.
+
+    Points that were published before and are not in the folder stay.
+    """
     points = read_points(work)
-    points.sort(key=lambda p: (p["net"], p["n_epochs"], -p["size_bytes"]))
-    rows = [*{p["net"]: _base_row(p) for p in points}.values(), *map(_row, points)]
     path = result_path("packed-size", "csv")
+    new = [*(_base_row(point) for point in points), *map(_row, points)]
+    rows = {_key(row): row for row in (*(read_table(path) if path.exists() else ()), *new)}
+    ordered = sorted(
+        rows.values(),
+        key=lambda row: (row["net"], int(row.get("n_epochs") or 0), -int(row["size_bytes"])),
+    )
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[-1]))
+        writer = csv.DictWriter(file, fieldnames=list(new[-1]))
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(ordered)
     print(path)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The published rows."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row.get(name, "")) for name in ("net", "point", "n_epochs", "teacher"))
 
 
 def write_coders(rows: list[dict[str, Any]]) -> None:
