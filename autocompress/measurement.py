@@ -33,6 +33,7 @@ class Measurement:
         seconds: Wall time of building, tuning and measuring.
         train_images_per_s: Throughput of the fine-tune; None if there was none.
         skipped: Requested techniques that were not applied, with the reason, one line each.
+        has_half_batch: Whether it was tuned with half the batch, since memory had run out.
     """
 
     fidelity: Fidelity
@@ -49,6 +50,7 @@ class Measurement:
     skipped: tuple[str, ...] = ()
     divergence: float | None = None
     untuned_divergence: float | None = None
+    has_half_batch: bool = False
 
     def __post_init__(self) -> None:
         """Refuse figures that are not numbers: a missing figure is None, never inf or NaN.

@@ -15,6 +15,7 @@ from autocompress.errors import AutocompressError, first_line
 
 _COMMANDS = {
     "analyze": "Show layers, channel groups and knobs of a task's model, and what gets none.",
+    "bench": "Time ONNX and packed files side by side.",
     "doctor": "Check a run folder, and repair what can be repaired.",
     "export": "Write one point of a run as a verified bundle.",
     "front": "Print the Pareto front of a run.",

@@ -138,6 +138,8 @@ def command(**options: Any) -> None:
         )
     options["threads"] = options["threads"] or max(1, n_usable_cores() // resources.jobs)
     kept["threads"] = options["threads"]  # which belongs to the run, however many jobs it has later
+    context = click.get_current_context(silent=True)
+    source = context.get_parameter_source("storage") if context else None
     limits = limits_of(*(options.pop(f"max_{of}") for of in ("size", "drop", "latency")))
     parts = (part.strip() for part in (options.pop("without") or "").split(","))
     _search(
@@ -146,6 +148,7 @@ def command(**options: Any) -> None:
         resources=resources,
         limits=limits,
         without=frozenset(filter(None, parts)),
+        is_usual_storage=source is click.core.ParameterSource.ENVIRONMENT,
         **options,
     )
 
@@ -175,6 +178,7 @@ def _search(
     without: frozenset[str],
     results: Path,
     storage: str | None,
+    is_usual_storage: bool,
     executor: str,
     refine: int,
     quiet: bool,
@@ -204,7 +208,7 @@ def _search(
     check_parts(without)
     tuning = parse_proxy(proxy)
     server = None if storage is None else parse_storage(storage)
-    if server is not None:
+    if server is not None and not is_usual_storage:
         check_server(server)
     arguments = task_arguments(data, task_args)
     progress = SearchProgress(rules, quiet=quiet)
@@ -231,7 +235,7 @@ def _search(
         {**session.info(task, arguments), "options": kept},
         limits=limits,
         fidelity=tuning.fidelity,
-        store=store_for(folder, server),
+        store=store_for(folder, server, is_usual=is_usual_storage),
     ) as study:
         progress.begin(study.record())
         try:
@@ -257,7 +261,7 @@ def _search(
             raise
         finally:
             workers.close()
-            write_views(study.record())
+            _write_views(study)
     if refine:
         try:
             run = _refine(run, refine, quiet=quiet)
@@ -265,6 +269,18 @@ def _search(
             print_result(run, as_json=as_json)
             raise
     print_result(run, as_json=as_json)
+
+
+def _write_views(study: Any) -> None:
+    """At the end, however it came: a server that is away is not waited for once more."""
+    from autocompress.errors import AutocompressError
+
+    try:
+        run = study.record(is_patient=not study.is_shared)
+    except AutocompressError as error:
+        click.echo(f"Warning: the report is not written. {error.message}", err=True)
+    else:
+        write_views(run)
 
 
 def _refine(run: Any, top: int, *, quiet: bool) -> Any:

@@ -66,10 +66,17 @@ def _evaluated(run: RunRecord, trial: TrialRecord) -> Measurement:
         raise InputError(
             f"{trial.label} of {run.name!r} is {trial.state}, not complete.", trial.reason or ""
         )
-    fidelity = trial.measurement.fidelity
+    measured = trial.measurement
     _, evaluator = reopen(run)
     seed = trial_seed(run.info["seed"], trial.number)
-    return attempted(lambda: evaluator.evaluate(trial.plan, seed=seed, fidelity=fidelity))
+    return attempted(
+        lambda: evaluator.evaluate(
+            trial.plan,
+            seed=seed,
+            fidelity=measured.fidelity,
+            has_half_batch=measured.has_half_batch,
+        )
+    )
 
 
 def _json(measurement: Measurement | None) -> dict[str, Any] | None:

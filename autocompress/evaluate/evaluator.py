@@ -111,7 +111,7 @@ class Evaluator:
         if has_half_batch:
             note = f"batches of {self.recipe.batch_size}: memory ran out; {recipe.batch_size} used"
             candidate = dataclasses.replace(candidate, skipped=(*candidate.skipped, note))
-        return self.meter.measure(
+        measured = self.meter.measure(
             candidate,
             plan,
             fidelity=fidelity,
@@ -121,6 +121,7 @@ class Evaluator:
             keep=keep,
             on_stage=tell,
         )
+        return dataclasses.replace(measured, has_half_batch=has_half_batch)
 
     def build(self, plan: CompressionPlan) -> Candidate:
         """Apply a plan to a copy of the base model, on the CPU, untuned.

@@ -161,6 +161,7 @@ def _candidate(
         point.plan,
         seed=trial_seed(run.info["seed"], point.number),
         fidelity=point.measurement.fidelity,
+        has_half_batch=point.measurement.has_half_batch,
         keep=weights,
     )
     return evaluator.rebuild(point.plan, weights)

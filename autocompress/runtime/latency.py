@@ -1,31 +1,19 @@
 """Time of one inference, candidate against baseline, taken interleaved."""
 
-import gc
 import hashlib
 import json
-import math
 import os
 import platform
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import filelock
 import numpy as np
 import onnx
 import onnxruntime as ort
-from numpy.typing import NDArray
 
+from autocompress.runtime.interleaved import time_in_turns
 from autocompress.runtime.latency_cache import Latency, LatencyCache
 from autocompress.runtime.onnxruntime import Inputs, make_session
 from autocompress.runtime.structure import structure_digest
-from autocompress.tasks.model_cache import cache_folder
-
-_BLOCK_NS = 2_000_000  # ten thousand times the timer's resolution
-_WARM_UP_NS = 30_000_000
-_PATIENCE_S = 120.0
-_MIN_ROUNDS, _MAX_ROUNDS = 7, 500
 
 
 def measure_latency(
@@ -78,71 +66,16 @@ def _measure(
     feeds = [
         {value.name: x for value, x in zip(s.get_inputs(), example, strict=True)} for s in sessions
     ]
-    pairs = list(zip(sessions, feeds, strict=True))
-    with _nobody_else_timing(), _no_garbage_collection():
-        n_runs = [max(1, math.ceil(_BLOCK_NS / _warm_up(*pair))) for pair in pairs]
-        blocks_ns: list[list[float]] = [[], []]
-        deadline = time.perf_counter_ns() + int(budget_s * 1e9)
-        while len(blocks_ns[0]) < _MIN_ROUNDS or (
-            time.perf_counter_ns() < deadline and len(blocks_ns[0]) < _MAX_ROUNDS
-        ):
-            for which, pair in enumerate(pairs):
-                blocks_ns[which].append(_time_block(*pair, n_runs[which]))
-    low, median, high = np.percentile(np.array(blocks_ns[0]) / 1e6, [25, 50, 75])
+    timed = time_in_turns(list(zip(sessions, feeds, strict=True)), budget_s)
+    own, base = timed.blocks_ms.T
+    low, median, high = np.percentile(own, [25, 50, 75])
     return Latency(
         median_ms=float(median),
         spread_ms=float(high - low),
-        baseline_median_ms=float(np.median(blocks_ns[1]) / 1e6),
-        ratio=float(np.median(np.array(blocks_ns[0]) / np.array(blocks_ns[1]))),
-        n_runs=n_runs[0] * len(blocks_ns[0]),
+        baseline_median_ms=float(np.median(base)),
+        ratio=float(np.median(own / base)),
+        n_runs=timed.n_runs[0] * len(own),
     )
-
-
-def _warm_up(session: ort.InferenceSession, feed: Mapping[str, NDArray[np.generic]]) -> float:
-    """Run until caches, allocators and clocks have settled; nanoseconds of a fast inference."""
-    fastest, spent = math.inf, 0.0
-    while spent < _WARM_UP_NS:
-        taken = _time_block(session, feed, 1)
-        fastest, spent = min(fastest, taken), spent + taken
-    return fastest
-
-
-def _time_block(
-    session: ort.InferenceSession, feed: Mapping[str, NDArray[np.generic]], n_runs: int
-) -> float:
-    """Nanoseconds of one inference, over a block of them."""
-    start = time.perf_counter_ns()
-    for _ in range(n_runs):
-        session.run(None, feed)
-    return (time.perf_counter_ns() - start) / n_runs
-
-
-@contextmanager
-def _nobody_else_timing() -> Iterator[None]:
-    """Wait until no other process of this user on this machine is timing anything.
-
-    One that takes very long is stuck and not waited for; nor is a folder where nothing can be
-    locked.
-    """
-    lock = filelock.FileLock(cache_folder() / "timing.lock", timeout=_PATIENCE_S)
-    with suppress(OSError, NotImplementedError, filelock.Timeout):
-        cache_folder().mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
 
 
 def _key(

@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,13 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState
 
-from autocompress.errors import AutocompressError, InputError, StudyMismatchError, first_line
+from autocompress.errors import (
+    AutocompressError,
+    InputError,
+    RunLockedError,
+    StudyMismatchError,
+    first_line,
+)
 from autocompress.evaluate.candidate_file import check_candidate_file
 from autocompress.objective import parse_objectives
 from autocompress.plan import CompressionPlan
@@ -32,7 +39,8 @@ from autocompress.search.under_way import weights_path
 from autocompress.space.search_space import SearchSpace
 
 _ATTRIBUTES = ("format", "knobs", "methods", "objectives", "info", "identity")
-_DRAFTS = (".*.tmp", "candidates/.*.tmp", "refined/.*.tmp", "exports/.export-*")
+_DRAFTS = (".*.tmp", "candidates/.*.tmp", "refined/.*.tmp")
+_IDLE_S = 3600.0
 _UNTOUCHABLE = ("locked", "unable to open", "readonly", "denied")  # what is not damage
 
 
@@ -89,6 +97,8 @@ def repair(folder: Path) -> list[Finding]:
         RunLockedError: If another process drives the run.
     """
     examine(folder)
+    if is_on_server(folder) and (drivers := drivers_of(folder)):
+        raise RunLockedError(f"The run {folder} is driven by {', '.join(drivers)} at the moment.")
     lock = RunLock(folder)
     lock.acquire()
     try:
@@ -194,7 +204,14 @@ def _damaged_weights(run: RunRecord) -> list[tuple[Path, str]]:
 def _drafts(folder: Path) -> list[Path]:
     """What a crash left half-written."""
     drafts = [path for pattern in _DRAFTS for path in folder.glob(pattern)]
+    drafts += [path for path in folder.glob("exports/.export-*") if _is_idle(path)]
     return [path for path in drafts if not (path / "old").exists()]
+
+
+def _is_idle(folder: Path) -> bool:
+    """Whether nothing in a folder has changed for an hour: an export holds no lock."""
+    newest = max((path.lstat().st_mtime for path in (folder, *folder.rglob("*"))), default=0.0)
+    return time.time() - newest > _IDLE_S
 
 
 def _replaced_bundles(folder: Path) -> list[Finding]:

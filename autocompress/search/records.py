@@ -1,5 +1,6 @@
 """Read a study as plain data, without driving it."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, State, TrialRecord
 from autocompress.search.identity import check_format
 from autocompress.search.refined import refined_trials
-from autocompress.search.stores.located import reading_run
+from autocompress.search.stores.located import is_on_server, reading_run
 from autocompress.search.stores.sqlite import DATABASE_ERRORS, unreadable
 from autocompress.space.search_space import Knob
 
@@ -80,12 +81,23 @@ def _record_of(folder: Path, study: optuna.Study, known: dict[int, TrialRecord])
         objectives=parse_objectives(attributes["objectives"]),
         knobs=knobs_in(attributes),
         trials=trials,
-        info={**attributes["info"], **identity},
+        info={**attributes["info"], **_said_here(folder), **identity},
         # studies made before there were limits say nothing of them
         limits=Limits(**identity.get("limits", {})),
         fidelity=identity.get("fidelity", 1),
         refined=refined_trials(folder, trials),
     )
+
+
+def _said_here(folder: Path) -> dict[str, Any]:
+    """What a run folder says of a study on a server itself: paths differ between machines."""
+    if not is_on_server(folder):
+        return {}
+    try:
+        said = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        return {key: said[key] for key in ("task", "arguments", "options")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
 
 
 def _trial_record(trial: FrozenTrial) -> TrialRecord:

@@ -15,11 +15,10 @@ from autocompress.search.guided.look import Look, look_of
 from autocompress.search.identity import attributes_of, check_format, check_identity, write_info
 from autocompress.search.pending import Job, job_of
 from autocompress.search.records import record_of
-from autocompress.search.sampler import distributions_of
 from autocompress.search.seen import Seen
 from autocompress.search.stores.sqlite_store import SqliteStore
 from autocompress.search.stores.store import Store
-from autocompress.search.telling import constrain, is_among, on_one_scale
+from autocompress.search.telling import constrain, is_among, on_one_scale, running_trial
 from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.search_space import SearchSpace
 
@@ -78,7 +77,12 @@ class Study:
     def __enter__(self) -> "Study":
         """Open or create the study, refuse one made for something else."""
         self._study = self._store.open(self.directions, self._claim)
-        write_info(self.folder, self._study.user_attrs)
+        try:
+            told = self._store.attempt(lambda: self._study.user_attrs)
+            write_info(self.folder, {**told, "info": {**told["info"], **self._info_here(told)}})
+        except BaseException:
+            self._store.close()
+            raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -92,14 +96,17 @@ class Study:
 
     def _claim(self, study: optuna.Study) -> dict[str, Any]:
         """What to write into a study to make it this one's; raises if it is another's."""
-        stored, info = study.user_attrs, self._info
+        stored = study.user_attrs
         if "identity" in stored:
             check_format(self._store.name, stored)
             check_identity(self._store.name, stored["identity"], self._identity)
-            # Data may have moved and versions changed since; when it began stays.
-            return {"info": {**info, "started": stored["info"].get("started")}}
+            return {} if self.is_shared else {"info": self._info_here(stored)}
         names = [objective.name for objective in self.objectives]
-        return attributes_of(self.space, names, info, self._identity)
+        return attributes_of(self.space, names, self._info, self._identity)
+
+    def _info_here(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Data may have moved and versions changed since; when it began stays."""
+        return {**self._info, "started": stored["info"].get("started")}
 
     @property
     def directions(self) -> list[Direction]:
@@ -217,21 +224,10 @@ class Study:
             is_full = budget is not None and len(trials) >= budget
             if self.is_shared and (is_full or is_among(trials, levels, label)):
                 return None
-            trial = optuna.trial.create_trial(
-                state=TrialState.RUNNING,
-                params=dict(levels),
-                distributions=distributions_of(self.space),
-                user_attrs={
-                    "role": role,
-                    "label": label or f"trial {len(trials)}",
-                    "fidelity": fidelity,
-                    "attempts": 1,
-                    "plan": self.space.decode(levels).to_json(),
-                    **({"looks": [dataclasses.asdict(look) for look in looks]} if looks else {}),
-                    **self.signature(),
-                },
-            )
-            self._study.add_trial(trial)
+            name = label or f"trial {len(trials)}"
+            facts = {"role": role, "label": name, "fidelity": fidelity, **self.signature()}
+            self._store.check_turn()
+            self._study.add_trial(running_trial(self.space, levels, looks, facts))
             added = self._study.get_trials(deepcopy=False)[-1]
             self._store.write_trial(added)
             return job_of(added)
@@ -286,9 +282,13 @@ class Study:
         self._store.in_turn(write_if_held)
         self._mine.discard(job.number)
 
-    def record(self) -> RunRecord:
-        """The run as plain data."""
-        return self._store.attempt(lambda: record_of(self.folder, self._study, self._records))
+    def record(self, *, is_patient: bool = True) -> RunRecord:
+        """The run as plain data; without patience a server that is away is an error at once."""
+
+        def read() -> RunRecord:
+            return record_of(self.folder, self._study, self._records)
+
+        return self._store.attempt(read, is_patient=is_patient)
 
     def _tell(self, number: int, *args: Any, **kwargs: Any) -> None:
         self._study.tell(number, *args, **kwargs)

@@ -2,12 +2,43 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.measurement import Measurement
 from autocompress.run_record import RunRecord
+from autocompress.search.guided.look import Look
+from autocompress.search.sampler import distributions_of
+from autocompress.space.search_space import SearchSpace
+
+
+def running_trial(
+    space: SearchSpace,
+    levels: Mapping[str, int],
+    looks: Sequence[Look],
+    facts: Mapping[str, Any],
+) -> FrozenTrial:
+    """A trial that is being evaluated for the first time.
+
+    Args:
+        space: The knobs.
+        levels: Knob name -> level index.
+        looks: What was looked at to choose it.
+        facts: What else to say of it.
+    """
+    return optuna.trial.create_trial(
+        state=TrialState.RUNNING,
+        params=dict(levels),
+        distributions=distributions_of(space),
+        user_attrs={
+            **facts,
+            "attempts": 1,
+            "plan": space.decode(levels).to_json(),
+            **({"looks": [dataclasses.asdict(look) for look in looks]} if looks else {}),
+        },
+    )
 
 
 def on_one_scale(measurement: Measurement, baseline: FrozenTrial) -> Measurement:

@@ -19,6 +19,7 @@ from autocompress.errors import (
 )
 from autocompress.objective import Limits
 from autocompress.run_record import RunRecord
+from autocompress.search import study as study_module
 from autocompress.search.executors.job import EvaluationJob
 from autocompress.search.records import load_run
 from autocompress.search.study import Job, Study
@@ -380,3 +381,17 @@ def test_a_run_that_cannot_be_written_is_read_and_nothing_is_left_beside_it(
     before = sorted(study.folder.iterdir())
     assert len(load_run(study.folder).trials) == 1
     assert sorted(study.folder.iterdir()) == before
+
+
+def test_a_start_that_fails_leaves_neither_lock_nor_note(
+    open_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise InputError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study_module, "write_info", full)
+        with pytest.raises(InputError):
+            open_study().__enter__()
+    with open_study() as study:
+        assert not study._store._lock.was_abandoned

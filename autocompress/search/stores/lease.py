@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from typing import Any, Final
 
@@ -52,12 +53,44 @@ class LeaseNote:
         Args:
             now: The server's clock.
         """
-        if self.is_over or now - self.seen > EXPIRY_S:
+        if self.is_over:
             return False
-        return self.machine != _machine() or is_alive(self.pid, self.started)
+        if self.machine == _machine():
+            return is_alive(self.pid, self.started)
+        return now - self.seen <= EXPIRY_S
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
+
+
+class Witness:
+    """Sees leases expire: not at the first look after an outage, when nobody could renew any."""
+
+    def __init__(self) -> None:
+        self._stale_since: dict[str, tuple[float, float]] = {}
+
+    def has_expired(self, driver: str, lease: LeaseNote | None, now: float) -> bool:
+        """Whether a driver is gone.
+
+        A lease of another machine must have been seen unrenewed for a while of our own.
+
+        Args:
+            driver: Whose.
+            lease: What it left; None if it left none.
+            now: The server's clock.
+        """
+        if lease is None or lease.is_over:
+            return True
+        if lease.is_held(now):
+            self._stale_since.pop(driver, None)
+            return False
+        if lease.machine == _machine():
+            return True
+        seen, since = self._stale_since.get(driver, (lease.seen, time.monotonic()))
+        if seen != lease.seen:
+            since = time.monotonic()
+        self._stale_since[driver] = lease.seen, since
+        return time.monotonic() - since >= 2.0 * RENEW_S
 
 
 class Lease:

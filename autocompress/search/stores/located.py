@@ -42,20 +42,25 @@ def is_on_server(folder: Path) -> bool:
     return address_path(folder).is_file()
 
 
-def store_for(folder: Path, storage: sqlalchemy.URL | None) -> Store:
+def store_for(folder: Path, storage: sqlalchemy.URL | None, *, is_usual: bool = False) -> Store:
     """The store a search in a run folder is to use.
 
     Args:
         folder: The run folder; need not exist.
         storage: Address of a server; None for where the run is, or SQLite for a new one.
+        is_usual: Whether the address is only where new runs go: those that are elsewhere stay.
 
     Raises:
         InputError: If what the folder says about it makes no sense.
         StudyMismatchError: If the run is on another server.
     """
     if not is_on_server(folder):
-        return SqliteStore(folder) if storage is None else ServerStore(storage, folder.name, folder)
+        if storage is None or (is_usual and (folder / "study.db").exists()):
+            return SqliteStore(folder)
+        return ServerStore(storage, folder.name, folder)
     known, study = read_address(folder)
+    if is_usual:
+        return ServerStore(known, study, folder)
     if storage is not None and without_password(storage) != without_password(known):
         raise StudyMismatchError(
             f"The run {folder} is kept in {shown(known)}, not in {shown(storage)}.",

@@ -28,13 +28,21 @@ _PASSWORD_HINT = (
     f"The password may stand in the variable {VARIABLE}=postgresql://user:password@host/database, "
     "in PGPASSWORD, or in ~/.pgpass."
 )
-_CONNECT_S = 10
-_FOR_POSTGRESQL: Final = {
-    "connect_timeout": _CONNECT_S,
+_LIBPQ: Final = ("psycopg", "psycopg2")
+_FOR_LIBPQ: Final = {
+    "connect_timeout": "10",
     "application_name": "autocompress",
-    # a host that lost its power must not hold a lock for hours
-    "options": "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3",
+    # a server that lost its power is noticed
+    "keepalives_idle": "30",
+    "keepalives_interval": "10",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "60000",
 }
+# a driver that lost its power must not hold a lock for hours, one that measures may hold it long
+_FOR_SESSIONS: Final = (
+    "-c tcp_keepalives_idle=30 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=3 "
+    "-c idle_in_transaction_session_timeout=0"
+)
 
 
 def parse_storage(text: str) -> sqlalchemy.URL:
@@ -60,6 +68,8 @@ def parse_storage(text: str) -> sqlalchemy.URL:
         )
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
+    if url.get_backend_name() == "postgresql" and url.get_driver_name() not in _LIBPQ:
+        raise InputError(f"{wanted}: {url.drivername} is not supported.", _EXAMPLE)
     return url
 
 
@@ -171,8 +181,13 @@ def _explained(url: sqlalchemy.URL) -> Iterator[None]:
 
 
 def _engine_options(url: sqlalchemy.URL) -> dict[str, Any]:
-    is_postgresql = url.get_backend_name() == "postgresql"
-    return {"pool_pre_ping": True, "connect_args": _FOR_POSTGRESQL if is_postgresql else {}}
+    """What connections are opened with; what the address says itself stands."""
+    if url.get_backend_name() != "postgresql":
+        return {"pool_pre_ping": True}
+    ours = {key: value for key, value in _FOR_LIBPQ.items() if key not in url.query}
+    given = url.query.get("options", "")
+    options = f"{_FOR_SESSIONS} {given if isinstance(given, str) else ' '.join(given)}"
+    return {"pool_pre_ping": True, "connect_args": {**ours, "options": options.strip()}}
 
 
 def _check_connection(url: sqlalchemy.URL) -> None:
@@ -207,32 +222,35 @@ def reading_server(url: sqlalchemy.URL, name: str) -> Iterator[optuna.Study]:
 
 def cause_of(error: Exception) -> str:
     """What the database itself said, in one line."""
-    root: BaseException = error
-    while root.__cause__ is not None:
-        root = root.__cause__
+    *_, root = _chain(error)
     text = first_line(getattr(root, "orig", None) or root)
     return text.replace("\n", " ")
 
 
 def is_lost_connection(error: Exception) -> bool:
     """Whether the server was gone, and may come back."""
+    return any(
+        isinstance(found, _MAY_PASS)
+        and (found.connection_invalidated or (_state(found) or "08")[:2] in _GONE)
+        for found in _chain(error)
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and what was behind it: Optuna asks a dead session again, which hides the cause."""
     found: BaseException | None = error
     while found is not None:
-        if isinstance(found, sqlalchemy.exc.DBAPIError):
-            state = getattr(found.orig, "sqlstate", None)
-            is_gone = state is None or state[:2] in ("08", "57", "53")
-            return isinstance(found, _MAY_PASS) and (found.connection_invalidated or is_gone)
-        found = found.__cause__
-    return False
+        yield found
+        found = found.__cause__ or found.__context__
 
 
+def _state(error: sqlalchemy.exc.DBAPIError) -> str | None:
+    """SQLSTATE, as psycopg or psycopg2 tells it."""
+    return getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
+
+
+_GONE: Final = ("08", "57", "53")  # classes of SQLSTATE: connection, operator, resources
 _MAY_PASS = (sqlalchemy.exc.OperationalError, sqlalchemy.exc.InterfaceError)
-
-
-def is_locked(error: sqlalchemy.exc.DBAPIError) -> bool:
-    """Whether a row was asked for that somebody holds, with NOWAIT: PostgreSQL, MySQL."""
-    number = error.orig.args[0] if error.orig is not None and error.orig.args else None
-    return getattr(error.orig, "sqlstate", None) == "55P03" or number in (3572, 1205)
 
 
 def unreachable(name: str, error: Exception) -> AutocompressError:

@@ -13,10 +13,15 @@ from optuna.trial import FrozenTrial
 
 from autocompress.errors import StudyMismatchError
 from autocompress.objective import Direction
-from autocompress.search.stores.lease import ATTRIBUTES, Lease, read_leases, server_time
+from autocompress.search.stores.lease import (
+    ATTRIBUTES,
+    Lease,
+    Witness,
+    read_leases,
+    server_time,
+)
 from autocompress.search.stores.server import (
     cause_of,
-    is_locked,
     is_lost_connection,
     keep_address,
     open_server,
@@ -28,7 +33,7 @@ from autocompress.search.stores.sqlite import DATABASE_ERRORS
 from autocompress.search.stores.store import Result
 
 _DELAYS_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0, 60.0, 60.0, 60.0)
-_POLL_S = 0.05
+_POLL_S, _LONG_POLL_S = 0.05, 1.0
 _TURN_S = 120.0
 _VERSIONS = sqlalchemy.table("version_info", sqlalchemy.column("schema_version"))
 _logger = logging.getLogger(__name__)
@@ -54,6 +59,8 @@ class ServerStore:
         self._url = url
         self._study = study
         self._folder = folder
+        self._witness = Witness()
+        self._turn: sqlalchemy.Connection | None = None
 
     def open(
         self,
@@ -84,7 +91,7 @@ class ServerStore:
         claim: Callable[[optuna.Study], Mapping[str, Any]],
     ) -> optuna.Study:
         # One driver at a time looks whose study it is, and makes it its own.
-        with self._mapped(), self._locked(sqlalchemy.select(_VERSIONS)):
+        with self._mapped(), self._locked(sqlalchemy.select(_VERSIONS), _TURN_S):
             try:
                 study = optuna.create_study(
                     study_name=self._study,
@@ -120,9 +127,12 @@ class ServerStore:
             _logger.warning("The lease on %s will expire: %s.", self.name, cause_of(error))
         self._storage.engine.dispose()
 
-    def attempt(self, action: Callable[[], Result]) -> Result:
+    def attempt(self, action: Callable[[], Result], *, is_patient: bool = True) -> Result:
         """See `Store`; waits minutes for a server that is restarted."""
-        for delay_s in (*_DELAYS_S, None):
+        if self._turn is not None:  # which would be lost: it is begun again as a whole
+            with self._mapped():
+                return action()
+        for delay_s in (*(_DELAYS_S if is_patient else ()), None):
             try:
                 with self._mapped():
                     return action()
@@ -138,11 +148,22 @@ class ServerStore:
 
     def in_turn(self, action: Callable[[], Result]) -> Result:
         """See `Store`."""
-        return self.attempt(lambda: self._holding("identity", action, _TURN_S))
+        return self.attempt(lambda: self._holding("identity", action))
+
+    def check_turn(self) -> None:
+        """See `Store`: a turn ends with its connection, and Optuna's would not notice."""
+        assert self._turn is not None
+        with self._mapped():
+            self._turn.execute(sqlalchemy.select(1))
 
     def alone(self, action: Callable[[], Result]) -> Result:
         """See `Store`."""
-        return self.attempt(lambda: self._holding("knobs", action, None))
+
+        def act() -> Result:
+            with self._locked(self._row("knobs"), None):
+                return action()
+
+        return self.attempt(act)
 
     def left_behind(self, trials: Sequence[FrozenTrial]) -> list[tuple[FrozenTrial, bool]]:
         """See `Store`: trials whose driver gave its lease back, let it expire, or is gone."""
@@ -156,8 +177,11 @@ class ServerStore:
         )
         left = []
         for trial in trials:
-            lease = leases.get(trial.user_attrs.get("driver", ""))
-            if lease is None or not lease.is_held(now):
+            driver = trial.user_attrs.get("driver", "")
+            lease = leases.get(driver)
+            if driver == self.driver:  # begun, but the answer was lost
+                left.append((trial, False))
+            elif self._witness.has_expired(driver, lease, now):
                 left.append((trial, lease is None or not lease.is_over))
         return left
 
@@ -167,32 +191,32 @@ class ServerStore:
     def write_trial(self, trial: FrozenTrial) -> None:
         """See `Store`: servers have journals and backups of their own."""
 
-    def _holding(self, key: str, action: Callable[[], Result], limit_s: float | None) -> Result:
+    def _holding(self, key: str, action: Callable[[], Result]) -> Result:
         """Do something while holding the row of one of the study's attributes."""
-        row = sqlalchemy.select(ATTRIBUTES.c.key).where(
+        with self._locked(self._row(key), _TURN_S) as connection:
+            self._turn = connection
+            try:
+                return action()
+            finally:
+                self._turn = None
+
+    def _row(self, key: str) -> Any:
+        return sqlalchemy.select(ATTRIBUTES.c.key).where(
             ATTRIBUTES.c.study_id == self._study_id, ATTRIBUTES.c.key == key
         )
-        with self._locked(row, limit_s):
-            return action()
 
     @contextlib.contextmanager
-    def _locked(self, row: Any, limit_s: float | None = _TURN_S) -> Iterator[None]:
+    def _locked(self, row: Any, limit_s: float | None) -> Iterator[sqlalchemy.Connection]:
         """Hold a row on a connection of its own; asked for again and again, so Ctrl-C works."""
-        query, began = row.with_for_update(nowait=True), time.monotonic()
+        query, began = row.with_for_update(skip_locked=True), time.monotonic()
         with self._storage.engine.connect() as connection:
-            while True:
-                try:
-                    connection.execute(query).first()
-                    break
-                except sqlalchemy.exc.DBAPIError as error:
-                    if not is_locked(error):
-                        raise
-                    connection.rollback()
+            while connection.execute(query).first() is None:
+                connection.rollback()
                 if limit_s is not None and time.monotonic() - began > limit_s:
                     raise still_locked(self.name)
-                time.sleep(_POLL_S)
+                time.sleep(_POLL_S if limit_s is not None else _LONG_POLL_S)
             try:
-                yield
+                yield connection
             finally:
                 with contextlib.suppress(sqlalchemy.exc.DBAPIError):  # taken back if it is lost
                     connection.rollback()

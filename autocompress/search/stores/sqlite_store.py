@@ -75,7 +75,7 @@ class SqliteStore:
         self._storage.engine.dispose()
         self._lock.release()
 
-    def attempt(self, action: Callable[[], Result]) -> Result:
+    def attempt(self, action: Callable[[], Result], *, is_patient: bool = True) -> Result:
         """See `Store`."""
         with guarding(self._path):
             return action()
@@ -83,6 +83,9 @@ class SqliteStore:
     def in_turn(self, action: Callable[[], Result]) -> Result:
         """See `Store`: there is nobody else."""
         return self.attempt(action)
+
+    def check_turn(self) -> None:
+        """See `Store`: there is nobody else."""
 
     def alone(self, action: Callable[[], Result]) -> Result:
         """See `Store`: there is nobody else."""

@@ -45,8 +45,12 @@ class Store(Protocol):
         """Let others have it; what runs is left to them."""
         ...
 
-    def attempt(self, action: Callable[[], Result]) -> Result:
+    def attempt(self, action: Callable[[], Result], *, is_patient: bool = True) -> Result:
         """Read, or write what may be written twice.
+
+        Args:
+            action: What to do.
+            is_patient: Whether to wait for a server that is away, which may take minutes.
 
         Raises:
             AutocompressError: If the study cannot be reached, read or written.
@@ -59,6 +63,10 @@ class Store(Protocol):
         Raises:
             AutocompressError: As `attempt`.
         """
+        ...
+
+    def check_turn(self) -> None:
+        """Before the write that must not be made out of turn: raise if the turn has been lost."""
         ...
 
     def alone(self, action: Callable[[], Result]) -> Result:

@@ -61,6 +61,7 @@ def test_a_trial_that_ran_out_of_memory_is_tried_with_half_the_batch(
     measured = evaluate(RetryingExecutor(make()), tmp_path)
     assert isinstance(measured, Measurement)
     assert measured.skipped == ("batches of 128: memory ran out; 64 used",)
+    assert measured.has_half_batch
 
     monkeypatch.setenv("AUGMENT_DOES", "exhaust")
     with pytest.raises(TrialError) as caught:

@@ -24,17 +24,20 @@ from autocompress.search.driver import run_search
 from autocompress.search.executors.job import EvaluationJob
 from autocompress.search.listener import Listener
 from autocompress.search.records import load_run
-from autocompress.search.stores import server_store
-from autocompress.search.stores.lease import PREFIX, read_leases
+from autocompress.search.stores import lease, server, server_store
+from autocompress.search.stores.lease import PREFIX, LeaseNote, Witness, read_leases
 from autocompress.search.stores.located import drivers_of, store_for
 from autocompress.search.stores.server import (
     VARIABLE,
+    cause_of,
     check_server,
+    is_lost_connection,
     open_server,
     parse_storage,
     shown,
 )
 from autocompress.search.stores.server_store import ServerStore
+from autocompress.search.stores.sqlite_store import SqliteStore
 from autocompress.search.study import Study
 
 Share = Callable[..., Study]
@@ -338,6 +341,7 @@ def test_a_folder_with_a_study_of_its_own_is_refused(
         ("postgresql://me:s3cret-pw@host:port/db", "must be the address"),
         ("sqlite:///study.db", "kept in the run folder anyway"),
         ("oracel://me:s3cret-pw@host/db", "oracel"),
+        ("postgresql+pg8000://me:s3cret-pw@host/db", "pg8000"),
     ],
 )
 def test_parse_storage_refuses_what_is_no_server(text: str, words: str) -> None:
@@ -384,10 +388,10 @@ def test_leases_of_ended_drivers_stay_readable(share: Share, postgres_url: str) 
     with share() as study:
         study_id = study._study._study_id
     engine = sqlalchemy.create_engine(parse_storage(postgres_url))
-    (lease,) = read_leases(engine, study_id).values()
+    (left,) = read_leases(engine, study_id).values()
     engine.dispose()
-    assert lease.is_over
-    assert not lease.is_held(lease.seen)
+    assert left.is_over
+    assert not left.is_held(left.seen)
 
 
 def test_the_driver_shows_what_others_are_at(share: Share, make_executor: type) -> None:
@@ -402,3 +406,106 @@ def test_the_driver_shows_what_others_are_at(share: Share, make_executor: type) 
         with pytest.raises(AutocompressError, match="untouched model could not be measured"):
             search(idle, make_executor(), 3, listener=Listener(on_wait=finish))
     assert waits == [1]
+
+
+def lost() -> sqlalchemy.exc.OperationalError:
+    return sqlalchemy.exc.OperationalError("SELECT 1", {}, Exception("server closed"))
+
+
+def test_a_trial_whose_beginning_was_not_answered_is_begun_all_the_same(
+    share: Share, make_executor: type, monkeypatch: Any
+) -> None:
+    """The server went away after a trial was written, and before it said so."""
+    with share() as study:
+        search(study, make_executor(), 2)
+        lose = [True]
+
+        def cut(trial: object) -> None:
+            if lose.pop() if lose else False:
+                raise lost()
+
+        monkeypatch.setattr(server_store, "_DELAYS_S", (0.01,))
+        monkeypatch.setattr(study._store, "write_trial", cut)
+        run = search(study, make_executor(), 6)
+    assert [t.state for t in run.trials] == ["complete"] * 6
+
+
+def test_a_turn_that_was_lost_is_begun_again(share: Share, monkeypatch: Any) -> None:
+    monkeypatch.setattr(server_store, "_DELAYS_S", (0.01, 0.01))
+    terminate = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    with share() as study:
+        store = study._store
+        calls: list[int] = []
+
+        def write() -> str:
+            calls.append(len(calls))
+            if len(calls) == 1:
+                with store._storage.engine.connect() as connection:
+                    connection.execute(sqlalchemy.text(terminate))
+            store.check_turn()
+            return "written"
+
+        assert store.in_turn(write) == "written"
+        assert calls == [0, 1]
+
+
+def test_a_read_that_was_cut_off_is_one_of_a_lost_connection() -> None:
+    """Optuna asks the dead session once more, and what that says hides the cause."""
+    hidden = sqlalchemy.exc.PendingRollbackError("Can't reconnect")
+    hidden.__context__ = lost()
+    assert is_lost_connection(hidden)
+    assert cause_of(hidden) == "server closed"
+    assert not is_lost_connection(sqlalchemy.exc.PendingRollbackError("of another kind"))
+
+
+def test_a_lease_expires_only_before_the_eyes_of_somebody(monkeypatch: Any) -> None:
+    """After an outage nobody could renew theirs: that is no sign of death."""
+    clock = [0.0]
+    monkeypatch.setattr(lease.time, "monotonic", lambda: clock[0])
+    note = LeaseNote(host="h", machine="elsewhere", pid=1, started=0.0, seen=1000.0)
+    witness = Witness()
+    assert not witness.has_expired("a", note, now=1030.0)
+    assert not witness.has_expired("a", note, now=1300.0)  # the first look after the outage
+    clock[0] = 10.0
+    renewed = dataclasses.replace(note, seen=1305.0)
+    assert not witness.has_expired("a", renewed, now=1310.0)
+    assert not witness.has_expired("a", renewed, now=1400.0)
+    clock[0] = 31.0
+    assert witness.has_expired("a", renewed, now=1421.0)
+    assert witness.has_expired("a", dataclasses.replace(note, is_over=True), now=1001.0)
+    assert witness.has_expired("b", None, now=1001.0)
+
+
+def test_every_folder_says_itself_where_its_task_is(share: Share) -> None:
+    for name in "ab":
+        study = share(name)
+        study._info.update(task=f"/{name}/task.py:task", arguments={}, options={"jobs": 1})
+        with study:
+            pass
+    assert load_run(study.folder.with_name("a")).info["task"] == "/a/task.py:task"
+    assert load_run(study.folder).info["task"] == "/b/task.py:task"
+
+
+def test_what_an_address_says_stands(postgres_url: str) -> None:
+    url = parse_storage(f"{postgres_url}?options=-csearch_path%3Dmine&connect_timeout=60")
+    given = server._engine_options(url)["connect_args"]
+    assert given["options"].endswith("-csearch_path=mine")
+    assert "connect_timeout" not in given
+    assert given["keepalives_idle"] == "30"
+
+
+def test_a_usual_storage_leaves_runs_where_they_are(
+    share: Share, open_study: Callable[..., Study], tmp_path: Path
+) -> None:
+    elsewhere = parse_storage("postgresql://tester@127.0.0.1:1/other")
+    with open_study("file"):
+        pass
+    assert isinstance(store_for(tmp_path / "file", elsewhere, is_usual=True), SqliteStore)
+    assert isinstance(store_for(tmp_path / "new", elsewhere, is_usual=True), ServerStore)
+    with share("kept"):
+        pass
+    kept = store_for(tmp_path / "kept", elsewhere, is_usual=True)
+    assert "other" not in kept.name
