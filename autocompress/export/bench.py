@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from autocompress.errors import AutocompressError, InputError, TrialError, first_line
+from autocompress.errors import AutocompressError, InputError, TrialError, first_line, unknown_name
 from autocompress.packing.packed import read_packed
 from autocompress.runtime.interleaved import Pair, median_interval, time_in_turns
 from autocompress.runtime.onnxruntime import make_session
@@ -152,10 +152,10 @@ def _opened(
     except (TrialError, OSError) as error:
         raise InputError(f"{path}: {first_line(error)}.") from error
     random = np.random.default_rng(seed)
-    feed = {
-        value.name: _input(path, value, batch_size, shapes, random)
-        for value in session.get_inputs()
-    }
+    wanted = session.get_inputs()
+    for name in sorted(set(shapes) - {value.name for value in wanted}):
+        raise unknown_name("input", name, (value.name for value in wanted))
+    feed = {value.name: _input(path, value, batch_size, shapes, random) for value in wanted}
     try:
         session.run(None, feed)
     except Exception as error:  # the runtime raises a dozen classes that share no base
