@@ -1,7 +1,10 @@
 """Real faults, injected into real processes: what is lost, what is left, what is said."""
 
+import contextlib
 import json
+import random
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -126,3 +129,40 @@ def test_trials_under_way_are_left_when_time_is_up_and_leave_no_process(
     hold.unlink()
     assert run_cli(*options).returncode == 0
     assert states(run_cli, "r") == ["complete"] * 4
+
+
+def test_a_search_killed_again_and_again_comes_out_as_an_unbroken_one(
+    untimed: Path, run_cli: Run, start_cli: Run, tmp_path: Path
+) -> None:
+    """`kill -9` at random moments; 20 times in 200 trials: benchmarks/soak.py."""
+    chance, kills = random.Random(0), 0
+    options = (*SEARCH, "--executor", "inline", "--budget", "8", "--run", "killed")
+    journal = tmp_path / "results" / "killed" / "trials.jsonl"
+
+    def n_finished() -> int:
+        lines = journal.read_text().splitlines() if journal.exists() else []
+        return sum('"state": "RUNNING"' not in line and '"number"' in line for line in lines)
+
+    while True:
+        process, goal = start_cli(*options), n_finished() + 1  # no trial is killed twice
+        while process.poll() is None and (kills == 4 or n_finished() < goal):
+            time.sleep(0.02)
+        time.sleep(chance.uniform(0.0, 0.4))
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.communicate()
+        kills += 1
+    assert process.returncode == 0, process.communicate()[1]
+    process.stderr.close()
+    assert kills >= 3
+    with contextlib.closing(sqlite3.connect(journal.with_name("study.db"))) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    tables = [
+        [
+            {name: trial[name] for name in ("trial", "label", "accuracy", "size_bytes", "loss")}
+            for trial in json.loads(run_cli("front", run, "--json", "--all").stdout)["trials"]
+        ]
+        for run in ("u", "killed")
+    ]
+    assert tables[0] == tables[1]
