@@ -22,8 +22,8 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from long_study import N_BATCHES, WAITING_TASK
 from published import result_path
+from search_overhead import N_BATCHES, WAITING_TASK
 
 _FINISHED = ("COMPLETE", "PRUNED", "FAIL")
 
