@@ -86,10 +86,11 @@ class SearchProgress(LiveBar):
         self._print(f"{counted} {trial.label}: {_outcome(trial, run)}")
 
     def _on_wait(self, n_elsewhere: int) -> None:
+        what = f"trials elsewhere: {n_elsewhere}" if n_elsewhere else "options measured elsewhere"
         if not self._is_waiting:
-            self._print(f"Waiting for other drivers, which are at {n_elsewhere} trials.")
+            self._print(f"Waiting for another driver ({what}).")
         self._is_waiting = True
-        self._bar.update(self._task, stage=f"{n_elsewhere} trials elsewhere")
+        self._bar.update(self._task, stage=what)
 
     def _on_end(self, ending: Ending) -> None:
         """Say why it ended and how to go on; a budget that was just used up explains itself."""

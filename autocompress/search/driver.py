@@ -98,6 +98,8 @@ def run_search(
             ending = rules.ending(trials.run, clock() - began)
             if ending is None and trials.has_room(budget, len(waiting)):
                 if not waiting and strategy.prepare():
+                    if strategy.is_waiting:
+                        listener.on_wait(0)
                     continue
                 job = study.begin_again(waiting.pop(0)) if waiting else strategy.next_job(budget)
                 if job is not None:

@@ -17,7 +17,8 @@ class Listener:
         on_stage: Called with the number of a running trial, its stage and the share of it that is
             done.
         on_finish: Called with each finished trial and the run so far.
-        on_wait: Called with how many trials other drivers are at, when none is left for this one.
+        on_wait: Called with how many trials other drivers are at, when none is left for this one;
+            with 0 while one of them measures the option table.
         on_end: Called once, with why the search ended, unless an error ended it.
     """
 

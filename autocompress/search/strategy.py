@@ -58,6 +58,8 @@ class Strategy:
         self._n_shortlisted = n_shortlisted
         self._predictor: Predictor | None = None
         self._seeds: list[Seed] | None = None
+        self.is_waiting = False
+        """Whether another driver is measuring the option table."""
 
     def prepare(self) -> bool:
         """Measure the option table and plan the start, once the baseline is measured.
@@ -65,15 +67,17 @@ class Strategy:
         The table is kept in the study.
 
         Returns:
-            Whether there was something to do: time may be up now.
+            Whether there was something to do, or to wait for: time may be up now.
 
         Raises:
             AutocompressError: If the untouched model cannot be looked at.
         """
         if self._seeds is not None or self._study.n_finished() == 0:
             return False
-        self._predictor = self._open_table()
-        self._seeds = self._all_seeds()
+        self.is_waiting = self._needs_table and not self._has_table()
+        if not self.is_waiting:
+            self._predictor = self._open_table()
+            self._seeds = self._all_seeds()
         return True
 
     def next_job(self, budget: int | None = None) -> Job | None:
@@ -113,16 +117,20 @@ class Strategy:
     def _fidelity(self) -> Fidelity:
         return self._study.fidelity
 
-    def _open_table(self) -> Predictor | None:
-        """The study's option table, measured now if it has none and something needs it."""
-        is_needed = self._sampler == GUIDED or "seeds" not in self._without
-        if "table" in self._without or self._measure_table is None or not is_needed:
-            return None
+    @property
+    def _needs_table(self) -> bool:
+        is_used = self._sampler == GUIDED or "seeds" not in self._without
+        return is_used and "table" not in self._without and self._measure_table is not None
+
+    def _has_table(self) -> bool:
+        """Whether the study has its option table, measured now if nobody else is at it."""
         if self._study.option_table() is None:
-            self._study.alone(self._measure_if_missing)
-        table = self._study.option_table()
-        assert table is not None
-        return Predictor(self._study.space, table)
+            return self._study.alone(self._measure_if_missing)
+        return True
+
+    def _open_table(self) -> Predictor | None:
+        table = self._study.option_table() if self._needs_table else None
+        return None if table is None else Predictor(self._study.space, table)
 
     def _measure_if_missing(self) -> None:
         """Measure the table; another driver may have done so while this one waited."""

@@ -145,9 +145,9 @@ class Study:
 
         self._store.attempt(keep)
 
-    def alone(self, action: Callable[[], None]) -> None:
-        """Do what one driver does for all, such as measuring the table; others wait."""
-        self._store.alone(action)
+    def alone(self, action: Callable[[], None]) -> bool:
+        """Do what one driver does for all, unless another one is at it; whether it was done."""
+        return self._store.alone(action)
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         """All trials, or those in some states, in order of their numbers."""

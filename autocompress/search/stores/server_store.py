@@ -11,7 +11,7 @@ import optuna
 import sqlalchemy
 from optuna.trial import FrozenTrial
 
-from autocompress.errors import StudyMismatchError
+from autocompress.errors import RunLockedError, StudyMismatchError
 from autocompress.objective import Direction
 from autocompress.search.stores.lease import (
     ATTRIBUTES,
@@ -156,14 +156,19 @@ class ServerStore:
         with self._mapped():
             self._turn.execute(sqlalchemy.select(1))
 
-    def alone(self, action: Callable[[], Result]) -> Result:
+    def alone(self, action: Callable[[], object]) -> bool:
         """See `Store`."""
 
-        def act() -> Result:
-            with self._locked(self._row("knobs"), None):
-                return action()
+        def act() -> bool:
+            with self._locked(self._row("knobs"), limit_s=0.0):
+                action()
+            return True
 
-        return self.attempt(act)
+        try:
+            return self.attempt(act)
+        except RunLockedError:
+            time.sleep(_LONG_POLL_S)
+            return False
 
     def left_behind(self, trials: Sequence[FrozenTrial]) -> list[tuple[FrozenTrial, bool]]:
         """See `Store`: trials whose driver gave its lease back, let it expire, or is gone."""
@@ -206,15 +211,15 @@ class ServerStore:
         )
 
     @contextlib.contextmanager
-    def _locked(self, row: Any, limit_s: float | None) -> Iterator[sqlalchemy.Connection]:
+    def _locked(self, row: Any, limit_s: float) -> Iterator[sqlalchemy.Connection]:
         """Hold a row on a connection of its own; asked for again and again, so Ctrl-C works."""
         query, began = row.with_for_update(skip_locked=True), time.monotonic()
         with self._storage.engine.connect() as connection:
             while connection.execute(query).first() is None:
                 connection.rollback()
-                if limit_s is not None and time.monotonic() - began > limit_s:
+                if time.monotonic() - began >= limit_s:
                     raise still_locked(self.name)
-                time.sleep(_POLL_S if limit_s is not None else _LONG_POLL_S)
+                time.sleep(_POLL_S)
             try:
                 yield connection
             finally:

@@ -87,9 +87,10 @@ class SqliteStore:
     def check_turn(self) -> None:
         """See `Store`: there is nobody else."""
 
-    def alone(self, action: Callable[[], Result]) -> Result:
+    def alone(self, action: Callable[[], object]) -> bool:
         """See `Store`: there is nobody else."""
-        return action()
+        action()
+        return True
 
     def left_behind(self, trials: Sequence[FrozenTrial]) -> list[tuple[FrozenTrial, bool]]:
         """See `Store`: the driver before was killed if it left its note.

@@ -69,8 +69,11 @@ class Store(Protocol):
         """Before the write that must not be made out of turn: raise if the turn has been lost."""
         ...
 
-    def alone(self, action: Callable[[], Result]) -> Result:
-        """Do what one driver does for all, and takes long; others that want the same wait.
+    def alone(self, action: Callable[[], object]) -> bool:
+        """Do what one driver does for all, and takes long.
+
+        Returns:
+            Whether it was done; False, after a moment, if another driver is at it.
 
         Raises:
             AutocompressError: As `attempt`.

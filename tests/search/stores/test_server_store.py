@@ -216,27 +216,35 @@ def test_a_server_that_stays_away_ends_the_search_with_one_line(
         assert search(study, make_executor(), 4).n_finished == 4
 
 
-def test_one_driver_measures_the_table_while_others_wait(share: Share) -> None:
-    order: list[str] = []
-    inside = threading.Event()
-
-    def wait() -> None:
-        with share("b") as other:
-            inside.wait(10)
-            other.alone(lambda: order.append("second"))
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    with share("a") as study:
+def test_what_one_driver_does_for_all_no_other_does_at_the_same_time(share: Share) -> None:
+    done: list[str] = []
+    with share("a") as study, share("b") as other:
 
         def first() -> None:
-            inside.set()
-            thread.join(timeout=0.5)
-            order.append("first")
+            assert not other.alone(lambda: done.append("second"))
+            done.append("first")
 
-        study.alone(first)
-        thread.join(timeout=30)
-    assert order == ["first", "second"]
+        assert study.alone(first)
+        assert other.alone(lambda: done.append("third"))
+    assert done == ["first", "third"]
+
+
+def test_time_runs_out_while_another_driver_measures_the_table(
+    share: Share, make_executor: type
+) -> None:
+    told: list[object] = []
+    listener = Listener(on_wait=told.append, on_end=told.append)
+    with share("a") as busy, share("b") as other:
+        search(busy, make_executor(), 1)
+        settings = {"sampler": "guided", "listener": listener, "timeout_s": 1.5}
+
+        def measure() -> None:
+            search(other, make_executor(), 5, measure_table=pytest.fail, **settings)
+
+        assert busy.alone(measure)
+        assert len(other.seen().trials) == 1
+    assert told[0] == 0
+    assert told[-1] == "timeout"
 
 
 def test_a_turn_that_never_ends_is_named(share: Share, monkeypatch: Any) -> None:
