@@ -276,7 +276,7 @@ def _write_views(study: Any) -> None:
     from autocompress.errors import AutocompressError
 
     try:
-        run = study.record(is_patient=not study.is_shared)
+        run = study.record(is_patient=False)
     except AutocompressError as error:
         click.echo(f"Warning: the report is not written. {error.message}", err=True)
     else:

@@ -12,7 +12,6 @@ import filelock
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from scipy.stats import binom
 
 from autocompress.tasks.model_cache import cache_folder
 
@@ -84,6 +83,8 @@ def median_interval(
     Returns:
         (median, low, high).
     """
+    from scipy.stats import binom  # half a second that no search and no worker has to wait for
+
     ordered = np.sort(values)
     n = len(ordered)
     left_out = max(0, int(binom.ppf((1.0 - confidence) / 2.0, n, 0.5)) - 1)  # on each side

@@ -261,9 +261,9 @@ def unreachable(name: str, error: Exception) -> AutocompressError:
     )
 
 
-def still_locked(name: str) -> RunLockedError:
+def still_locked(name: str, limit_s: float) -> RunLockedError:
     """The error for a turn that another driver does not end."""
     return RunLockedError(
-        f"Another driver of the study {name} has held its lock for too long.",
+        f"Another driver of the study {name} has held its lock for more than {limit_s:g} s.",
         "Look for one that hangs: autocompress studies.",
     )

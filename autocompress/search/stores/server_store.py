@@ -218,7 +218,7 @@ class ServerStore:
             while connection.execute(query).first() is None:
                 connection.rollback()
                 if time.monotonic() - began >= limit_s:
-                    raise still_locked(self.name)
+                    raise still_locked(self.name, limit_s)
                 time.sleep(_POLL_S)
             try:
                 yield connection
