@@ -5,6 +5,7 @@ AutocompressError            exit 1
 ├── StudyMismatchError       exit 3   the run folder was made for another model or space
 ├── NoPointError             exit 4   no measured point satisfies what was asked
 ├── AllTrialsFailedError     exit 5   trial after trial failed for the same reason
+├── BrokenPromiseError       exit 10+ a bundle is not what its manifest says; see `cli/verify.py`
 ├── TrialError               exit 1   one candidate cannot be built, trained or measured
 └── RunLockedError           exit 75  another process drives this run
 """
@@ -68,6 +69,20 @@ class TrialError(AutocompressError):
         super().__init__(message)
         self.args = (reason, message)
         self.reason = reason
+
+
+class BrokenPromiseError(AutocompressError):
+    """A bundle is not what its manifest says.
+
+    Args:
+        message: What is broken, in one line.
+        exit_code: Which promise it was; see `cli/verify.py`.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.args = (message, exit_code)
+        self.exit_code = exit_code
 
 
 class RunLockedError(AutocompressError):

@@ -28,6 +28,10 @@ class Measurement:
             model, timed in between, times `baseline_latency_ms`; None if it was not measured.
         latency_spread_ms: Interquartile range of that time.
         baseline_latency_ms: Median time of the untouched model; one figure for a whole run.
+        latency_low_ms: Lower end of the 95 % confidence interval of `latency_ms`, from that of the
+            median ratio. The untouched model's says how far a model is from itself, timed twice.
+        latency_high_ms: Upper end.
+        peak_memory_bytes: Most memory that loading and running it took, beyond the runtime's own.
         macs: Multiply-accumulate operations of one example, recounted on the candidate.
         n_params: Parameters of the candidate.
         seconds: Wall time of building, tuning and measuring.
@@ -51,6 +55,9 @@ class Measurement:
     divergence: float | None = None
     untuned_divergence: float | None = None
     has_half_batch: bool = False
+    latency_low_ms: float | None = None
+    latency_high_ms: float | None = None
+    peak_memory_bytes: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse figures that are not numbers: a missing figure is None, never inf or NaN.

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from autocompress.cli.runtime_options import parse_shapes, runtime_options
 from autocompress.cli.task_options import task_arguments, task_options
 
 
@@ -26,7 +27,7 @@ from autocompress.cli.task_options import task_arguments, task_options
     help="Time every level in the runtime.",
 )
 @click.option("--threads", type=int, help="Threads of the model; default: all cores.")
-@click.option("--runtime-threads", default=1, show_default=True, help="Threads of the runtime.")
+@runtime_options
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs.")
 @click.option(
     "--level-timeout", default=600.0, show_default=True, help="Seconds one level may take."
@@ -85,6 +86,7 @@ def _measure(
         if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < inf:
             raise InputError(f"`--{name.replace('_', '-')}` must be positive, but got {value:g}.")
     settings["threads"] = settings["threads"] or n_usable_cores()
+    settings["input_shapes"] = parse_shapes(settings["input_shapes"])
     found = measure_sensitivity(task, arguments, space, timeout_s=level_timeout, **settings)
     if as_json:
         session = found.session

@@ -14,8 +14,16 @@ if TYPE_CHECKING:
     from autocompress.export.bench import BenchRow
 
 
-@click.command(short_help="Time ONNX and packed files side by side.")
+@click.command(short_help="Time exported files side by side.")
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    metavar="NAME",
+    help="Who runs them: onnxruntime, openvino, openvino_bf16, executorch; may be repeated, for a "
+    "row each. Default: by the file's ending.",
+)
 @click.option("--threads", default=1, show_default=True, help="Threads inside an operator.")
 @click.option("--batch", default=1, show_default=True, help="Examples per inference.")
 @click.option(
@@ -29,19 +37,21 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")
 def command(
     files: tuple[Path, ...],
+    runtimes: tuple[str, ...],
     threads: int,
     batch: int,
     shapes: tuple[str, ...],
     seconds: float,
     as_json: bool,
 ) -> None:
-    """Time FILES (.onnx, .acz) in ONNX Runtime, block by block in turns.
+    """Time FILES (.onnx, .acz, OpenVINO's .xml, ExecuTorch's .pte), block by block in turns.
 
     The first is what the others are compared with, and timed twice: what it differs from itself by
     is noise. A difference counts only if the 95 % confidence interval of the median ratio lies
-    beyond that. Inputs are random, integers zero.
+    beyond that. Inputs are random, integers zero. Memory is the most that loading and running took,
+    beyond the runtime's own. A file that crashes its runtime spoils its own row only.
     """
-    from autocompress.errors import InputError
+    from autocompress.errors import AutocompressError, InputError
     from autocompress.export.bench import bench
 
     for name, value in (("threads", threads), ("batch", batch), ("seconds", seconds)):
@@ -49,6 +59,7 @@ def command(
             raise InputError(f"`--{name}` must be positive, but got {value:g}.")
     found = bench(
         files,
+        runtimes=runtimes,
         threads=threads,
         batch_size=batch,
         shapes=dict(map(_parse_shape, shapes)),
@@ -60,6 +71,11 @@ def command(
     else:
         _print(found.rows)
         click.echo(f"Noise: {found.noise:.1%}. Differences below it are not told.", err=True)
+    failed = [row for row in found.rows if row.error]
+    if failed:
+        raise AutocompressError(
+            f"{len(failed)} of {len(found.rows)} did not run. {failed[0].path}: {failed[0].error}"
+        )
 
 
 def _parse_shape(text: str) -> tuple[str, tuple[int, ...]]:
@@ -82,19 +98,28 @@ def _print(rows: Sequence[BenchRow]) -> None:
 
     table = Table(box=None, pad_edge=False)
     table.add_column("file", overflow="fold")
-    for title in ("size", "ms", "spread", "faster", "95 %"):
+    table.add_column("runtime", no_wrap=True)
+    for title in ("size", "memory", "ms", "spread", "faster", "95 %"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for row in rows:
-        is_first = row.verdict == "reference"
-        interval = f"{row.speedup_low:.2f}-{row.speedup_high:.2f}"
         table.add_row(
             str(row.path),
+            row.runtime,
             f"{row.size_bytes / 1e3:,.1f} kB",
-            f"{row.median_ms:.4g}",
-            f"{row.spread_ms:.2g}",
-            "" if is_first else f"{row.speedup:.2f}x",
-            "" if is_first else interval,
+            "" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 1e6:.1f} MB",
+            *_figures(row),
             row.verdict.replace("measurable ", ""),
         )
     Console(highlight=False).print(table)
+
+
+def _figures(row: BenchRow) -> tuple[str, str, str, str]:
+    """Milliseconds, their spread, the ratio and its interval."""
+    if row.median_ms is None:
+        return "", "", "", ""
+    milliseconds, spread = f"{row.median_ms:.4g}", f"{row.spread_ms:.2g}"
+    if row.verdict == "reference":
+        return milliseconds, spread, "", ""
+    interval = f"{row.speedup_low:.2f}-{row.speedup_high:.2f}"
+    return milliseconds, spread, f"{row.speedup:.2f}x", interval

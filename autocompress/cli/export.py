@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -31,6 +32,20 @@ from autocompress.cli.runs import load_trusted, results_option, trust_option
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder of the bundle; default: results/RUN/exports/POINT.",
 )
+@click.option(
+    "--runtime",
+    "runtimes",
+    multiple=True,
+    metavar="NAME",
+    help="Write a file for this runtime as well: openvino, openvino_bf16, executorch, "
+    "torch_export; may be repeated.",
+)
+@click.option(
+    "--safetensors",
+    "has_weights",
+    is_flag=True,
+    help="Write model.safetensors as well: the weights by PyTorch's names, as floats.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 @trust_option
 @results_option
@@ -41,6 +56,8 @@ def command(
     by: str,
     knee: bool,
     output: Path | None,
+    runtimes: tuple[str, ...],
+    has_weights: bool,
     as_json: bool,
     is_trusted: bool,
     results: Path,
@@ -48,13 +65,15 @@ def command(
     """Write one point of RUN (the newest by default) as a bundle.
 
     A bundle holds the packed model, the ONNX model, the plan, a manifest with hashes and
-    measurements, and a model card. The ONNX file is loaded in a fresh process and scored on the
-    test split: the only time that split is read.
+    measurements, and a model card. Every file is loaded in a fresh process and scored on the test
+    split: the only time that split is read. A runtime that refuses the model is named, and the
+    others go on. `autocompress verify` checks later that a bundle still is what it says.
     """
     from autocompress.errors import InputError
     from autocompress.export.bundle import export_point
     from autocompress.export.choose import choose_point
     from autocompress.report.limits import violation_words
+    from autocompress.runtime.table import find_runtime
     from autocompress.search.session import reopen
 
     if sum((trial is not None, max_drop is not None, knee)) != 1:
@@ -67,7 +86,11 @@ def command(
     prepared, evaluator = reopen(record)
     output = output or record.folder / "exports" / f"trial_{point.number:05d}"
     click.echo(f"Exporting {point.label} of {record.name}", err=True)
-    manifest = export_point(record, point, prepared, evaluator, output)
+    for name in runtimes:
+        find_runtime(name)
+    manifest = export_point(
+        record, point, prepared, evaluator, output, runtimes, has_weights=has_weights
+    )
     if as_json:
         click.echo(json.dumps(manifest, indent=2))
         return
@@ -79,6 +102,19 @@ def command(
             click.echo(f"{name.replace('_', ' ')}: {text}", err=True)
     size, base = figures["size_bytes"], baseline["size_bytes"]
     click.echo(f"size: {size:,} bytes ({base / size:.1f}x smaller)", err=True)
-    speedup = figures["baseline_latency_ms"] / figures["latency_ms"]
-    click.echo(f"latency: {figures['latency_ms']:.3f} ms ({speedup:.2f}x speed)", err=True)
+    for name, found in manifest["runtimes"].items():
+        click.echo(f"{name}: {_runtime_line(found)}", err=True)
     click.echo(str(output))
+
+
+def _runtime_line(found: dict[str, Any]) -> str:
+    """What a manifest says about the file of one runtime."""
+    if "error" in found:
+        return f"no file. {found['error']}"
+    accuracy = found["test_accuracy"] or found["val_accuracy"]
+    memory = found["peak_memory_bytes"]
+    held = "" if memory is None else f", {memory / 1e6:.1f} MB of memory"
+    return (
+        f"{found['latency_ms']:.3f} ms, {found['speedup']:.2f}x speed "
+        f"({found['speedup_low']:.2f}-{found['speedup_high']:.2f}), {accuracy:.2%}{held}"
+    )

@@ -140,7 +140,7 @@ def points_table(run: RunRecord, trials: tuple[TrialRecord, ...]) -> Table:
 def _figures(run: RunRecord, trial: TrialRecord) -> list[str]:
     """Accuracy, change, size, ratio, milliseconds, ratio: plain ASCII, for any terminal."""
     from autocompress.objective import OBJECTIVES
-    from autocompress.report.findings import accuracy_change, gain
+    from autocompress.report.findings import accuracy_change, differs_from_baseline, gain
     from autocompress.report.wording import format_size
 
     figures = trial.measurement
@@ -149,6 +149,8 @@ def _figures(run: RunRecord, trial: TrialRecord) -> list[str]:
     change = accuracy_change(run, trial)
     ratios = [gain(run, trial, OBJECTIVES[cost]) for cost in ("size", "latency")]
     smaller, faster = ("-" if r is None else f"{r:.2f}x" for r in ratios)
+    if ratios[1] is not None and trial is not run.baseline:
+        faster = faster if differs_from_baseline(run, trial) else f"~{faster}"
     return [
         f"{100 * figures.accuracy:.2f} %",
         "-" if change is None else f"{100 * change:+.2f} pt",

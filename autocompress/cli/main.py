@@ -15,7 +15,7 @@ from autocompress.errors import AutocompressError, first_line
 
 _COMMANDS = {
     "analyze": "Show layers, channel groups and knobs of a task's model, and what gets none.",
-    "bench": "Time ONNX and packed files side by side.",
+    "bench": "Time exported files side by side.",
     "doctor": "Check a run folder, and repair what can be repaired.",
     "export": "Write one point of a run as a verified bundle.",
     "front": "Print the Pareto front of a run.",
@@ -27,13 +27,14 @@ _COMMANDS = {
     "show": "Show one trial, and evaluate it again.",
     "studies": "List the runs there are.",
     "unpack": "Turn a packed model into a runnable ONNX file.",
+    "verify": "Check a bundle: hashes, sizes, outputs, accuracy, latency.",
     "validate": "Compare the proxy's ranking with that of full training.",
 }
 _EPILOG = (
     "Exit codes: 0 done; 1 something failed; 2 bad input; 3 the run folder belongs to another "
     "study or is damaged; 4 no measured point satisfies what was asked; 5 trial after trial "
-    "failed; 75 another process drives this run; 129, 130 and 143 stopped by a closed terminal, "
-    "Ctrl-C and SIGTERM."
+    "failed; 10 to 14 a bundle breaks a promise (see `verify --help`); 75 another process drives "
+    "this run; 129, 130 and 143 stopped by a closed terminal, Ctrl-C and SIGTERM."
 )
 
 

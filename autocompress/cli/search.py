@@ -9,6 +9,7 @@ import click
 from autocompress.cli.limit_options import limit_options, limits_of
 from autocompress.cli.quantities import parse_bytes, parse_seconds
 from autocompress.cli.runs import results_option
+from autocompress.cli.runtime_options import parse_shapes, runtime_options
 from autocompress.cli.search_result import print_result, write_views
 from autocompress.cli.task_options import task_arguments, task_options
 
@@ -61,7 +62,7 @@ NOT_KEPT = (
 @click.option(
     "--threads", type=int, help="Threads of a trial's training; default: all cores, shared by jobs."
 )
-@click.option("--runtime-threads", default=1, show_default=True, help="Threads of the runtime.")
+@runtime_options
 @click.option("--device", default="cpu", show_default=True, help="Where to train.")
 @click.option(
     "--trial-timeout", default=7200.0, show_default=True, help="Seconds a trial may take."
@@ -124,7 +125,8 @@ def command(**options: Any) -> None:
         memory_bytes=None if memory is None else parse_bytes("--trial-memory", memory),
         ray_address=options.pop("ray_address"),
     )
-    for name in ("threads", "runtime_threads"):
+    options["input_shapes"] = parse_shapes(options["input_shapes"])
+    for name in ("threads", "runtime_threads", "runtime_batch"):
         value = options[name]
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"`--{name.replace('_', '-')}` must be positive, but got {value}.")

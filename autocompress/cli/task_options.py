@@ -14,8 +14,14 @@ _SECRET: Final = re.compile("token|secret|passw|credential|api_?key", re.IGNOREC
 
 def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add TASK, `--data` and `--task-arg` to a command."""
+    for decorate in (click.argument("task", default="digits"), argument_options):
+        command = decorate(command)
+    return command
+
+
+def argument_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `--data` and `--task-arg` to a command."""
     for decorate in (
-        click.argument("task", default="digits"),
         click.option("--data", help="Data folder, passed to the task as `data`."),
         click.option(
             "--task-arg",

@@ -1,18 +1,27 @@
 """Milliseconds that compare: ratios to the baseline, on the scale of one baseline figure."""
 
 import dataclasses
+import shutil
+import tempfile
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
+from autocompress.errors import InputError
+from autocompress.runtime.base import Array, Arrays, Shipment
 from autocompress.runtime.latency import measure_latency
 from autocompress.runtime.latency_cache import Latency, LatencyCache
-from autocompress.runtime.onnx_export import ExportedGraph
 from autocompress.runtime.structure import structure_digest
+from autocompress.runtime.table import find_runtime
 from autocompress.tasks.base import Inputs
+
+Shape = tuple[int, ...]
 
 
 class LatencyScale:
-    """Times graphs against the untouched model's.
+    """Times candidates against the untouched model.
 
     A machine is faster at one time than at another, so milliseconds taken at different times
     do not compare; ratios to a baseline timed in between do. All milliseconds here are such a
@@ -20,46 +29,93 @@ class LatencyScale:
 
     Args:
         baseline: The untouched model as the runtime runs it.
-        example_inputs: Inputs of shape (N, ...); the first example is timed.
+        example: Inputs of one inference, see `timed_inputs`.
+        runtime: Name of the runtime.
         threads: Threads of the runtime.
+
+    Raises:
+        InputError: If there is no such runtime, or it is not installed.
     """
 
-    def __init__(self, baseline: ExportedGraph, example_inputs: Inputs, *, threads: int) -> None:
+    def __init__(self, baseline: Shipment, example: Arrays, *, runtime: str, threads: int) -> None:
         self._baseline = baseline
-        self._example = tuple(np.ascontiguousarray(t[:1].numpy()) for t in example_inputs)
+        self._example = example
+        self._runtime = find_runtime(runtime)
         self._threads = threads
         self._reference: Latency | None = None
+        self._folder = Path(tempfile.mkdtemp(prefix="autocompress-"))
+        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
-    def measure(self, exported: ExportedGraph, *, fresh: bool = False) -> Latency:
-        """Time a candidate's graph.
+    def measure(self, candidate: Shipment, *, fresh: bool = False) -> Latency:
+        """Time a candidate.
 
         Args:
-            exported: What to time.
+            candidate: What to time.
             fresh: Measure anew; otherwise a structure that this machine has timed is not timed
                 again, so that equal structures have equal figures and searches can be repeated.
         """
         if self._reference is None or fresh:
             self._reference = self._interleaved(self._baseline, fresh)
         reference_ms = self._reference.median_ms
-        if structure_digest(exported.model) == structure_digest(self._baseline.model):
-            ratio, measured = 1.0, self._reference
+        if structure_digest(candidate.graph.model) == structure_digest(self._baseline.graph.model):
+            measured = dataclasses.replace(self._reference, ratio=1.0)  # its interval is the noise
         else:
-            measured = self._interleaved(exported, fresh)
-            ratio = measured.ratio
+            measured = self._interleaved(candidate, fresh)
         return dataclasses.replace(
             measured,
-            median_ms=ratio * reference_ms,
+            median_ms=measured.ratio * reference_ms,
             spread_ms=measured.spread_ms * reference_ms / measured.baseline_median_ms,
             baseline_median_ms=reference_ms,
-            ratio=ratio,
         )
 
-    def _interleaved(self, exported: ExportedGraph, fresh: bool) -> Latency:
+    def _interleaved(self, candidate: Shipment, fresh: bool) -> Latency:
         return measure_latency(
-            exported.model,
-            self._baseline.model,
+            candidate,
+            self._baseline,
             self._example,
+            runtime=self._runtime,
             threads=self._threads,
             cache=LatencyCache(),
             fresh=fresh,
+            folder=self._folder,
         )
+
+
+def timed_inputs(
+    example_inputs: Inputs, batch_size: int, shapes: Sequence[Shape] | None = None
+) -> Arrays:
+    """Inputs of one inference.
+
+    Args:
+        example_inputs: Inputs of shape (N, ...); examples are repeated where there are too few.
+        batch_size: Examples of an inference.
+        shapes: Shape of one example for each input, without the batch; values are repeated or left
+            out along each dimension to reach it. None leaves them as they are.
+
+    Raises:
+        InputError: If the shapes do not fit the inputs.
+    """
+    arrays: list[Array] = [tensor.numpy() for tensor in example_inputs]
+    if shapes is not None:
+        if [len(shape) for shape in shapes] != [array.ndim - 1 for array in arrays]:
+            raise InputError(
+                f"`--input-shape` must fit the model's inputs, of shapes "
+                f"{' and '.join(_text(array.shape[1:]) for array in arrays)}, "
+                f"but got {' and '.join(map(_text, shapes))}.",
+                "Give it once for each input, without the batch.",
+            )
+        arrays = [_resized(a, (len(a), *shape)) for a, shape in zip(arrays, shapes, strict=True)]
+    return tuple(
+        np.ascontiguousarray(_resized(array, (batch_size, *array.shape[1:]))) for array in arrays
+    )
+
+
+def _resized(array: Array, shape: Shape) -> Array:
+    """Repeated or cut along each dimension."""
+    for dim, size in enumerate(shape):
+        array = np.take(array, np.arange(size) % array.shape[dim], axis=dim)
+    return array
+
+
+def _text(shape: Sequence[int]) -> str:
+    return ",".join(map(str, shape))

@@ -16,14 +16,14 @@ from autocompress.compress.quantizers.base import WeightQuantizer
 from autocompress.errors import InputError
 from autocompress.evaluate.candidate_file import save_candidate
 from autocompress.evaluate.deploy import deploy
-from autocompress.evaluate.latency_scale import LatencyScale
+from autocompress.evaluate.latency_scale import LatencyScale, timed_inputs
 from autocompress.evaluate.packed_size import packed_size
 from autocompress.evaluate.scoring import divergence_of, score
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.plan import CompressionPlan
+from autocompress.runtime.base import Shipment
 from autocompress.runtime.latency_cache import Latency
-from autocompress.runtime.onnx_export import ExportedGraph
 from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.precision import to_fast_layout_
 from autocompress.train.teachers import outputs_on
@@ -54,7 +54,7 @@ class Meter:
         self._settings = settings
         self._device = device
         self._val_outputs: Tensor | None = None
-        self._baseline: ExportedGraph | None = None
+        self._baseline: Shipment | None = None
         self._scale: LatencyScale | None = None
 
     def measure(
@@ -89,10 +89,10 @@ class Meter:
         accuracy, loss, divergence = self.score(model)
         on_stage("export", 0.0)
         model = model.to("cpu")
-        exported = deploy(model, self._prepared)
-        size_bytes = packed_size(exported, plan)
+        shipment = deploy(model, self._prepared)
+        size_bytes = packed_size(shipment.graph, plan)
         on_stage("latency", 0.0)
-        latency = self.latency(exported) if self._settings.has_latency else None
+        latency = self.latency(shipment) if self._settings.has_latency else None
         if keep is not None:
             _keep(keep, model, plan)
         return Measurement(
@@ -103,14 +103,17 @@ class Meter:
             latency_ms=latency.median_ms if latency else None,
             latency_spread_ms=latency.spread_ms if latency else None,
             baseline_latency_ms=latency.baseline_median_ms if latency else None,
+            latency_low_ms=latency.low_ms if latency else None,
+            latency_high_ms=latency.high_ms if latency else None,
+            peak_memory_bytes=latency.peak_memory_bytes if latency else None,
             macs=count_macs(model, inputs).get("", 0),
             n_params=_count_parameters(model),
             seconds=time.perf_counter() - start,
             train_images_per_s=images_per_s,
             skipped=(
                 *candidate.skipped,
-                *map(_not_in_graph, exported.unmatched),
-                *map(_not_integer, exported.not_integer),
+                *map(_not_in_graph, shipment.graph.unmatched),
+                *map(_not_integer, shipment.graph.not_integer),
             ),
             divergence=divergence,
             untuned_divergence=untuned,
@@ -123,21 +126,25 @@ class Meter:
         accuracy, loss = score(task, outputs, val.targets)
         return accuracy, loss, divergence_of(task, self._base_outputs_on_val(), outputs)
 
-    def baseline_graph(self) -> ExportedGraph:
+    def baseline(self) -> Shipment:
         """The untouched model as the runtime runs it; exported once."""
         if self._baseline is None:
             self._baseline = deploy(self._model, self._prepared)
         return self._baseline
 
-    def latency(self, exported: ExportedGraph, *, fresh: bool = False) -> Latency:
-        """Time a candidate's graph; see `LatencyScale.measure`."""
+    def latency(self, candidate: Shipment, *, fresh: bool = False) -> Latency:
+        """Time a candidate; see `LatencyScale.measure`."""
         if self._scale is None:
+            settings = self._settings
             self._scale = LatencyScale(
-                self.baseline_graph(),
-                self._prepared.example_inputs,
-                threads=self._settings.runtime_threads,
+                self.baseline(),
+                timed_inputs(
+                    self._prepared.example_inputs, settings.runtime_batch, settings.input_shapes
+                ),
+                runtime=settings.runtime,
+                threads=settings.runtime_threads,
             )
-        return self._scale.measure(exported, fresh=fresh)
+        return self._scale.measure(candidate, fresh=fresh)
 
     def _base_outputs_on_val(self) -> Tensor:
         if self._val_outputs is None:

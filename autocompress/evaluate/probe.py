@@ -21,8 +21,8 @@ from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.packed_size import packed_bytes
 from autocompress.evaluate.scoring import divergence_of
 from autocompress.plan import CompressionPlan
+from autocompress.runtime.base import Shipment
 from autocompress.runtime.latency_cache import Latency
-from autocompress.runtime.onnx_export import ExportedGraph
 from autocompress.space.option_table import Figures
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.prepare import PreparedTask
@@ -61,7 +61,7 @@ class Probe:
         prepared: Supplies the examples, and what outputs mean.
         layers: Names of the base model's layers and what they are.
         build: Applies a plan to a copy of the base model, on the CPU.
-        time_graph: Times a candidate's graph.
+        time_candidate: Times a candidate.
         compensates_all: Whether rounding makes up for its errors also where bits have no price.
         device: Where outputs are computed.
     """
@@ -73,7 +73,7 @@ class Probe:
         *,
         layers: Mapping[str, LayerKind],
         build: Callable[[CompressionPlan], Candidate],
-        time_graph: Callable[[ExportedGraph], Latency],
+        time_candidate: Callable[[Shipment], Latency],
         compensates_all: bool,
         device: torch.device,
     ) -> None:
@@ -81,7 +81,7 @@ class Probe:
         self._prepared = prepared
         self._layers = layers
         self._build = build
-        self._time_graph = time_graph
+        self._time_candidate = time_candidate
         self._compensates_all = compensates_all
         self._device = device
         self._kept: _Sample | None = None
@@ -122,13 +122,13 @@ class Probe:
         divergence = divergence_of(self._prepared.task, sample.base_outputs, outputs)
         if not (has_size or has_latency):
             return Figures(divergence=divergence)
-        exported = deploy(model.to("cpu"), self._prepared)
-        size_bytes, layer_bytes = packed_bytes(exported, plan, self._layers)
+        shipment = deploy(model.to("cpu"), self._prepared)
+        size_bytes, layer_bytes = packed_bytes(shipment.graph, plan, self._layers)
         return Figures(
             divergence=divergence,
             size_bytes=size_bytes,
             layer_bytes=layer_bytes,
-            latency_ratio=self._time_graph(exported).ratio if has_latency else None,
+            latency_ratio=self._time_candidate(shipment).ratio if has_latency else None,
         )
 
     def fingerprint(self) -> str:

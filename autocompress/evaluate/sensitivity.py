@@ -129,7 +129,7 @@ def options_key(
     has_size: bool,
     has_latency: bool,
     threads: int,
-    runtime_threads: int,
+    runtime: Mapping[str, Any],
     machine: Mapping[str, str],
 ) -> str:
     """What the figures of a plan depend on besides the plan, as one sha256 in hex.
@@ -144,7 +144,7 @@ def options_key(
         has_size: Whether plans are packed.
         has_latency: Whether they are timed.
         threads: Threads of training and scoring.
-        runtime_threads: Threads of the runtime.
+        runtime: Who times them, in which version, and on what.
         machine: Where outputs are computed and plans are timed: processor, device and the like.
     """
     parts = {
@@ -155,7 +155,7 @@ def options_key(
         "has_size": has_size,
         "has_latency": has_latency,
         "threads": threads,
-        "runtime_threads": runtime_threads if has_latency else None,
+        "runtime": dict(runtime) if has_latency else None,
         "machine": dict(machine),
         "versions": _versions(),
         "sources": _source_digest(),

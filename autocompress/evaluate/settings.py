@@ -16,7 +16,11 @@ class EvaluationSettings:
     Attributes:
         threads: Threads of training and scoring. Part of the result: other counts sum floats in
             another order.
-        runtime_threads: Threads of the runtime whose latency is measured.
+        runtime: Runtime whose latency is measured, a name in `runtime.table`.
+        runtime_threads: Its threads.
+        runtime_batch: Examples of an inference that is timed.
+        input_shapes: Shape of one timed example for each input, without the batch; None leaves them
+            as the task gives them.
         proxy_epochs: Passes over the training data; None takes the task's.
         learning_rate: Peak learning rate of the fine-tune; None takes the task's.
         policy: How channels and weights are chosen.
@@ -26,13 +30,27 @@ class EvaluationSettings:
     """
 
     threads: int
+    runtime: str = "onnxruntime"
     runtime_threads: int = 1
+    runtime_batch: int = 1
+    input_shapes: tuple[tuple[int, ...], ...] | None = None
     proxy_epochs: float | None = None
     learning_rate: float | None = None
     policy: PruningPolicy = dataclasses.field(default_factory=PruningPolicy)
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     has_latency: bool = True
     device: str = "cpu"
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "EvaluationSettings":
+        """Inverse of `dataclasses.asdict`, after JSON made lists of tuples."""
+        shapes = data.get("input_shapes")
+        kept = {
+            **data,
+            "policy": PruningPolicy(**data["policy"]),
+            "input_shapes": None if shapes is None else tuple(map(tuple, shapes)),
+        }
+        return cls(**kept)
 
 
 def recipe_for(prepared: PreparedTask, settings: EvaluationSettings) -> Recipe:

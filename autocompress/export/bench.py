@@ -1,41 +1,34 @@
-"""Time files that ship, side by side: ONNX and packed models, in ONNX Runtime."""
+"""Time files that ship, side by side, each by a runtime of its own or by several."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from autocompress.errors import AutocompressError, InputError, TrialError, first_line, unknown_name
+from autocompress.errors import InputError, TrialError, unknown_name
 from autocompress.packing.packed import read_packed
-from autocompress.runtime.interleaved import Pair, median_interval, time_in_turns
-from autocompress.runtime.onnxruntime import make_session
+from autocompress.runtime.base import Array, Arrays, InputSpec, Runtime
+from autocompress.runtime.interleaved import median_interval, time_in_turns
+from autocompress.runtime.process import RunningModel
+from autocompress.runtime.table import find_runtime, runtimes_for
 
-_TYPES: Final = {
-    "tensor(float)": np.float32,
-    "tensor(float16)": np.float16,
-    "tensor(double)": np.float64,
-    "tensor(int64)": np.int64,
-    "tensor(int32)": np.int32,
-    "tensor(int8)": np.int8,
-    "tensor(uint8)": np.uint8,
-    "tensor(bool)": np.bool_,
-}
+LEAST_NOISE: Final = 0.02
+"""Share that two timings of one file differ by wherever their memory happens to lie."""
 
-_LEAST_NOISE: Final = 0.02
-
-Verdict = Literal["reference", "faster", "slower", "no measurable difference"]
+Verdict = Literal["reference", "faster", "slower", "no measurable difference", "failed"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class BenchRow:
-    """One file.
+    """One file in one runtime.
 
     Attributes:
         path: The file.
+        runtime: Name of who ran it.
         size_bytes: Its size.
         median_ms: Median time of one inference.
         spread_ms: Interquartile range over blocks of inferences.
@@ -44,19 +37,24 @@ class BenchRow:
         speedup_low: Lower end of the 95 % confidence interval of that median.
         speedup_high: Upper end.
         n_runs: Inferences that were timed.
+        peak_memory_bytes: Most memory that loading and running it took, beyond the runtime's own.
+        error: Why it does not run; then there are no figures.
         verdict: Against the first file; a difference counts if the whole interval lies beyond the
             noise.
     """
 
     path: Path
+    runtime: str
     size_bytes: int
-    median_ms: float
-    spread_ms: float
-    speedup: float
-    speedup_low: float
-    speedup_high: float
-    n_runs: int
     verdict: Verdict
+    median_ms: float | None = None
+    spread_ms: float | None = None
+    speedup: float | None = None
+    speedup_low: float | None = None
+    speedup_high: float | None = None
+    n_runs: int = 0
+    peak_memory_bytes: int | None = None
+    error: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +75,7 @@ class Bench:
 def bench(
     files: Sequence[Path],
     *,
+    runtimes: Sequence[str] = (),
     threads: int = 1,
     batch_size: int = 1,
     shapes: Mapping[str, Sequence[int]] | None = None,
@@ -85,8 +84,14 @@ def bench(
 ) -> Bench:
     """Time files block by block in turns, on random inputs (integers: zeros).
 
+    Each file runs in a process of its own, so that one that crashes its runtime spoils no other's
+    row.
+
     Args:
-        files: `.onnx` or `.acz`; the first is what the others are compared with.
+        files: ONNX, packed, OpenVINO or ExecuTorch files; the first is what the others are compared
+            with.
+        runtimes: Who runs them: a file that several of them open gets a row for each. Empty for the
+            usual one of each file.
         threads: Threads inside an operator, >= 1.
         batch_size: Examples per inference, for inputs whose first dimension is free, >= 1.
         shapes: Input name -> shape, for inputs with other free dimensions.
@@ -94,29 +99,61 @@ def bench(
         seed: Of the inputs.
 
     Raises:
-        InputError: If a file cannot be read or run, or takes no such batch; names it.
+        InputError: If a file cannot be read, nothing opens it, or an input is not known; or if the
+            first one does not run: it names the file.
     """
-    again, *pairs = (
-        _opened(path, threads, batch_size, shapes or {}, seed) for path in (files[0], *files)
-    )
-    timed = time_in_turns([*pairs, again], seconds * (len(pairs) + 1))
+    for name in runtimes:
+        find_runtime(name)
+    wanted = [
+        (path, runtime) for path in map(_checked, files) for runtime in runtimes_for(path, runtimes)
+    ]
+    with ExitStack() as stack:
+        opened: list[RunningModel | TrialError] = []
+        for path, runtime in (wanted[0], *wanted):
+            try:
+                model = stack.enter_context(RunningModel(runtime, path, threads))
+                model.feed(random_inputs(path, model.inputs, batch_size, shapes or {}, seed))
+                opened.append(model)
+            except TrialError as error:
+                opened.append(error)
+        again = opened.pop(0)
+        if isinstance(again, TrialError):
+            raise InputError(
+                f"{files[0]}: {again.message}", "Say what it takes with --batch or --shape."
+            ) from again
+        running = [model for model in opened if isinstance(model, RunningModel)]
+        timed = time_in_turns([*running, again], seconds * (len(running) + 1))
+        peaks = [model.peak_memory_bytes() for model in running]
     *columns, second = timed.blocks_ms.T
     _, low, high = median_interval(columns[0] / second)
-    noise = max(_LEAST_NOISE, 1.0 / low - 1.0, high - 1.0)
+    noise = max(LEAST_NOISE, 1.0 / low - 1.0, high - 1.0)
+    figures = iter(zip(columns, timed.n_runs[:-1], peaks, strict=True))
     rows = [
-        _row(path, own, columns[0], n_runs, noise)
-        for path, own, n_runs in zip(files, columns, timed.n_runs[:-1], strict=True)
+        _failed_row(path, runtime, model)
+        if isinstance(model, TrialError)
+        else _row(path, runtime, columns[0], noise, *next(figures))
+        for (path, runtime), model in zip(wanted, opened, strict=True)
     ]
     rows[0] = dataclasses.replace(rows[0], verdict="reference")
     return Bench(rows=tuple(rows), noise=noise)
 
 
+def _checked(path: Path) -> Path:
+    if not path.is_file():
+        raise InputError(f"The file {path} must exist.", "Give .onnx, .acz, .xml or .pte files.")
+    if path.suffix == ".acz":
+        read_packed(path)  # whose messages name the file, and what is wrong with it
+    return path
+
+
 def _row(
     path: Path,
-    own: NDArray[np.float64],
+    runtime: Runtime,
     reference: NDArray[np.float64],
-    n_runs: int,
     noise: float,
+    own: NDArray[np.float64],
+    n_runs: int,
+    peak: int | None,
 ) -> BenchRow:
     low_ms, median_ms, high_ms = np.percentile(own, [25, 50, 75])
     speedup, low, high = median_interval(reference / own)
@@ -125,79 +162,85 @@ def _row(
         verdict = "faster" if low > 1.0 else "slower"
     return BenchRow(
         path=path,
-        size_bytes=path.stat().st_size,
+        runtime=runtime.name,
+        size_bytes=size_of(path),
         median_ms=float(median_ms),
         spread_ms=float(high_ms - low_ms),
         speedup=speedup,
         speedup_low=low,
         speedup_high=high,
         n_runs=n_runs * len(own),
+        peak_memory_bytes=peak,
         verdict=verdict,
     )
 
 
-def _opened(
+def _failed_row(path: Path, runtime: Runtime, error: TrialError) -> BenchRow:
+    return BenchRow(
+        path=path,
+        runtime=runtime.name,
+        size_bytes=size_of(path),
+        verdict="failed",
+        error=error.message,
+    )
+
+
+def random_inputs(
     path: Path,
-    threads: int,
+    wanted: Sequence[InputSpec],
     batch_size: int,
     shapes: Mapping[str, Sequence[int]],
     seed: int,
-) -> Pair:
-    """A session, and inputs it has run once."""
-    if not path.is_file():
-        raise InputError(f"The file {path} must exist.", "Give .onnx or .acz files.")
-    try:
-        model = read_packed(path).graph if path.suffix == ".acz" else path
-        session = make_session(model, threads)
-    except (TrialError, OSError) as error:
-        raise InputError(f"{path}: {first_line(error)}.") from error
+) -> Arrays:
+    """Inputs for a file: standard normal, integers zero.
+
+    Raises:
+        InputError: If a shape is not known, or given for an input that is not there.
+    """
+    for name in sorted(set(shapes) - {spec.name for spec in wanted}):
+        raise unknown_name("input", name, (spec.name for spec in wanted))
     random = np.random.default_rng(seed)
-    wanted = session.get_inputs()
-    for name in sorted(set(shapes) - {value.name for value in wanted}):
-        raise unknown_name("input", name, (value.name for value in wanted))
-    feed = {value.name: _input(path, value, batch_size, shapes, random) for value in wanted}
-    try:
-        session.run(None, feed)
-    except Exception as error:  # the runtime raises a dozen classes that share no base
-        sizes = ", ".join(f"{name} {list(x.shape)}" for name, x in feed.items())
-        raise InputError(
-            f"{path} does not run on inputs of {sizes}: {first_line(error)}.",
-            "Say what it takes with --batch or --shape.",
-        ) from error
-    return session, feed
+    return tuple(_input(path, spec, batch_size, shapes, random) for spec in wanted)
 
 
 def _input(
     path: Path,
-    value: ort.NodeArg,
+    spec: InputSpec,
     batch_size: int,
     shapes: Mapping[str, Sequence[int]],
     random: np.random.Generator,
-) -> NDArray[np.generic]:
-    kind = _TYPES.get(value.type)
-    if kind is None:
-        raise AutocompressError(f"{path}: the input {value.name!r} is a {value.type}.")
-    given = shapes.get(value.name) or _shape(path, value, batch_size)
+) -> Array:
+    try:
+        kind = np.dtype(spec.dtype)
+    except TypeError as error:
+        raise InputError(f"{path}: the input {spec.name!r} is of type {spec.dtype}.") from error
+    given = tuple(shapes.get(spec.name) or _shape(path, spec, batch_size))
     if np.issubdtype(kind, np.floating):
         return random.standard_normal(given).astype(kind)
     return np.zeros(given, kind)
 
 
-def _shape(path: Path, value: ort.NodeArg, batch_size: int) -> list[int]:
+def _shape(path: Path, spec: InputSpec, batch_size: int) -> tuple[int, ...]:
     """Shape of an input whose dimensions are fixed, but for the first perhaps."""
-    sizes = list(value.shape)
-    is_batched = bool(sizes) and not isinstance(sizes[0], int)
-    if is_batched:
-        sizes[0] = batch_size
-    if not all(isinstance(size, int) for size in sizes):
+    is_batched = bool(spec.shape) and spec.shape[0] is None
+    first = (batch_size,) if is_batched else spec.shape[:1]
+    sizes = [size for size in (*first, *spec.shape[1:]) if size is not None]
+    if len(sizes) < len(spec.shape):
         raise InputError(
-            f"{path}: the input {value.name!r} is of shape {value.shape}, which is not fixed.",
-            f"Say which to time, such as --shape {value.name}=1,3,32,32",
+            f"{path}: the input {spec.name!r} is of shape {list(spec.shape)}, which is not fixed.",
+            f"Say which to time, such as --shape {spec.name}=1,3,32,32",
         )
     if sizes and not is_batched and sizes[0] != batch_size:
         raise InputError(
-            f"{path}: the input {value.name!r} is of shape {value.shape}: a batch of {batch_size} "
-            "cannot be asked for.",
+            f"{path}: the input {spec.name!r} is of shape {list(spec.shape)}: a batch of "
+            f"{batch_size} cannot be asked for.",
             f"Give --batch {sizes[0]}, or export it with a free batch.",
         )
-    return sizes
+    return tuple(sizes)
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, and of the weights that OpenVINO keeps beside it."""
+    weights = path.with_suffix(".bin")
+    has_weights = path.suffix == ".xml" and weights.is_file()
+    return path.stat().st_size + (weights.stat().st_size if has_weights else 0)

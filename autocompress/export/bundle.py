@@ -4,39 +4,41 @@ import hashlib
 import json
 import logging
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from autocompress.atomic_file import flush_folder
 from autocompress.errors import AutocompressError, InputError, first_line
+from autocompress.evaluate.candidate_file import save_candidate
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.packed_size import file_metadata
-from autocompress.evaluate.scoring import score
 from autocompress.export.card import model_card
-from autocompress.export.fresh_process import run_fresh
+from autocompress.export.runtime_file import arrays_of, scores, ship
 from autocompress.packing.packed import write_packed
 from autocompress.run_record import RunRecord, TrialRecord
+from autocompress.runtime.base import Runtime
+from autocompress.runtime.process import RunningModel
+from autocompress.runtime.table import RUNTIMES, find_runtime
 from autocompress.search.environment import describe_environment
 from autocompress.search.refined import refined_weights_path
 from autocompress.search.under_way import trial_seed, weights_path
-from autocompress.tasks.base import TensorData
 from autocompress.tasks.prepare import PreparedTask
 
-FORMAT = 1
-_PACKED, _ONNX, _PLAN, _MANIFEST, _CARD = (
-    "model.acz",
-    "model.onnx",
-    "plan.json",
-    "manifest.json",
-    "README.md",
+FORMAT = 2
+MANIFEST = "manifest.json"
+_PACKED, _ONNX, _PLAN, _CARD = ("model.acz", "model.onnx", "plan.json", "README.md")
+_WEIGHTS = "model.safetensors"
+_ACCURACIES = ("val_accuracy", "test_accuracy", "held_out_accuracy")
+_TIMING = (
+    *("latency_ms", "latency_spread_ms", "baseline_latency_ms", "speedup"),
+    *("speedup_low", "speedup_high", "peak_memory_bytes"),
 )
 _logger = logging.getLogger(__name__)
-_CHUNK = 4096  # examples handed to a fresh process at a time
 
 
 def export_point(
@@ -45,11 +47,14 @@ def export_point(
     prepared: PreparedTask,
     evaluator: Evaluator,
     output: Path,
+    runtimes: Sequence[str] = (),
+    *,
+    has_weights: bool = False,
 ) -> dict[str, Any]:
     """Write one trial as a bundle; an older bundle in its place is replaced only when all is done.
 
-    The ONNX file is scored in a fresh process on val and, once, on test; the packed file must give
-    the same outputs bit for bit.
+    Every runnable file is scored in a fresh process on val and, once, on test; the packed file must
+    give the same outputs as the ONNX file, bit for bit.
 
     Args:
         run: The run.
@@ -58,6 +63,9 @@ def export_point(
         evaluator: Rebuilds the candidate; tunes it again with the same seed if its weights were
             not kept.
         output: Folder of the bundle.
+        runtimes: Names of further runtimes to write a file for, beside ONNX Runtime and the one
+            whose latency the run measured. One that refuses the model is named in the manifest.
+        has_weights: Whether to write the weights by PyTorch's names as well, as floats.
 
     Returns:
         The manifest.
@@ -66,7 +74,7 @@ def export_point(
         InputError: If `output` cannot be written or holds something else.
         AutocompressError: If the exported files do not do what they should.
     """
-    if output.exists() and not (output / _MANIFEST).is_file():
+    if output.exists() and not (output / MANIFEST).is_file():
         raise InputError(
             f"The output folder {output} exists and is not a bundle.", "Name another with -o."
         )
@@ -75,7 +83,9 @@ def export_point(
         with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as scratch:
             bundle = Path(scratch) / "bundle"
             bundle.mkdir()
-            manifest = _fill(bundle, Path(scratch), run, point, prepared, evaluator)
+            manifest = _fill(
+                bundle, Path(scratch), run, point, prepared, evaluator, runtimes, has_weights
+            )
             flush_folder(bundle)
             if output.exists():
                 output.rename(Path(scratch) / "old")
@@ -92,22 +102,33 @@ def _fill(
     point: TrialRecord,
     prepared: PreparedTask,
     evaluator: Evaluator,
+    runtimes: Sequence[str],
+    has_weights: bool,
 ) -> dict[str, Any]:
-    graph = deploy(_candidate(run, point, evaluator, scratch), prepared)
-    baseline = evaluator.meter.baseline_graph()
+    shipment = deploy(_candidate(run, point, evaluator, scratch), prepared)
+    graph, baseline = shipment.graph, evaluator.meter.baseline()
     size = write_packed(bundle / _PACKED, graph.model, graph.quantized, file_metadata(point.plan))
-    (bundle / _ONNX).write_bytes(graph.model.SerializeToString())
     _write_json(bundle / _PLAN, point.plan.to_json())
-    base_onnx = scratch / "baseline.onnx"
-    base_onnx.write_bytes(baseline.model.SerializeToString())
+    if has_weights:
+        save_candidate(bundle / _WEIGHTS, shipment.deployable.model, point.plan)
     base_size = write_packed(
         scratch / "baseline.acz",
-        baseline.model,
-        baseline.quantized,
+        baseline.graph.model,
+        baseline.graph.quantized,
         file_metadata(run.trials[0].plan),
     )
+    settings = evaluator.settings
+    by_runtime = {}
+    for runtime in map(find_runtime, dict.fromkeys(("onnxruntime", settings.runtime, *runtimes))):
+        path = bundle / f"{_stem(runtime)}{runtime.suffix}"
+        base = scratch / f"baseline-{runtime.name}{runtime.suffix}"
+        by_runtime[runtime.name] = ship(shipment, baseline, runtime, path, base, prepared, settings)
+    onnx, main = by_runtime["onnxruntime"], by_runtime[settings.runtime]
+    for found in (onnx, main):  # the others may fail by themselves
+        if "error" in found:
+            raise AutocompressError(f"The bundle cannot be made: {found['error']}")
     _check_packed(bundle, prepared)
-    latency = evaluator.meter.latency(graph, fresh=True)
+    base_onnx = find_runtime("onnxruntime"), scratch / "baseline-onnxruntime.onnx"
     if point.measurement is not None and size != point.measurement.size_bytes:
         _logger.warning(
             "The packed file of %s has %d bytes, the search measured %d.",
@@ -123,25 +144,36 @@ def _fill(
         "task": run.info["task_name"],
         "metric": run.info["metric"],
         "measurements": {
-            **_scores(bundle / _ONNX, prepared),
+            **{name: onnx[name] for name in _ACCURACIES},
             "search_val_accuracy": point.measurement.accuracy if point.measurement else None,
             "size_bytes": size,
             "search_size_bytes": point.measurement.size_bytes if point.measurement else None,
-            "onnx_bytes": (bundle / _ONNX).stat().st_size,
-            "latency_ms": latency.median_ms,
-            "latency_spread_ms": latency.spread_ms,
-            "baseline_latency_ms": latency.baseline_median_ms,
+            "onnx_bytes": onnx["size_bytes"],
+            **{name: main[name] for name in _TIMING},
             "macs": point.measurement.macs if point.measurement else None,
             "n_params": point.measurement.n_params if point.measurement else None,
         },
-        "baseline": {**_scores(base_onnx, prepared), "size_bytes": base_size},
+        "timed": {
+            "runtime": settings.runtime,
+            "threads": settings.runtime_threads,
+            "batch": settings.runtime_batch,
+            "input_shapes": settings.input_shapes,
+        },
+        "runtimes": by_runtime,
+        "baseline": {**scores(*base_onnx, prepared, settings), "size_bytes": base_size},
         "skipped": list(point.measurement.skipped) if point.measurement else [],
-        "files": {name: _digest(bundle / name) for name in (_PACKED, _ONNX, _PLAN)},
+        "files": {path.name: digest_of(path) for path in sorted(bundle.iterdir())},
         "environment": describe_environment(),
     }
     (bundle / _CARD).write_text(model_card(manifest, point.plan), encoding="utf-8")
-    _write_json(bundle / _MANIFEST, manifest)
+    _write_json(bundle / MANIFEST, manifest)
     return manifest
+
+
+def _stem(runtime: Runtime) -> str:
+    """`model`, and what tells a file from that of another runtime with the same ending."""
+    first = next(other.name for other in RUNTIMES if other.suffix == runtime.suffix)
+    return "model" if first == runtime.name else f"model-{runtime.name}"
 
 
 def _candidate(
@@ -184,44 +216,24 @@ def _refined(run: RunRecord, point: TrialRecord, evaluator: Evaluator) -> torch.
 
 
 def _check_packed(bundle: Path, prepared: PreparedTask) -> None:
-    inputs = _arrays(prepared.val, slice(0, 64))
-    packed, onnx = (run_fresh(bundle / name, inputs) for name in (_PACKED, _ONNX))
-    if not np.array_equal(packed, onnx):
+    inputs = arrays_of(prepared.val, slice(0, 64))
+    runtime = find_runtime("onnxruntime")
+    outputs = []
+    for name in (_PACKED, _ONNX):
+        with RunningModel(runtime, bundle / name, threads=1) as model:
+            outputs.append(model.predict(inputs, len(inputs[0])))
+    if not np.array_equal(outputs[0], outputs[1]):
         raise AutocompressError("The packed file's outputs differ from the ONNX file's.")
 
 
-def _scores(model: Path, prepared: PreparedTask) -> dict[str, float | None]:
-    """Accuracy of a file on val, on test, and on both together (`held_out`)."""
-    outputs = {
-        split: _outputs(model, data)
-        for split, data in (("val", prepared.val), ("test", prepared.test))
-        if data is not None
-    }
-    scores: dict[str, float | None] = {"test_accuracy": None, "held_out_accuracy": None}
-    for split, output in outputs.items():
-        targets = getattr(prepared, split).targets
-        scores[f"{split}_accuracy"] = score(prepared.task, output, targets)[0]
-    if prepared.test is not None:
-        both = torch.cat([prepared.val.targets, prepared.test.targets])
-        scores["held_out_accuracy"] = score(
-            prepared.task, torch.cat([outputs["val"], outputs["test"]]), both
-        )[0]
-    return scores
+def files_of(manifest: Mapping[str, Any]) -> Iterator[str]:
+    """Names of the files that a manifest speaks of."""
+    yield from manifest["files"]
+    yield from (facts["file"] for facts in manifest["runtimes"].values())
 
 
-def _outputs(model: Path, data: TensorData) -> torch.Tensor:
-    chunks = [
-        run_fresh(model, _arrays(data, slice(start, start + _CHUNK)))
-        for start in range(0, len(data), _CHUNK)
-    ]
-    return torch.from_numpy(np.concatenate(chunks))
-
-
-def _arrays(data: TensorData, indices: slice) -> tuple[NDArray[np.generic], ...]:
-    return tuple(np.ascontiguousarray(tensor.numpy()) for tensor in data.batch(indices)[0])
-
-
-def _digest(path: Path) -> dict[str, Any]:
+def digest_of(path: Path) -> dict[str, Any]:
+    """sha256 in hex of a file, and its bytes."""
     content = path.read_bytes()
     return {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
 

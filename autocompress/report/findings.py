@@ -5,12 +5,17 @@ from collections.abc import Iterable
 from typing import Literal
 
 from autocompress.measurement import Measurement
-from autocompress.objective import Objective
+from autocompress.objective import OBJECTIVES, Objective
 from autocompress.report.wording import format_gain, format_points
 from autocompress.run_record import RunRecord, TrialRecord
 
 MAX_DROP = 0.01
 """The drop in accuracy that summaries speak of: one percentage point."""
+
+LEAST_NOISE = 0.02
+"""Share that two timings of the same model differ by wherever their memory happens to lie."""
+
+_BETTER = {"size": "smaller", "latency": "faster"}
 
 # Accuracies are ratios of counts: a drop of exactly 1 pt must not fail on its last float digit.
 _ROUNDING = 1e-9
@@ -120,6 +125,8 @@ def headline(run: RunRecord, cost: Objective) -> str:
         return "No point within 1 pt of the baseline"
     change = accuracy_change(run, trial)
     assert change is not None
+    if not is_told_apart(run, trial, run.baseline, cost):
+        return f"No point within 1 pt is measurably {_BETTER[cost.name]}"
     text = f"{format_gain(ratio, cost.name)} at {format_points(change)}"
     return text[0].upper() + text[1:]
 
@@ -144,9 +151,8 @@ def compare_with_controls(
         ours, theirs = cost_of(search, cost), cost_of(control, cost)
         assert ours is not None
         assert theirs is not None
-        spread = max(_spread(search, cost), _spread(control, cost))
-        difference = theirs - ours
-        verdict = "level" if abs(difference) <= spread else "better" if difference > 0 else "worse"
+        is_level = not is_told_apart(run, search, control, cost)
+        verdict = "level" if is_level else "better" if theirs > ours else "worse"
         ratio = theirs / ours
     return Comparison(cost=cost, search=search, control=control, verdict=verdict, ratio=ratio)
 
@@ -167,8 +173,39 @@ def beaten_controls(run: RunRecord) -> tuple[TrialRecord, ...]:
     )
 
 
-def _spread(trial: TrialRecord, cost: Objective) -> float:
-    """How far a repeated measurement may lie; a file's size is exact."""
+def is_told_apart(run: RunRecord, one: TrialRecord, other: TrialRecord, cost: Objective) -> bool:
+    """Whether two trials differ in a cost by more than measuring it twice does.
+
+    A file's size is exact. Of latency the 95 % confidence intervals must lie apart, by more than
+    the noise: how far the untouched model was from itself, timed twice, at least 2 %. Runs that
+    kept no intervals have the spread of single timings instead.
+    """
+    a, b = measured(one), measured(other)
     if cost.field != "latency_ms":
-        return 0.0
-    return measured(trial).latency_spread_ms or 0.0
+        return cost_of(one, cost) != cost_of(other, cost)
+    assert a.latency_ms is not None
+    assert b.latency_ms is not None
+    if a.latency_low_ms is None or b.latency_low_ms is None:
+        spread = max(a.latency_spread_ms or 0.0, b.latency_spread_ms or 0.0)
+        return abs(a.latency_ms - b.latency_ms) > spread
+    faster, slower = sorted((a, b), key=lambda figures: figures.latency_ms or 0.0)
+    assert faster.latency_high_ms is not None
+    assert slower.latency_low_ms is not None
+    return slower.latency_low_ms > (1.0 + timing_noise(run)) * faster.latency_high_ms
+
+
+def differs_from_baseline(run: RunRecord, trial: TrialRecord) -> bool:
+    """Whether a trial's latency is told apart from the untouched model's."""
+    return run.baseline is not None and is_told_apart(
+        run, trial, run.baseline, OBJECTIVES["latency"]
+    )
+
+
+def timing_noise(run: RunRecord) -> float:
+    """By how much, as a share, the untouched model was slower or faster than itself."""
+    base = None if run.baseline is None else run.baseline.measurement
+    if base is None or base.latency_low_ms is None or base.latency_high_ms is None:
+        return LEAST_NOISE
+    assert base.latency_ms is not None
+    farthest = max(base.latency_high_ms / base.latency_ms, base.latency_ms / base.latency_low_ms)
+    return max(LEAST_NOISE, farthest - 1.0)

@@ -4,7 +4,12 @@ import html
 from typing import Final
 
 from autocompress.objective import OBJECTIVES
-from autocompress.report.findings import accuracy_change, gain, measured
+from autocompress.report.findings import (
+    accuracy_change,
+    differs_from_baseline,
+    gain,
+    measured,
+)
 from autocompress.report.limits import violation_words
 from autocompress.report.wording import (
     format_count,
@@ -49,7 +54,11 @@ def hover_text(run: RunRecord, trial: TrialRecord) -> str:
 
 def _gain_note(run: RunRecord, trial: TrialRecord, cost: str) -> str:
     ratio = gain(run, trial, OBJECTIVES[cost])
-    return "" if ratio is None else f", {format_gain(ratio, cost)}"
+    if ratio is None:
+        return ""
+    if cost == "latency" and not differs_from_baseline(run, trial):
+        return ", as fast as the baseline within the noise"
+    return f", {format_gain(ratio, cost)}"
 
 
 def _wrap(line: str, n_chars: int) -> list[str]:

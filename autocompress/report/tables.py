@@ -24,8 +24,11 @@ _COLUMNS: Final = {
     "compression": "float64",
     "latency_ms": "float64",
     "latency_spread_ms": "float64",
+    "latency_low_ms": "float64",
+    "latency_high_ms": "float64",
     "baseline_latency_ms": "float64",
     "speedup": "float64",
+    "peak_memory_bytes": "Int64",
     "loss": "float64",
     "divergence": "float64",
     "untuned_divergence": "float64",
@@ -39,10 +42,10 @@ _COLUMNS: Final = {
     "reason": "str",
 }
 _MEASURED: Final = (
-    "fidelity", "accuracy", "size_bytes", "latency_ms", "latency_spread_ms", "baseline_latency_ms",
-    "speedup", "loss", "divergence", "untuned_divergence", "macs", "n_params", "seconds",
-    "train_images_per_s",
-)  # fmt: skip
+    *("fidelity", "accuracy", "size_bytes", "latency_ms", "latency_spread_ms", "latency_low_ms"),
+    *("latency_high_ms", "baseline_latency_ms", "speedup", "peak_memory_bytes", "loss"),
+    *("divergence", "untuned_divergence", "macs", "n_params", "seconds", "train_images_per_s"),
+)
 # What a spreadsheet takes for the start of a formula (OWASP, "CSV injection").
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r", "\n")
 

@@ -14,6 +14,7 @@ import onnx
 from onnx import helper
 
 from autocompress.compress.codes import ActivationRange
+from autocompress.runtime.base import Arrays
 from autocompress.runtime.graph import (
     Array,
     constants,
@@ -32,13 +33,12 @@ from autocompress.runtime.integer_regions import (
     is_clamp,
 )
 from autocompress.runtime.onnx_export import ExportedGraph
-from autocompress.runtime.onnxruntime import Inputs
 
 _REQUANTIZED = ("Conv", "ConvTranspose", "Gemm")
 
 
 def to_integer(
-    exported: ExportedGraph, activations: Mapping[str, ActivationRange], calibration: Inputs
+    exported: ExportedGraph, activations: Mapping[str, ActivationRange], calibration: Arrays
 ) -> ExportedGraph:
     """Rewrite a float graph so that the layers in `activations` run in integer kernels.
 

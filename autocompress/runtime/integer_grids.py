@@ -1,6 +1,6 @@
 """Unsigned 8-bit grids for the values that integer layers exchange."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -8,16 +8,17 @@ from onnx import helper
 
 from autocompress.compress.codes import ActivationRange
 from autocompress.errors import TrialError
+from autocompress.runtime.base import Arrays
 from autocompress.runtime.graph import Array, constants, makers
 from autocompress.runtime.integer_regions import IntegerRegions, is_clamp
-from autocompress.runtime.onnxruntime import Inputs, make_session
+from autocompress.runtime.onnxruntime import make_session
 
 _LEVELS = 255
 _BATCH = 64
 
 
 def choose_grids(
-    model: onnx.ModelProto, regions: IntegerRegions, calibration: Inputs
+    model: onnx.ModelProto, regions: IntegerRegions, calibration: Arrays
 ) -> dict[str, ActivationRange]:
     """Root value -> its grid: the given one, else that of the extremes it takes on `calibration`.
 
@@ -33,7 +34,7 @@ def choose_grids(
             root = regions.root_of[node.input[0]]
             given.setdefault(root, []).append(regions.layers[node.output[0]])
     open_roots = [r for r in dict.fromkeys(regions.root_of.values()) if r not in given]
-    grids = {root: _span(ranges) for root, ranges in given.items()}
+    grids = {root: span_of(ranges) for root, ranges in given.items()}
     for root, (low, high) in _extremes(model, open_roots, calibration).items():
         grids[root] = _grid(low, high)
     values, made_by = constants(model.graph), makers(model.graph)
@@ -50,7 +51,8 @@ def _clamped(grid: ActivationRange, low: float, high: float) -> ActivationRange:
     return _grid(max(first, low), min(last, high))
 
 
-def _span(ranges: list[ActivationRange]) -> ActivationRange:
+def span_of(ranges: Sequence[ActivationRange]) -> ActivationRange:
+    """The grid that reaches as far as all of these."""
     if len(set(ranges)) == 1:
         return ranges[0]
     return _grid(
@@ -66,7 +68,7 @@ def _grid(low: float, high: float) -> ActivationRange:
 
 
 def _extremes(
-    model: onnx.ModelProto, names: list[str], calibration: Inputs
+    model: onnx.ModelProto, names: list[str], calibration: Arrays
 ) -> dict[str, tuple[float, float]]:
     """Smallest and largest element that each value takes on the calibration examples."""
     if not names:

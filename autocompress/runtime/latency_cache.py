@@ -22,14 +22,31 @@ class Latency:
         ratio: Candidate over baseline: the median over pairs of neighbouring blocks. What drifts
             for longer than a block cancels out, so this compares across measurements where
             milliseconds do not.
+        ratio_low: Lower end of the 95 % confidence interval of that median.
+        ratio_high: Upper end.
         n_runs: Inferences of the candidate that were timed.
+        peak_memory_bytes: Most memory that loading and running the candidate took, beyond the
+            runtime's own; None where the system does not tell.
     """
 
     median_ms: float
     spread_ms: float
     baseline_median_ms: float
     ratio: float
+    ratio_low: float
+    ratio_high: float
     n_runs: int
+    peak_memory_bytes: int | None
+
+    @property
+    def low_ms(self) -> float:
+        """Lower end of the interval, on the scale of the baseline's median."""
+        return self.ratio_low * self.baseline_median_ms
+
+    @property
+    def high_ms(self) -> float:
+        """Upper end."""
+        return self.ratio_high * self.baseline_median_ms
 
 
 class LatencyCache:
@@ -74,7 +91,10 @@ def _parse(line: bytes, key: str) -> Latency | None:
         if entry.pop("key") != key:
             return None
         latency = Latency(**entry)
-        figures = (latency.median_ms, latency.spread_ms, latency.baseline_median_ms)
+        figures = (
+            *(latency.median_ms, latency.spread_ms, latency.baseline_median_ms),
+            *(latency.ratio, latency.ratio_low, latency.ratio_high),
+        )
         is_sound = all(math.isfinite(x) and x >= 0.0 for x in figures) and latency.median_ms > 0.0
         return latency if is_sound and latency.n_runs > 0 else None
     except (ValueError, TypeError, KeyError, AttributeError):

@@ -2,23 +2,83 @@
 
 import collections
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from autocompress.errors import TrialError, first_line
+from autocompress.runtime.base import Array, Arrays, InputSpec, Shipment
+
+if TYPE_CHECKING:  # a process that only runs a file must not wait for onnx
+    import onnx
 
 _ERRORS_ONLY = 3
 _INTEGER_OPS = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "DynamicQuantize")
+_TYPES: Final = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+    "tensor(bool)": "bool",
+}
 
-Inputs = tuple[NDArray[np.generic], ...]
+
+class OnnxRuntime:
+    """ONNX Runtime on the CPU: the default, and what every bundle has."""
+
+    name = "onnxruntime"
+    title = "ONNX Runtime"
+    suffix = ".onnx"
+    opens = (".onnx", ".acz")
+    extra = ""
+    packages = ("onnxruntime",)
+    has_own_batch = False
+    is_safe_to_open = True
+
+    def load(self) -> None:
+        """Nothing: this file has imported it."""
+
+    def write(self, shipment: Shipment, path: Path, batch_size: int) -> None:
+        """Write the graph as it is; see `Runtime.write`."""
+        path.write_bytes(shipment.graph.model.SerializeToString())
+
+    def open(self, path: Path, threads: int) -> "_Session":
+        """Open a session on an ONNX or a packed file; see `Runtime.open`."""
+        if path.suffix != ".acz":
+            return _Session(make_session(path, threads))
+        from autocompress.packing.packed import read_packed
+
+        return _Session(make_session(read_packed(path).graph, threads))
+
+
+class _Session:
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session = session
+        self.inputs = tuple(
+            InputSpec(
+                name=value.name,
+                shape=tuple(d if isinstance(d, int) else None for d in value.shape),
+                dtype=_TYPES.get(value.type, value.type),
+            )
+            for value in session.get_inputs()
+        )
+        self._names = [spec.name for spec in self.inputs]
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """See `OpenedModel.run`."""
+        outputs: list[Array] = self._session.run(None, dict(zip(self._names, arrays, strict=True)))
+        return outputs
 
 
 def make_session(
-    model: onnx.ModelProto | bytes | Path, threads: int, optimized_path: Path | None = None
+    model: "onnx.ModelProto | bytes | Path", threads: int, optimized_path: Path | None = None
 ) -> ort.InferenceSession:
     """Open a session that runs one operator after the other on a fixed number of threads.
 
@@ -35,9 +95,11 @@ def make_session(
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = _ERRORS_ONLY
+    # Idle threads that go on waiting at full speed would slow whoever runs next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     if optimized_path is not None:
         options.optimized_model_filepath = str(optimized_path)
-    source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
+    source = model if isinstance(model, bytes | Path) else model.SerializeToString()
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime raises a dozen classes that share no base
@@ -46,7 +108,7 @@ def make_session(
         ) from error
 
 
-def predict(session: ort.InferenceSession, inputs: Inputs, batch_size: int) -> NDArray[np.generic]:
+def predict(session: ort.InferenceSession, inputs: Arrays, batch_size: int) -> NDArray[np.generic]:
     """First output for all examples, computed in batches.
 
     Args:
@@ -68,8 +130,10 @@ def predict(session: ort.InferenceSession, inputs: Inputs, batch_size: int) -> N
     return np.concatenate(parts)
 
 
-def executed_ops(model: onnx.ModelProto | bytes) -> dict[str, int]:
+def executed_ops(model: "onnx.ModelProto | bytes | Path") -> dict[str, int]:
     """How often each operator occurs in the graph after the runtime's own optimisation."""
+    import onnx
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
         make_session(model, threads=1, optimized_path=path)
@@ -77,6 +141,6 @@ def executed_ops(model: onnx.ModelProto | bytes) -> dict[str, int]:
     return dict(sorted(collections.Counter(node.op_type for node in nodes).items()))
 
 
-def executed_integer_nodes(model: onnx.ModelProto | bytes) -> int:
+def executed_integer_nodes(model: "onnx.ModelProto | bytes | Path") -> int:
     """How many operators run in integer arithmetic after the runtime's own optimisation."""
     return sum(n for op, n in executed_ops(model).items() if op.startswith(_INTEGER_OPS))

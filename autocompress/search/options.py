@@ -1,12 +1,15 @@
 """The option table of a session: what its figures depend on, and who measures them."""
 
 import dataclasses
+from typing import Any
 
 import torch
 
 from autocompress.analysis.fingerprint import model_fingerprint
 from autocompress.evaluate.option_cache import OptionCache, ProbePlan
 from autocompress.evaluate.sensitivity import options_key
+from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.runtime.table import find_runtime, versions_of
 from autocompress.search.environment import processor_name
 from autocompress.search.executors.job import Executor, ProbeJob
 from autocompress.search.session import Session, data_fingerprints
@@ -38,10 +41,21 @@ def option_cache(session: Session, *, has_latency: bool) -> OptionCache:
         has_size=True,
         has_latency=has_latency,
         threads=settings.threads,
-        runtime_threads=settings.runtime_threads,
+        runtime=_runtime(settings),
         machine={"processor": processor_name(), "device": device.type, **accelerator},
     )
     return OptionCache(key)
+
+
+def _runtime(settings: EvaluationSettings) -> dict[str, Any]:
+    """What the latency of a plan depends on, besides the plan and the machine."""
+    return {
+        "versions": versions_of(find_runtime(settings.runtime)),
+        "name": settings.runtime,
+        "threads": settings.runtime_threads,
+        "batch": settings.runtime_batch,
+        "shapes": settings.input_shapes,
+    }
 
 
 def probe_with(executor: Executor, *, has_latency: bool) -> ProbePlan:

@@ -15,6 +15,7 @@ from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.probe import n_looked_at
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.run_record import RunRecord
+from autocompress.runtime.table import find_runtime, versions_of
 from autocompress.search.environment import describe_environment, processor_name
 from autocompress.space.build import BuiltSpace, build_space
 from autocompress.space.rules import SpaceRules, load_rules
@@ -56,7 +57,7 @@ class Session:
             "machine": {
                 "processor": processor_name(),
                 "precision": self.evaluator.precision,
-                "onnxruntime": importlib.metadata.version("onnxruntime"),
+                **versions_of(find_runtime(self.evaluator.settings.runtime)),
                 "torch": importlib.metadata.version("torch"),
                 **_accelerator(self.evaluator.device),
                 **self._nni(),
@@ -142,9 +143,7 @@ def reopen(run: RunRecord) -> tuple[PreparedTask, Evaluator]:
     """
     check_trusted(run.name, run.info["task"], run.info["arguments"])
     prepared = prepare_task(load_task(run.info["task"], run.info["arguments"]))
-    settings = run.info["settings"]
-    policy = PruningPolicy(**settings["policy"])
-    evaluator = Evaluator(prepared, EvaluationSettings(**{**settings, "policy": policy}))
+    evaluator = Evaluator(prepared, EvaluationSettings.from_json(run.info["settings"]))
     if model_fingerprint(evaluator.model) != run.info["model"]:
         raise StudyMismatchError(
             f"The run {run.name!r} was made for another model than {run.info['task']!r} gives now.",

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -12,6 +12,8 @@ from autocompress.run_record import RunRecord
 from autocompress.search.guided.look import Look
 from autocompress.search.sampler import distributions_of
 from autocompress.space.search_space import SearchSpace
+
+_MILLISECONDS: Final = ("latency_ms", "latency_spread_ms", "latency_low_ms", "latency_high_ms")
 
 
 def running_trial(
@@ -52,13 +54,11 @@ def on_one_scale(measurement: Measurement, baseline: FrozenTrial) -> Measurement
     base = Measurement.from_json(told).baseline_latency_ms if told else None
     if base is None or own is None or base == own or measurement.latency_ms is None:
         return measurement
-    spread = measurement.latency_spread_ms
-    return dataclasses.replace(
-        measurement,
-        latency_ms=measurement.latency_ms * base / own,
-        latency_spread_ms=None if spread is None else spread * base / own,
-        baseline_latency_ms=base,
-    )
+    figures = {name: getattr(measurement, name) for name in _MILLISECONDS}
+    scaled: dict[str, Any] = {
+        name: None if ms is None else ms * base / own for name, ms in figures.items()
+    }
+    return dataclasses.replace(measurement, **scaled, baseline_latency_ms=base)
 
 
 def constrain(study: optuna.Study, run: RunRecord, number: int, measurement: Measurement) -> None:

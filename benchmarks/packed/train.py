@@ -129,7 +129,7 @@ def _train(
 
 def _file_figures(model: nn.Module, plan: CompressionPlan, evaluator: Evaluator) -> dict[str, Any]:
     """Size and accuracies of the packed file, seconds to write and to read it, other coders."""
-    graph = deploy(copy.deepcopy(model), evaluator.prepared)
+    graph = deploy(copy.deepcopy(model), evaluator.prepared).graph
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.acz"
         start = time.process_time()
@@ -147,7 +147,7 @@ def _file_figures(model: nn.Module, plan: CompressionPlan, evaluator: Evaluator)
 
 
 def _scores(model: nn.Module, evaluator: Evaluator) -> dict[str, float]:
-    graph = deploy(copy.deepcopy(model), evaluator.prepared)
+    graph = deploy(copy.deepcopy(model), evaluator.prepared).graph
     return _onnx_scores(graph.model.SerializeToString(), evaluator.prepared)
 
 

@@ -243,7 +243,7 @@ def check_shipped(net: Net, candidate: Candidate, folder: Path) -> int:
     inputs = net.prepared.example_inputs
     with torch.no_grad():
         expected = model(*inputs).numpy()
-    exported = deploy(model, net.prepared)
+    exported = deploy(model, net.prepared).graph
     assert not exported.unmatched, f"not found in the graph: {exported.unmatched}"
     path = folder / "model.acz"
     size_bytes = write_packed(path, exported.model, exported.quantized, {})

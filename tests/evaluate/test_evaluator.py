@@ -127,7 +127,7 @@ def test_deployed_graph_does_what_the_candidate_does(
     plan = CompressionPlan(pruning_ratios={"conv2": 0.5}, layers=layers)
     evaluator.evaluate(plan, seed=1, keep=tmp_path / "w.safetensors")
     model = evaluator.rebuild(plan, tmp_path / "w.safetensors")
-    exported = deploy(model, evaluator.prepared)
+    exported = deploy(model, evaluator.prepared).graph
     size = write_packed(tmp_path / "m.acz", exported.model, exported.quantized, {})
     x = evaluator.prepared.val.inputs[0]
     with torch.no_grad():

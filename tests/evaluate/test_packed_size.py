@@ -119,7 +119,7 @@ def test_packed_bytes_of_integer_layers_belong_to_them(evaluator: Evaluator) -> 
     plan = CompressionPlan(layers=layers)
     model = evaluator.build(plan).model
     recalibrate_(model, [evaluator.prepared.train.batch(slice(0, 64))[0]])
-    exported = deploy(model, evaluator.prepared)
+    exported = deploy(model, evaluator.prepared).graph
     assert not exported.not_integer
     _, by_layer = packed_bytes(exported, plan, layers_of(evaluator))
     for name, module in evaluator.model.named_modules():

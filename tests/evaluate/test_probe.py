@@ -39,14 +39,23 @@ def make(
     compensates_all: bool = False,
 ) -> Probe:
     def time_graph(exported: object) -> Latency:
-        return Latency(median_ms=1.0, spread_ms=0.1, baseline_median_ms=2.0, ratio=0.5, n_runs=10)
+        return Latency(
+            median_ms=1.0,
+            spread_ms=0.1,
+            baseline_median_ms=2.0,
+            ratio=0.5,
+            ratio_low=0.4,
+            ratio_high=0.6,
+            n_runs=10,
+            peak_memory_bytes=None,
+        )
 
     return Probe(
         evaluator.model,
         prepared or evaluator.prepared,
         layers={layer.name: layer.kind for layer in evaluator.profile.layers},
         build=build or evaluator.build,
-        time_graph=time_graph,
+        time_candidate=time_graph,
         compensates_all=compensates_all,
         device=torch.device("cpu"),
     )

@@ -149,7 +149,7 @@ def test_refine_measures_what_it_kept(make: Refine, evaluator: Evaluator, tmp_pa
         )
     assert measured.accuracy == accuracy
     assert measured.loss == pytest.approx(loss, rel=1e-5)
-    assert measured.size_bytes == packed_size(deploy(model, evaluator.prepared), LOW_BITS)
+    assert measured.size_bytes == packed_size(deploy(model, evaluator.prepared).graph, LOW_BITS)
     bits = {name: module.bits for name, module in model.named_modules() if hasattr(module, "bits")}
     assert sorted(bits.values()) == [2, 3, 4]
 

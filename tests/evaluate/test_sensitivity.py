@@ -156,7 +156,7 @@ KEY: dict[str, Any] = {
     "has_size": True,
     "has_latency": True,
     "threads": 1,
-    "runtime_threads": 1,
+    "runtime": {"threads": 1},
     "machine": {"processor": "p"},
 }
 
@@ -171,7 +171,7 @@ KEY: dict[str, Any] = {
         ("has_size", False),
         ("has_latency", False),
         ("threads", 2),
-        ("runtime_threads", 2),
+        ("runtime", {"threads": 2}),
         ("machine", {"processor": "other"}),
     ],
 )
@@ -181,7 +181,9 @@ def test_options_key_changes_with_everything_it_is_made_of(name: str, value: obj
 
 
 def test_options_key_forgets_the_runtimes_threads_where_nothing_is_timed() -> None:
-    one, two = (options_key(**{**KEY, "has_latency": False, "runtime_threads": n}) for n in (1, 2))
+    one, two = (
+        options_key(**{**KEY, "has_latency": False, "runtime": {"threads": n}}) for n in (1, 2)
+    )
     assert one == two
 
 

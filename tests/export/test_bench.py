@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from torch import nn
 
 from autocompress.cli.main import cli
-from autocompress.errors import InputError
+from autocompress.errors import AutocompressError, InputError
 from autocompress.export import bench as bench_module
 from autocompress.export.bench import bench
 from autocompress.packing.packed import write_packed
@@ -78,12 +78,18 @@ def test_bench_names_the_file_and_what_to_do(large: Path, tmp_path: Path) -> Non
     damaged.write_bytes(damaged.read_bytes()[:-7] + b"damaged")
     for files, words in (
         ([tmp_path / "nowhere.onnx"], "nowhere.onnx must exist"),
-        ([large, nonsense], "nonsense.onnx: ONNX Runtime refuses"),
+        ([nonsense], "nonsense.onnx: ONNX Runtime on .* refuses"),
         ([damaged], "damaged.acz"),
     ):
         with pytest.raises(InputError, match=words) as caught:
             bench(files)
         assert "\n" not in caught.value.message
+    good, bad = bench([large, nonsense], seconds=0.05).rows
+    assert (good.verdict, bad.verdict) == ("reference", "failed")
+    assert "refuses the graph" in bad.error
+    result = CliRunner().invoke(cli, ["bench", str(large), str(nonsense), "--seconds", "0.05"])
+    assert isinstance(result.exception, AutocompressError)
+    assert "1 of 2 did not run" in result.exception.message
     with pytest.raises(InputError, match="Unknown input 'nowhere'"):
         bench([large], shapes={"nowhere": (1, 64)})
     name = onnx.load(large).graph.input[0].name

@@ -1,23 +1,36 @@
-import gc
+import functools
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from autocompress.compress.deployable import make_deployable
 from autocompress.errors import TrialError
 from autocompress.runtime import latency as latency_module
-from autocompress.runtime.latency import measure_latency
+from autocompress.runtime.base import Shipment
 from autocompress.runtime.latency_cache import Latency, LatencyCache
 from autocompress.runtime.onnx_export import export_onnx
+from autocompress.runtime.table import find_runtime
 
 EXAMPLE = (np.zeros((1, 5), np.float32),)
 
 
-def graph(width=8, seed=0):
+def shipment(width=8, seed=0):
     torch.manual_seed(seed)
-    module = nn.Sequential(nn.Linear(5, width), nn.ReLU(), nn.Linear(width, 3))
-    return export_onnx(module.eval(), (torch.zeros(2, 5),), {}).model
+    module = nn.Sequential(nn.Linear(5, width), nn.ReLU(), nn.Linear(width, 3)).eval()
+    example = (torch.zeros(2, 5),)
+    return Shipment(
+        graph=export_onnx(module, example, {}),
+        deployable=make_deployable(module),
+        example_inputs=example,
+        calibration=example,
+    )
+
+
+measure_latency = functools.partial(
+    latency_module.measure_latency, runtime=find_runtime("onnxruntime")
+)
 
 
 @pytest.fixture
@@ -28,25 +41,35 @@ def counted(monkeypatch):
     def measure(*_):
         calls.append(None)
         n = float(len(calls))
-        return Latency(median_ms=n, spread_ms=0.0, baseline_median_ms=n, ratio=1.0, n_runs=1)
+        return Latency(
+            median_ms=n,
+            spread_ms=0.0,
+            baseline_median_ms=n,
+            ratio=1.0,
+            ratio_low=1.0,
+            ratio_high=1.0,
+            n_runs=1,
+            peak_memory_bytes=None,
+        )
 
-    monkeypatch.setattr(latency_module, "_measure", measure)
+    monkeypatch.setattr(latency_module, "time_files", measure)
     return calls
 
 
 def test_measure_latency_returns_sound_figures():
-    got = measure_latency(graph(), graph(64), EXAMPLE, budget_s=0.05)
+    got = measure_latency(shipment(), shipment(64), EXAMPLE, budget_s=0.05)
     assert 0 < got.median_ms < 1e3
     assert 0 < got.baseline_median_ms < 1e3
     assert got.spread_ms >= 0
     assert got.n_runs >= 7
-    assert gc.isenabled()
+    assert got.ratio_low <= got.ratio <= got.ratio_high
+    assert got.peak_memory_bytes is None or got.peak_memory_bytes > 0
 
 
 def test_measure_latency_shares_an_entry_when_only_weights_differ(counted, tmp_path):
     cache = LatencyCache(tmp_path / "latency.jsonl")
-    first = measure_latency(graph(seed=0), graph(16, seed=0), EXAMPLE, cache=cache)
-    again = measure_latency(graph(seed=1), graph(16, seed=1), EXAMPLE, cache=cache)
+    first = measure_latency(shipment(seed=0), shipment(16, seed=0), EXAMPLE, cache=cache)
+    again = measure_latency(shipment(seed=1), shipment(16, seed=1), EXAMPLE, cache=cache)
     assert first == again
     assert len(counted) == 1
 
@@ -54,34 +77,36 @@ def test_measure_latency_shares_an_entry_when_only_weights_differ(counted, tmp_p
 @pytest.mark.parametrize(
     "changes",
     [
-        {"candidate": graph(9)},
-        {"baseline": graph(17)},
+        {"candidate": shipment(9)},
+        {"baseline": shipment(17)},
         {"threads": 2},
         {"example": (np.zeros((2, 5), np.float32),)},
     ],
 )
 def test_measure_latency_measures_again_when_anything_else_differs(changes, counted, tmp_path):
     cache = LatencyCache(tmp_path / "latency.jsonl")
-    given = {"candidate": graph(), "baseline": graph(16), "example": EXAMPLE, "cache": cache}
+    given = {"candidate": shipment(), "baseline": shipment(16), "example": EXAMPLE, "cache": cache}
     measure_latency(**given)
     assert measure_latency(**{**given, **changes}).median_ms == 2.0
 
 
 def test_measure_latency_passes_the_cache_by_when_fresh(counted, tmp_path):
     cache = LatencyCache(tmp_path / "latency.jsonl")
-    measure_latency(graph(), graph(16), EXAMPLE, cache=cache)
-    assert measure_latency(graph(), graph(16), EXAMPLE, cache=cache, fresh=True).median_ms == 2.0
-    assert measure_latency(graph(), graph(16), EXAMPLE, cache=cache).median_ms == 1.0
+    measure_latency(shipment(), shipment(16), EXAMPLE, cache=cache)
+    assert (
+        measure_latency(shipment(), shipment(16), EXAMPLE, cache=cache, fresh=True).median_ms == 2.0
+    )
+    assert measure_latency(shipment(), shipment(16), EXAMPLE, cache=cache).median_ms == 1.0
 
 
 def test_measure_latency_writes_no_file_without_a_cache(counted, tmp_path, monkeypatch):
     monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path))
-    measure_latency(graph(), graph(16), EXAMPLE)
+    measure_latency(shipment(), shipment(16), EXAMPLE)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_measure_latency_raises_when_the_runtime_refuses_a_graph():
-    broken = graph()
-    broken.graph.node[0].op_type = "NoSuchOperator"
+def test_measure_latency_raises_when_the_runtime_refuses_a_shipment():
+    broken = shipment()
+    broken.graph.model.graph.node[0].op_type = "NoSuchOperator"
     with pytest.raises(TrialError, match="refuses the graph"):
-        measure_latency(broken, graph(), EXAMPLE)
+        measure_latency(broken, shipment(), EXAMPLE)

@@ -7,7 +7,16 @@ from autocompress.runtime.latency_cache import Latency, LatencyCache
 
 
 def latency(median_ms=1.0):
-    return Latency(median_ms=median_ms, spread_ms=0.1, baseline_median_ms=2.0, ratio=0.5, n_runs=10)
+    return Latency(
+        median_ms=median_ms,
+        spread_ms=0.1,
+        baseline_median_ms=2.0,
+        ratio=0.5,
+        ratio_low=0.4,
+        ratio_high=0.6,
+        n_runs=10,
+        peak_memory_bytes=None,
+    )
 
 
 def test_latency_cache_returns_what_was_put(tmp_path):

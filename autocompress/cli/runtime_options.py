@@ -1,0 +1,65 @@
+"""The options that say what a latency is: which runtime, on how many threads, how many examples."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def runtime_options(command: Command) -> Command:
+    """Add `--runtime`, `--runtime-threads`, `--runtime-batch` and `--input-shape`."""
+    for option in (
+        click.option(
+            "--input-shape",
+            "input_shapes",
+            multiple=True,
+            metavar="N,N,...",
+            help="Shape of a timed example, without the batch; once for each input. Default: the "
+            "task's.",
+        ),
+        click.option(
+            "--runtime-batch",
+            default=1,
+            show_default=True,
+            help="Examples of an inference that is timed.",
+        ),
+        click.option(
+            "--runtime-threads", default=1, show_default=True, help="Threads of the runtime."
+        ),
+        click.option(
+            "--runtime",
+            default="onnxruntime",
+            show_default=True,
+            help="Who runs what is timed: onnxruntime, openvino, openvino_bf16, executorch, "
+            "torch_export.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def parse_shapes(texts: Sequence[str]) -> tuple[tuple[int, ...], ...] | None:
+    """Shapes of one example for each input; None if none is given.
+
+    Raises:
+        InputError: If one is not positive numbers with commas between them.
+    """
+    return tuple(map(parse_shape, texts)) or None
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """A shape such as `3,32,32`.
+
+    Raises:
+        InputError: If it is anything else.
+    """
+    from autocompress.errors import InputError
+
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise InputError(
+            f"A shape must be positive numbers such as 3,32,32, but got {text!r}.",
+        )
+    return tuple(map(int, parts))

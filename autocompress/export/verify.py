@@ -1,0 +1,243 @@
+"""Whether a bundle still is what its manifest promises."""
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from autocompress.errors import InputError, TrialError, first_line
+from autocompress.evaluate.deploy import deploy
+from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.export.bench import LEAST_NOISE, random_inputs, size_of
+from autocompress.export.bundle import FORMAT, MANIFEST, digest_of, files_of
+from autocompress.export.runtime_file import scores, timing
+from autocompress.runtime.base import Runtime
+from autocompress.runtime.process import RunningModel
+from autocompress.runtime.table import RUNTIMES, find_runtime, is_installed, versions_of
+from autocompress.search.environment import processor_name
+from autocompress.tasks.base import Task
+from autocompress.tasks.prepare import PreparedTask, prepare_task
+
+Promise = Literal["files", "sizes", "outputs", "accuracy", "latency"]
+Verdict = Literal["kept", "broken", "not checked"]
+
+TOLERANCE: Final = 0.002
+"""Share by which an accuracy may differ: other processors round integers' sums differently."""
+
+_N_COMPARED: Final = 16  # random inputs, where there is no task
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        promise: What kind of promise it is.
+        what: The file, or the file and the figure.
+        verdict: Whether it was kept.
+        note: What was promised and found, or why it was not checked.
+    """
+
+    promise: Promise
+    what: str
+    verdict: Verdict
+    note: str
+
+
+def verify_bundle(folder: Path, task: Task | None) -> Iterator[Check]:
+    """Check a bundle against its manifest: hashes, sizes, outputs, accuracy, latency.
+
+    Args:
+        folder: What `export` wrote.
+        task: What the model was made for; without it accuracy and latency are not checked.
+
+    Yields:
+        Checks, as they are made.
+
+    Raises:
+        InputError: If there is no manifest, or it makes no sense.
+    """
+    manifest = read_manifest(folder)
+    files = list(_check_files(folder, manifest))
+    yield from files
+    broken = {check.what for check in files if check.verdict == "broken"}
+    yield from _check_sizes(folder, manifest, broken)
+    if not broken & {"model.acz", "model.onnx"}:
+        yield from _check_outputs(folder)
+    prepared = None if task is None else prepare_task(task)
+    for name, promised in manifest["runtimes"].items():
+        if "error" in promised or promised["file"] in broken:
+            continue
+        yield from _check_runtime(folder, manifest, name, promised, prepared)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle.
+
+    Raises:
+        InputError: If it cannot be read, or is of another format.
+    """
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+        found = manifest["format"]
+        for key in ("files", "runtimes", "measurements", "timed", "environment"):
+            if found == FORMAT and not isinstance(manifest[key], dict):
+                raise TypeError(f"`{key}` is no object")
+        if any(Path(name).name != name for name in files_of(manifest)):
+            raise ValueError("a file lies outside the bundle")
+    except OSError as error:
+        raise InputError(
+            f"{folder} must be a bundle with a {MANIFEST}, but: {first_line(error)}.",
+            "Give a folder that `autocompress export` wrote.",
+        ) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"The manifest {path} makes no sense: {first_line(error)}.") from error
+    if found != FORMAT:
+        raise InputError(
+            f"The manifest {path} must have format {FORMAT}, but has {found}.",
+            "Export the point again.",
+        )
+    return dict(manifest)
+
+
+def _check_files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Check]:
+    for name, promised in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            yield Check(promise="files", what=name, verdict="broken", note="it is missing")
+            continue
+        found = digest_of(path)["sha256"]
+        is_kept = found == promised["sha256"]
+        note = f"sha256 {found[:12]}"
+        if not is_kept:
+            note = f"sha256 {promised['sha256'][:12]} promised, {found[:12]} found"
+        yield _check("files", name, is_kept, note)
+
+
+def _check_sizes(folder: Path, manifest: Mapping[str, Any], broken: set[str]) -> Iterator[Check]:
+    promised = {"model.acz": manifest["measurements"]["size_bytes"]} | {
+        facts["file"]: facts["size_bytes"]
+        for facts in manifest["runtimes"].values()
+        if "error" not in facts
+    }
+    for name, size in promised.items():
+        if not (folder / name).is_file():
+            continue  # said already
+        found = size_of(folder / name)
+        yield _check("sizes", name, found == size, f"{size:,} bytes promised, {found:,} found")
+
+
+def _check_outputs(folder: Path) -> Iterator[Check]:
+    """The packed file must compute what the ONNX file does, bit for bit."""
+    runtime = find_runtime("onnxruntime")
+    outputs = []
+    for name in ("model.acz", "model.onnx"):
+        try:
+            with RunningModel(runtime, folder / name, threads=1) as model:
+                inputs = random_inputs(folder / name, model.inputs, _N_COMPARED, {}, seed=0)
+                outputs.append(model.predict(inputs, _N_COMPARED))
+        except (TrialError, InputError) as error:
+            yield Check(promise="outputs", what=name, verdict="broken", note=error.message)
+            return
+    is_kept = bool(np.array_equal(outputs[0], outputs[1], equal_nan=True))
+    note = f"{_N_COMPARED} random inputs give {'equal' if is_kept else 'other'} outputs"
+    yield _check("outputs", "model.acz and model.onnx", is_kept, note)
+
+
+def _check_runtime(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    name: str,
+    promised: Mapping[str, Any],
+    prepared: PreparedTask | None,
+) -> Iterator[Check]:
+    runtime = next((runtime for runtime in RUNTIMES if runtime.name == name), None)
+    why = ""
+    if runtime is None:
+        why = "this version of autocompress does not know the runtime"
+    elif not runtime.is_safe_to_open:
+        why = "such a file can run any code, so it is not opened"
+    elif not is_installed(runtime):
+        why = f"pip install 'autocompress[{runtime.extra}]' brings its runtime"
+    elif prepared is None:
+        why = "the task is not known: give it with --task"
+    if why or runtime is None or prepared is None:
+        for promise in ("accuracy", "latency"):
+            yield Check(promise=promise, what=promised["file"], verdict="not checked", note=why)
+        return
+    timed = manifest["timed"]
+    shapes = timed["input_shapes"]
+    settings = EvaluationSettings(
+        threads=1,
+        runtime=name,
+        runtime_threads=timed["threads"],
+        runtime_batch=timed["batch"],
+        input_shapes=None if shapes is None else tuple(map(tuple, shapes)),
+    )
+    path = folder / promised["file"]
+    checks: tuple[tuple[Promise, Callable[[], Iterator[Check]]], ...] = (
+        ("accuracy", lambda: _check_scores(runtime, path, promised, prepared, settings)),
+        ("latency", lambda: _check_timing(runtime, path, manifest, promised, prepared, settings)),
+    )
+    for promise, look in checks:
+        try:
+            yield from look()
+        except TrialError as error:
+            yield Check(promise=promise, what=path.name, verdict="broken", note=error.message)
+
+
+def _check_scores(
+    runtime: Runtime,
+    path: Path,
+    promised: Mapping[str, Any],
+    prepared: PreparedTask,
+    settings: EvaluationSettings,
+) -> Iterator[Check]:
+    for name, found in scores(runtime, path, prepared, settings).items():
+        told = promised[name]
+        if told is None or found is None:
+            continue
+        note = f"{told:.2%} promised, {found:.2%} found"
+        what = f"{path.name}, {name.removesuffix('_accuracy').replace('_', ' ')}"
+        yield _check("accuracy", what, abs(found - told) <= TOLERANCE, note)
+
+
+def _check_timing(
+    runtime: Runtime,
+    path: Path,
+    manifest: Mapping[str, Any],
+    promised: Mapping[str, Any],
+    prepared: PreparedTask,
+    settings: EvaluationSettings,
+) -> Iterator[Check]:
+    """A speedup must be as large as promised, as far as both intervals can tell."""
+    there = manifest["environment"]["hardware"]["processor"]
+    differs = [f"it was timed on {there}"] if there != processor_name() else []
+    differs += [
+        f"it was timed with {package} {version}"
+        for package, version in promised["versions"].items()
+        if versions_of(runtime).get(package) != version
+    ]
+    if differs:
+        note = differs[0]
+        yield Check(promise="latency", what=path.name, verdict="not checked", note=note)
+        return
+    with tempfile.TemporaryDirectory(prefix="autocompress-") as scratch:
+        baseline = Path(scratch) / f"baseline{runtime.suffix}"
+        runtime.write(deploy(prepared.task.model, prepared), baseline, settings.runtime_batch)
+        found = timing(runtime, path, baseline, prepared, settings)
+    is_kept = found["speedup_high"] * (1.0 + LEAST_NOISE) >= promised["speedup_low"]
+    told, now = (
+        f"{x['speedup']:.2f}x ({x['speedup_low']:.2f}-{x['speedup_high']:.2f})"
+        for x in (promised, found)
+    )
+    yield _check("latency", path.name, is_kept, f"{told} promised, {now} found")
+
+
+def _check(promise: Promise, what: str, is_kept: bool, note: str) -> Check:
+    return Check(promise=promise, what=what, verdict="kept" if is_kept else "broken", note=note)

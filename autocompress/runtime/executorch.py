@@ -1,0 +1,282 @@
+"""ExecuTorch with XNNPACK: what runs on phones, from PyTorch's own exporter.
+
+The integer program is made by the runtime's own quantization flow (PT2E), but with our grids: codes
+and scales of weights, and ranges of layer inputs, are those that were trained. What lies between
+layers and has no trained grid gets that of the extremes it takes on calibration data.
+"""
+
+import contextlib
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from autocompress.errors import TrialError, first_line
+from autocompress.runtime.base import Array, InputSpec, Shipment
+
+if TYPE_CHECKING:
+    from autocompress.compress.codes import StoredWeight
+
+_FIRST_SIGNED: Final = -128  # XNNPACK's integers are signed: the same grid, moved
+
+
+class ExecuTorch:
+    """ExecuTorch with its XNNPACK backend."""
+
+    name = "executorch"
+    title = "ExecuTorch (XNNPACK)"
+    suffix = ".pte"
+    opens = (".pte",)
+    extra = "executorch"
+    packages = ("executorch", "torch")
+    has_own_batch = True
+    is_safe_to_open = True
+
+    def load(self) -> None:
+        """Import ExecuTorch's runtime, which imports PyTorch."""
+        import executorch.runtime  # noqa: F401
+
+    def write(self, shipment: Shipment, path: Path, batch_size: int) -> None:
+        """Write a `.pte` program for one batch size; see `Runtime.write`."""
+        try:
+            with _quiet():
+                path.write_bytes(_lower(shipment, batch_size))
+        except Exception as error:  # tracing and lowering run much foreign code
+            raise TrialError(
+                "runtime", f"ExecuTorch refuses the model: {first_line(_root(error))}."
+            ) from error
+
+    def open(self, path: Path, threads: int) -> "_Method":
+        """Load a program; see `Runtime.open`."""
+        from executorch.extension.pybindings import portable_lib
+        from executorch.runtime import Runtime
+
+        portable_lib._unsafe_reset_threadpool(threads)
+        try:
+            return _Method(Runtime.get().load_program(path).load_method("forward"))
+        except Exception as error:
+            raise TrialError(
+                "runtime", f"ExecuTorch refuses the file: {first_line(error)}."
+            ) from error
+
+
+class _Method:
+    def __init__(self, method: Any) -> None:
+        import torch
+
+        self._method = method
+        types = {_scalar_type(dtype): dtype for dtype in (torch.float32, torch.int64, torch.int32)}
+        meta = [method.metadata.input_tensor_meta(i) for i in range(method.metadata.num_inputs())]
+        self.inputs = tuple(
+            InputSpec(
+                name=f"input_{i}" if len(meta) > 1 else "input",
+                shape=tuple(one.sizes()),
+                dtype=str(types.get(one.dtype(), "unknown")).removeprefix("torch."),
+            )
+            for i, one in enumerate(meta)
+        )
+
+    def run(self, arrays: Sequence[Array]) -> list[Array]:
+        """See `OpenedModel.run`."""
+        import torch
+
+        outputs = self._method.execute([torch.from_numpy(array) for array in arrays])
+        return [output.numpy() for output in outputs]
+
+
+def _scalar_type(dtype: Any) -> int:
+    """Number of a type in PyTorch's enumeration."""
+    import torch
+
+    order = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+    return (*order, torch.float16, torch.float32, torch.float64).index(dtype)
+
+
+def _lower(shipment: Shipment, batch_size: int) -> bytes:
+    import torch
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    model = _plain_layout(shipment.deployable.model)
+    example = tuple(_batch_of(x, batch_size) for x in shipment.example_inputs)
+    program = torch.export.export(model, example)
+    if shipment.deployable.activations:
+        integer = _to_integer(model, shipment)
+        program = torch.export.export(integer, example)
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    return bytes(lowered.to_executorch().buffer)
+
+
+def _batch_of(x: Any, batch_size: int) -> Any:
+    """So many examples, repeated where there are fewer."""
+    return x[np.arange(batch_size) % len(x)].contiguous()
+
+
+def _root(error: BaseException) -> BaseException:
+    """What went wrong in the first place: passes only say which of them it was."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _plain_layout(model: Any) -> Any:
+    """A copy with tensors in plain order: the lowering passes lay them out themselves."""
+    plain = copy.deepcopy(model)
+    for tensor in (*plain.parameters(), *plain.buffers()):
+        tensor.data = tensor.data.contiguous()
+    return plain
+
+
+def _to_integer(model: Any, shipment: Shipment) -> Any:
+    """The module with quantize and dequantize operators, on given grids where there are some."""
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    from autocompress.runtime.torch_export import export_program
+
+    deployable = shipment.deployable
+    quantizer = XNNPACKQuantizer()
+    quantizer.set_global(get_symmetric_quantization_config(is_per_channel=True))
+    for name, module in model.named_modules():
+        is_layer = any(parameter.ndim > 1 for parameter in module.parameters(recurse=False))
+        if is_layer and name not in deployable.activations:
+            quantizer.set_module_name(name, None)
+    exported = export_program(model, shipment.example_inputs)
+    prepared = prepare_pt2e(exported.module(), quantizer)
+    _set_grids_(prepared, shipment)
+    prepared(*shipment.calibration)
+    return convert_pt2e(prepared)
+
+
+def _set_grids_(prepared: Any, shipment: Shipment) -> None:
+    """Give observers the grids that were trained; the others look at extremes."""
+    from torchao.quantization.pt2e import HistogramObserver, MinMaxObserver
+
+    deployable = shipment.deployable
+    ranges: dict[str, list[Any]] = {}
+    for node in prepared.graph.nodes:
+        layer = _layer_of(node)
+        if layer not in deployable.activations or not _is_computing(node):
+            continue
+        source, weight = node.args[0], node.args[1]
+        if source.op == "call_module":
+            ranges.setdefault(source.target, []).append(deployable.activations[layer])
+        if weight.op == "call_module" and layer in deployable.weights:
+            observer = getattr(prepared, weight.target)
+            values = _value_of(prepared, weight.args[0])
+            codes = deployable.weights[layer]
+            setattr(prepared, weight.target, _fixed_weight(observer, values, codes))
+    for target, grids in ranges.items():
+        setattr(prepared, target, _fixed_input(getattr(prepared, target), grids))
+    for name, module in list(prepared.named_children()):
+        if isinstance(module, HistogramObserver):  # thousands of bins, for nothing that is wanted
+            plain = MinMaxObserver(
+                dtype=module.dtype,
+                qscheme=module.qscheme,
+                quant_min=module.quant_min,
+                quant_max=module.quant_max,
+                eps=float(module.eps),
+            )
+            setattr(prepared, name, plain)
+
+
+def _is_computing(node: Any) -> bool:
+    """Whether a node is a convolution or a matrix product with a weight."""
+    import torch
+
+    aten = torch.ops.aten
+    return node.op == "call_function" and node.target in (
+        *(aten.conv1d.default, aten.conv2d.default, aten.convolution.default),
+        *(aten.linear.default, aten.addmm.default),
+    )
+
+
+def _layer_of(node: Any) -> str:
+    """Qualified name of the module that made a node; the root's is empty."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    return str(stack[-1][0]) if stack else ""
+
+
+def _value_of(module: Any, node: Any) -> Array:
+    """What a `get_attr` node reads."""
+    found = module
+    for part in node.target.split("."):
+        found = getattr(found, part)
+    values: Array = found.detach().numpy()
+    return values
+
+
+def _fixed_input(observer: Any, grids: Sequence[Any]) -> Any:
+    """An observer that has made up its mind: the grid that spans all of these."""
+    from torchao.quantization.pt2e import FixedQParamsObserver
+
+    from autocompress.runtime.integer_grids import span_of
+
+    span = span_of(grids)
+    return FixedQParamsObserver(
+        scale=span.scale,
+        zero_point=span.zero_point + _FIRST_SIGNED,
+        dtype=observer.dtype,
+        qscheme=observer.qscheme,
+        quant_min=observer.quant_min,
+        quant_max=observer.quant_max,
+    )
+
+
+def _fixed_weight(observer: Any, values: Array, stored: "StoredWeight") -> Any:
+    """An observer with the scales that give a weight its codes back, batch-norm folded or not.
+
+    Args:
+        observer: What PT2E put there.
+        values: The weight as it is exported, (O, ...): codes times scales times what was folded in.
+        stored: What it is stored as, before folding.
+    """
+    import torch
+    from torchao.quantization.pt2e import PerChannelMinMaxObserver
+
+    from autocompress.runtime.integer_codes import to_integer_codes
+
+    codes = to_integer_codes(stored)
+    if codes is None or codes.axis != 0:
+        return observer
+    largest_code = np.abs(codes.codes.astype(np.int16)).reshape(len(values), -1).max(axis=1)
+    largest = np.abs(values.astype(np.float64)).reshape(len(values), -1).max(axis=1)
+    is_empty = (largest_code == 0) | (largest == 0.0)
+    scale = np.where(is_empty, 1.0, largest / np.maximum(largest_code, 1))
+
+    class FixedChannels(PerChannelMinMaxObserver):  # type: ignore[misc]
+        def forward(self, x: Any) -> Any:
+            return x
+
+        def calculate_qparams(self) -> Any:
+            return torch.from_numpy(scale.astype(np.float32)), torch.zeros(
+                len(scale), dtype=torch.int64
+            )
+
+    return FixedChannels(
+        ch_axis=0,
+        dtype=observer.dtype,
+        qscheme=observer.qscheme,
+        quant_min=_FIRST_SIGNED,
+        quant_max=observer.quant_max,
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what exporters say about their own internals."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)
