@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from autocompress.cli.runtime_options import parse_shapes, runtime_options
+from autocompress.cli.runtime_options import parse_shapes, runtime_options, target_option
 from autocompress.cli.task_options import task_arguments, task_options
 
 
@@ -27,6 +27,7 @@ from autocompress.cli.task_options import task_arguments, task_options
     help="Time every level in the runtime.",
 )
 @click.option("--threads", type=int, help="Threads of the model; default: all cores.")
+@target_option
 @runtime_options
 @click.option("--device", default="cpu", show_default=True, help="Where the model runs.")
 @click.option(
@@ -38,6 +39,7 @@ def command(
     data: str | None,
     task_args: tuple[str, ...],
     space: str,
+    target: str | None,
     sensitivity: bool,
     as_json: bool,
     **measuring: Any,
@@ -49,8 +51,12 @@ def command(
     search leaves them out. What was measured is kept and not measured again; a measurement that was
     stopped goes on.
     """
+    from autocompress.space.targets import load_target, restrict
+
+    found = None if target is None else load_target(target)
     if sensitivity:
-        _measure(task, task_arguments(data, task_args), space, as_json=as_json, **measuring)
+        arguments = task_arguments(data, task_args)
+        _measure(task, arguments, space, target=found, as_json=as_json, **measuring)
         return
     from autocompress.analysis.profile import profile_model
     from autocompress.space.build import build_space
@@ -59,6 +65,7 @@ def command(
     from autocompress.tasks.prepare import prepare_task
 
     rules = load_rules(space)
+    rules = rules if found is None else restrict(rules, found)
     prepared = prepare_task(load_task(task, task_arguments(data, task_args)))
     profile = profile_model(prepared.task.model, prepared.example_inputs)
     built = build_space(profile, rules)
@@ -73,6 +80,7 @@ def _measure(
     arguments: dict[str, str],
     space: str,
     *,
+    target: Any,
     as_json: bool,
     level_timeout: float,
     **settings: Any,
@@ -87,7 +95,9 @@ def _measure(
             raise InputError(f"`--{name.replace('_', '-')}` must be positive, but got {value:g}.")
     settings["threads"] = settings["threads"] or n_usable_cores()
     settings["input_shapes"] = parse_shapes(settings["input_shapes"])
-    found = measure_sensitivity(task, arguments, space, timeout_s=level_timeout, **settings)
+    found = measure_sensitivity(
+        task, arguments, space, target=target, timeout_s=level_timeout, **settings
+    )
     if as_json:
         session = found.session
         known = _as_json(session.evaluator.profile, session.built)

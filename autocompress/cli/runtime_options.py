@@ -1,6 +1,7 @@
 """The options that say what a latency is: which runtime, on how many threads, how many examples."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -63,3 +64,42 @@ def parse_shape(text: str) -> tuple[int, ...]:
             f"A shape must be positive numbers such as 3,32,32, but got {text!r}.",
         )
     return tuple(map(int, parts))
+
+
+def target_option(command: Command) -> Command:
+    """Add `--target`."""
+    return click.option(
+        "--target",
+        metavar="TARGET",
+        help="What the device supports: a YAML file, or x86-onnxruntime, x86-openvino-amx, "
+        "arm-xnnpack, storage-only. Plans outside it are not proposed.",
+    )(command)
+
+
+def with_target(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of `search`, where the target decides those that were not typed.
+
+    Raises:
+        InputError: If there is no such target.
+    """
+    from autocompress.space.targets import load_target
+
+    context = click.get_current_context(silent=True)
+    if options["target"] is None:
+        return options
+    target = load_target(options["target"])
+    if context is None:  # continued: the run keeps what was decided
+        return options
+    defaults = {
+        name: value
+        for name, value in (
+            ("runtime", target.runtime),
+            ("objectives", target.objectives),
+            ("max_size", None if target.max_size is None else str(target.max_size)),
+        )
+        if value is not None
+        and context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT
+    }
+    path = Path(options["target"]).expanduser()
+    lasting = str(path.absolute()) if path.is_file() else options["target"]
+    return {**options, **defaults, "target": lasting}

@@ -9,7 +9,12 @@ import click
 from autocompress.cli.limit_options import limit_options, limits_of
 from autocompress.cli.quantities import parse_bytes, parse_seconds
 from autocompress.cli.runs import results_option
-from autocompress.cli.runtime_options import parse_shapes, runtime_options
+from autocompress.cli.runtime_options import (
+    parse_shapes,
+    runtime_options,
+    target_option,
+    with_target,
+)
 from autocompress.cli.search_result import print_result, write_views
 from autocompress.cli.task_options import task_arguments, task_options
 
@@ -62,6 +67,7 @@ NOT_KEPT = (
 @click.option(
     "--threads", type=int, help="Threads of a trial's training; default: all cores, shared by jobs."
 )
+@target_option
 @runtime_options
 @click.option("--device", default="cpu", show_default=True, help="Where to train.")
 @click.option(
@@ -111,6 +117,7 @@ def command(**options: Any) -> None:
     from autocompress.search.executors.table import Resources
     from autocompress.search.stop_rules import StopRules
 
+    options = with_target(options)
     kept = _lasting(options)
     timeout = options.pop("timeout")
     rules = StopRules(
@@ -173,6 +180,7 @@ def _search(
     name: str | None,
     seed: int,
     space: str,
+    target: str | None,
     objectives: str,
     limits: Any,
     sampler: str,
@@ -201,6 +209,7 @@ def _search(
     from autocompress.search.stores.located import store_for
     from autocompress.search.stores.server import check_server, parse_storage
     from autocompress.search.study import Study
+    from autocompress.space.targets import load_target
     from autocompress.tasks.factory import load_task
     from autocompress.tasks.trust import trust_task
     from autocompress.train.presets import parse_proxy
@@ -219,7 +228,7 @@ def _search(
     task = absolute_spec(task)  # a worker may run in another folder
     trust_task(task, arguments)
     wanted = EvaluationSettings(**settings, **tuning.settings(loaded))
-    session = open_session(loaded, space, wanted)
+    session = open_session(loaded, space, wanted, load_target(target) if target else None)
     if session.warning:
         progress.warn(session.warning)
     folder = results / (name or _run_name(session.prepared.task.name))

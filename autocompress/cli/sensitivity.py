@@ -17,6 +17,7 @@ from autocompress.search.options import option_cache, probe_with
 from autocompress.search.seeding import make_seeds
 from autocompress.search.session import Session, open_session
 from autocompress.space.prediction import Predictor
+from autocompress.space.targets import Target
 from autocompress.tasks.factory import load_task
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -38,7 +39,13 @@ class Sensitivity:
 
 
 def measure_sensitivity(
-    task: str, arguments: dict[str, str], space: str, *, timeout_s: float, **settings: Any
+    task: str,
+    arguments: dict[str, str],
+    space: str,
+    *,
+    target: Target | None,
+    timeout_s: float,
+    **settings: Any,
 ) -> Sensitivity:
     """Measure the option table and the controls in a worker, with progress on stderr.
 
@@ -46,6 +53,7 @@ def measure_sensitivity(
         task: The task's spec.
         arguments: Arguments of its factory.
         space: Search-space file or name.
+        target: What the device supports; None for everything.
         timeout_s: Seconds one level may take.
         settings: Fields of `EvaluationSettings`.
 
@@ -56,7 +64,7 @@ def measure_sensitivity(
     wanted = EvaluationSettings(**settings)
     progress = SensitivityProgress()
     progress.note(f"Loading task {task}")
-    session = open_session(load_task(task, arguments), space, wanted)
+    session = open_session(load_task(task, arguments), space, wanted, target)
     space_found, evaluator = session.built.space, session.evaluator
     model = model_fingerprint(evaluator.model)
     spec = WorkerSpec(task=task, arguments=arguments, settings=evaluator.settings, model=model)

@@ -62,6 +62,7 @@ class Evaluator:
             prepared,
             layers={layer.name: layer.kind for layer in self.profile.layers},
             build=self.build,
+            deploy=self.meter.deploy,
             time_candidate=self.meter.latency,
             compensates_all=self.recipe.rounding == "compensated",
             device=self.device,

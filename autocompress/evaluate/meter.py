@@ -24,6 +24,7 @@ from autocompress.measurement import Fidelity, Measurement
 from autocompress.plan import CompressionPlan
 from autocompress.runtime.base import Shipment
 from autocompress.runtime.latency_cache import Latency
+from autocompress.runtime.onnx_export import make_templates
 from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.precision import to_fast_layout_
 from autocompress.train.teachers import outputs_on
@@ -53,6 +54,7 @@ class Meter:
         self._prepared = prepared
         self._settings = settings
         self._device = device
+        self._templates = make_templates()
         self._val_outputs: Tensor | None = None
         self._baseline: Shipment | None = None
         self._scale: LatencyScale | None = None
@@ -89,7 +91,7 @@ class Meter:
         accuracy, loss, divergence = self.score(model)
         on_stage("export", 0.0)
         model = model.to("cpu")
-        shipment = deploy(model, self._prepared)
+        shipment = self.deploy(model)
         size_bytes = packed_size(shipment.graph, plan)
         on_stage("latency", 0.0)
         latency = self.latency(shipment) if self._settings.has_latency else None
@@ -126,10 +128,14 @@ class Meter:
         accuracy, loss = score(task, outputs, val.targets)
         return accuracy, loss, divergence_of(task, self._base_outputs_on_val(), outputs)
 
+    def deploy(self, model: nn.Module) -> Shipment:
+        """A candidate as runtimes run it; see `evaluate.deploy`."""
+        return deploy(model, self._prepared, self._templates)
+
     def baseline(self) -> Shipment:
         """The untouched model as the runtime runs it; exported once."""
         if self._baseline is None:
-            self._baseline = deploy(self._model, self._prepared)
+            self._baseline = self.deploy(self._model)
         return self._baseline
 
     def latency(self, candidate: Shipment, *, fresh: bool = False) -> Latency:

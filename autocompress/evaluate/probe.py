@@ -17,7 +17,6 @@ from autocompress.analysis.layer_kind import LayerKind
 from autocompress.compress.error_compensation import compensate_
 from autocompress.compress.output_damage import N_EXAMPLES
 from autocompress.compress.pipeline import Candidate
-from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.packed_size import packed_bytes
 from autocompress.evaluate.scoring import divergence_of
 from autocompress.plan import CompressionPlan
@@ -61,6 +60,7 @@ class Probe:
         prepared: Supplies the examples, and what outputs mean.
         layers: Names of the base model's layers and what they are.
         build: Applies a plan to a copy of the base model, on the CPU.
+        deploy: Brings a candidate into the forms that runtimes take.
         time_candidate: Times a candidate.
         compensates_all: Whether rounding makes up for its errors also where bits have no price.
         device: Where outputs are computed.
@@ -73,6 +73,7 @@ class Probe:
         *,
         layers: Mapping[str, LayerKind],
         build: Callable[[CompressionPlan], Candidate],
+        deploy: Callable[[nn.Module], Shipment],
         time_candidate: Callable[[Shipment], Latency],
         compensates_all: bool,
         device: torch.device,
@@ -81,6 +82,7 @@ class Probe:
         self._prepared = prepared
         self._layers = layers
         self._build = build
+        self._deploy = deploy
         self._time_candidate = time_candidate
         self._compensates_all = compensates_all
         self._device = device
@@ -122,7 +124,7 @@ class Probe:
         divergence = divergence_of(self._prepared.task, sample.base_outputs, outputs)
         if not (has_size or has_latency):
             return Figures(divergence=divergence)
-        shipment = deploy(model.to("cpu"), self._prepared)
+        shipment = self._deploy(model.to("cpu"))
         size_bytes, layer_bytes = packed_bytes(shipment.graph, plan, self._layers)
         return Figures(
             divergence=divergence,

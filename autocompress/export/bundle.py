@@ -14,7 +14,6 @@ import torch
 from autocompress.atomic_file import flush_folder
 from autocompress.errors import AutocompressError, InputError, first_line
 from autocompress.evaluate.candidate_file import save_candidate
-from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.packed_size import file_metadata
 from autocompress.export.card import model_card
@@ -105,7 +104,7 @@ def _fill(
     runtimes: Sequence[str],
     has_weights: bool,
 ) -> dict[str, Any]:
-    shipment = deploy(_candidate(run, point, evaluator, scratch), prepared)
+    shipment = evaluator.meter.deploy(_candidate(run, point, evaluator, scratch))
     graph, baseline = shipment.graph, evaluator.meter.baseline()
     size = write_packed(bundle / _PACKED, graph.model, graph.quantized, file_metadata(point.plan))
     _write_json(bundle / _PLAN, point.plan.to_json())

@@ -46,9 +46,7 @@ class ExecuTorch:
             with _quiet():
                 path.write_bytes(_lower(shipment, batch_size))
         except Exception as error:  # tracing and lowering run much foreign code
-            raise TrialError(
-                "runtime", f"ExecuTorch refuses the model: {first_line(_root(error))}."
-            ) from error
+            raise TrialError("runtime", f"ExecuTorch refuses the model: {_root(error)}.") from error
 
     def open(self, path: Path, threads: int) -> "_Method":
         """Load a program; see `Runtime.open`."""
@@ -116,11 +114,11 @@ def _batch_of(x: Any, batch_size: int) -> Any:
     return x[np.arange(batch_size) % len(x)].contiguous()
 
 
-def _root(error: BaseException) -> BaseException:
+def _root(error: BaseException) -> str:
     """What went wrong in the first place: passes only say which of them it was."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return error
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _plain_layout(model: Any) -> Any:
@@ -142,12 +140,17 @@ def _to_integer(model: Any, shipment: Shipment) -> Any:
     from autocompress.runtime.torch_export import export_program
 
     deployable = shipment.deployable
-    quantizer = XNNPACKQuantizer()
+
+    class OurLayers(XNNPACKQuantizer):  # type: ignore[misc]
+        def annotate(self, model: Any) -> Any:
+            annotated = super().annotate(model)
+            for node in annotated.graph.nodes:
+                if _is_computing(node) and _layer_of(node) not in deployable.activations:
+                    node.meta.pop("quantization_annotation", None)  # it stays float
+            return annotated
+
+    quantizer = OurLayers()
     quantizer.set_global(get_symmetric_quantization_config(is_per_channel=True))
-    for name, module in model.named_modules():
-        is_layer = any(parameter.ndim > 1 for parameter in module.parameters(recurse=False))
-        if is_layer and name not in deployable.activations:
-            quantizer.set_module_name(name, None)
     exported = export_program(model, shipment.example_inputs)
     prepared = prepare_pt2e(exported.module(), quantizer)
     _set_grids_(prepared, shipment)

@@ -18,6 +18,8 @@ from autocompress.runtime.graph import clean, drop_unread, rename_values, shorte
 from autocompress.runtime.half_precision import halve_scales_and_biases
 from autocompress.runtime.layer_nodes import name_after_layers, name_after_modules
 from autocompress.runtime.recurrent import unstack_recurrent
+from autocompress.runtime.structure import structure_digest
+from autocompress.runtime.template import Templates
 from autocompress.runtime.weight_match import (
     content_of,
     fold_transposes,
@@ -53,8 +55,16 @@ class ExportedGraph:
     not_integer: tuple[str, ...] = ()
 
 
+def make_templates() -> Templates:
+    """Where `export_onnx` keeps what it exported, for the candidates of one model."""
+    return Templates(_trace, _is_same)
+
+
 def export_onnx(
-    module: nn.Module, example_inputs: tuple[Tensor, ...], weights: Mapping[str, StoredWeight]
+    module: nn.Module,
+    example_inputs: tuple[Tensor, ...],
+    weights: Mapping[str, StoredWeight],
+    templates: Templates | None = None,
 ) -> ExportedGraph:
     """Export a module in eval mode; batch-norms are folded into the layers before them.
 
@@ -67,16 +77,14 @@ def export_onnx(
         example_inputs: Inputs with the batch in dimension 0; more than one example is not needed.
         weights: Key -> what a weight is stored as, exactly; the key is the layer's name for a
             parameter called `weight`, else the parameter's (`lstm.weight_ih_l0`).
+        templates: From `make_templates`; a module like one that was exported is not exported again.
 
     Raises:
         TrialError: With reason `export` if neither exporter of PyTorch can express the module.
     """
     inputs = tuple(torch.cat([x, x]) if len(x) == 1 else x for x in example_inputs)
-    model = _trace(module, inputs)
-    name_after_modules(model.graph)
-    clean(model)
-    fold_transposes(model.graph)
-    matmul_to_gemm(model)
+    model = templates.graph_of(module, inputs) if templates else _trace(module, inputs)
+    _plain_(model)
     contents = weight_contents(module, weights)
     unstack_recurrent(model.graph, {content_of(contents[key][1]) for key in weights})
     matched = match_weights(model.graph, contents)
@@ -95,8 +103,31 @@ def export_onnx(
     )
 
 
-def _trace(module: nn.Module, inputs: tuple[Tensor, ...]) -> onnx.ModelProto:
-    """Run PyTorch's exporters: the fast legacy one, then the slow one that knows more."""
+def _plain_(model: onnx.ModelProto) -> None:
+    """Bring what an exporter gives into one form, in place."""
+    name_after_modules(model.graph)
+    clean(model)
+    fold_transposes(model.graph)
+    matmul_to_gemm(model)
+
+
+def _is_same(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
+    """Whether two graphs are of one structure in that form; neither is changed."""
+    copies = [onnx.ModelProto.FromString(model.SerializeToString()) for model in (one, other)]
+    for model in copies:
+        _plain_(model)
+    return structure_digest(copies[0]) == structure_digest(copies[1])
+
+
+def _trace(module: nn.Module, inputs: tuple[Tensor, ...], *, folds: bool = True) -> onnx.ModelProto:
+    """Run PyTorch's exporters: the fast legacy one, then the slow one that knows more.
+
+    Args:
+        module: In eval mode.
+        inputs: Examples in dimension 0.
+        folds: Whether the exporter may compute constants from weights; if not, only the legacy one
+            is asked, and every weight is an initializer of its parameter's name.
+    """
     names = [f"input_{i}" for i in range(len(inputs))]
     buffer = io.BytesIO()
     with torch.no_grad(), _quiet_export():
@@ -106,13 +137,16 @@ def _trace(module: nn.Module, inputs: tuple[Tensor, ...]) -> onnx.ModelProto:
                 inputs,
                 buffer,  # type: ignore[arg-type]  # the legacy exporter takes a buffer
                 dynamo=False,
+                do_constant_folding=folds,
                 training=torch.onnx.TrainingMode.PRESERVE,  # EVAL folds batch-norms by itself
                 opset_version=_OPSET,
                 input_names=names,
                 dynamic_axes={name: {0: "batch"} for name in names},
             )
             return onnx.load_from_string(buffer.getvalue())
-        except Exception as legacy_error:  # noqa: BLE001 - tracing runs the user's forward
+        except Exception as legacy_error:  # tracing runs the user's forward
+            if not folds:
+                raise TrialError("export", first_line(legacy_error)) from legacy_error
             return _trace_with_dynamo(module, inputs, legacy_error)
 
 

@@ -19,6 +19,7 @@ from autocompress.runtime.table import find_runtime, versions_of
 from autocompress.search.environment import describe_environment, processor_name
 from autocompress.space.build import BuiltSpace, build_space
 from autocompress.space.rules import SpaceRules, load_rules
+from autocompress.space.targets import Target, restrict
 from autocompress.tasks.base import Task, TensorData
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.leakage import val_looks_seen
@@ -104,7 +105,10 @@ class Session:
 
 
 def open_session(
-    task: Task, space: str | Path | SpaceRules, settings: EvaluationSettings
+    task: Task,
+    space: str | Path | SpaceRules,
+    settings: EvaluationSettings,
+    target: Target | None = None,
 ) -> Session:
     """Prepare a task, profile its model and build its search space.
 
@@ -113,11 +117,13 @@ def open_session(
         space: Search-space file, name of a shipped one, or rules.
         settings: How to tune and measure; the space decides the policy, and the fields of the
             recipe that the settings leave open.
+        target: What the device supports; None for everything.
 
     Raises:
         InputError: If the task, the space or a setting cannot be used.
     """
     rules = space if isinstance(space, SpaceRules) else load_rules(space)
+    rules = rules if target is None else restrict(rules, target)
     settings = dataclasses.replace(
         settings,
         policy=PruningPolicy(**rules.pruning.model_dump()),

@@ -1,5 +1,6 @@
 """Search-space files: YAML in, validated rules out."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -155,17 +156,44 @@ def load_rules(space: str | Path) -> SpaceRules:
         path = PRESETS / f"{space}.yaml"
         if not path.is_file():
             raise unknown_name("search space", str(space), (p.stem for p in PRESETS.glob("*.yaml")))
+    return parse_rules(read_text(path, "search space"), str(path))
+
+
+def read_text(path: Path, kind: str) -> str:
+    """Text of a small file.
+
+    Raises:
+        InputError: If it cannot be read, or is too large.
+    """
     try:
         with path.open("rb") as file:  # a device or pipe has no size to ask for beforehand
             content = file.read(_MAX_BYTES + 1)
         text = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"The search space {path} cannot be read: {first_line(error)}.") from error
+        raise InputError(f"The {kind} {path} cannot be read: {first_line(error)}.") from error
     if len(content) > _MAX_BYTES:
         raise InputError(
-            f"A search-space file must be at most {_MAX_BYTES} bytes, but {path} has more."
+            f"A {kind.replace(' ', '-')} file must be at most {_MAX_BYTES} bytes, but {path} has "
+            "more."
         )
-    return parse_rules(text, str(path))
+    return text
+
+
+def read_yaml(path: Path, kind: str) -> Any:
+    """What a small YAML file holds, without aliases and duplicate keys.
+
+    Raises:
+        InputError: If it cannot be read, or is no YAML.
+    """
+    return _parsed(read_text(path, kind), kind, str(path))
+
+
+def _parsed(text: str, kind: str, origin: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        place = " ".join(str(error).split())
+        raise InputError(f"The {kind} {origin} is not valid YAML: {place}.") from error
 
 
 def parse_rules(text: str, origin: str) -> SpaceRules:
@@ -174,12 +202,9 @@ def parse_rules(text: str, origin: str) -> SpaceRules:
     Raises:
         InputError: If the text is not a valid search space.
     """
+    data = _parsed(text, "search space", origin)
     try:
-        data = yaml.load(text, Loader=_StrictLoader)
         rules = SpaceRules.model_validate(data)
-    except (yaml.YAMLError, RecursionError) as error:
-        place = " ".join(str(error).split())
-        raise InputError(f"The search space {origin} is not valid YAML: {place}.") from error
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(str(part) for part in problem["loc"]) or "top level"
@@ -188,17 +213,28 @@ def parse_rules(text: str, origin: str) -> SpaceRules:
             f"but got {str(problem['input'])[:80]!r}."
         ) from error
     for i, rule in enumerate(rules.rules):
-        _check_bits(rule, f"{origin}: rules.{i}")
+        check_bits("weight_bits", rule.weight_bits, f"{origin}: rules.{i}")
+        check_bits("activation_bits", rule.activation_bits, f"{origin}: rules.{i}")
     return rules
 
 
-def _check_bits(rule: Rule, where: str) -> None:
-    for field, allowed in (("weight_bits", WEIGHT_BITS), ("activation_bits", ACTIVATION_BITS)):
-        for bits in getattr(rule, field) or ():
-            if bits not in allowed:
-                raise InputError(
-                    f"`{field}` must be among {sorted(allowed)}, but got {bits:g} in {where}."
-                )
+def check_bits(field: str, wanted: Iterable[float] | None, where: str) -> None:
+    """Refuse bits that no quantizer makes.
+
+    Args:
+        field: `weight_bits` or `activation_bits`.
+        wanted: What is asked for.
+        where: Names the place in messages.
+
+    Raises:
+        InputError: If one of them does not exist.
+    """
+    allowed = WEIGHT_BITS if field == "weight_bits" else ACTIVATION_BITS
+    for bits in wanted or ():
+        if bits not in allowed:
+            raise InputError(
+                f"`{field}` must be among {sorted(allowed)}, but got {bits:g} in {where}."
+            )
 
 
 class _StrictLoader(yaml.SafeLoader):

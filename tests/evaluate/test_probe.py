@@ -55,6 +55,7 @@ def make(
         prepared or evaluator.prepared,
         layers={layer.name: layer.kind for layer in evaluator.profile.layers},
         build=build or evaluator.build,
+        deploy=evaluator.meter.deploy,
         time_candidate=time_graph,
         compensates_all=compensates_all,
         device=torch.device("cpu"),
