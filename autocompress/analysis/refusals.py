@@ -46,7 +46,8 @@ def refusals_of(
     alone = weight or ("its weight is tied to a later layer's" if is_tie_source else "")
     refusals = {
         "weight_bits": weight,
-        "activation_bits": weight or why_no_input_grid(layer_kind(module)),
+        "activation_bits": weight
+        or why_no_input_grid(layer_kind(module), is_lstm=isinstance(module, nn.LSTM)),
         "rate_price": weight or why_no_price(layer_kind(module)),
         "rank_ratio": alone or why_no_factors(layer_kind(module)),
         "sparsity": weight,
@@ -55,11 +56,14 @@ def refusals_of(
     return {technique: reason for technique, reason in refusals.items() if reason}
 
 
-def why_no_input_grid(kind: LayerKind) -> str:
-    """Why layers of a kind cannot take an integer input; empty if they can."""
+def why_no_input_grid(kind: LayerKind, *, is_lstm: bool = False) -> str:
+    """Why layers of a kind cannot take an integer input; empty if they can.
+
+    Of recurrent layers only LSTMs have an integer kernel, a dynamic one (`runtime.dynamic`).
+    """
     if kind == "embedding":
         return "an embedding takes indices, not numbers"
-    if kind in ("recurrent", "transposed_conv"):
+    if kind == "transposed_conv" or (kind == "recurrent" and not is_lstm):
         return f"{_IN_WORDS[kind]} have no integer kernels here"
     return ""
 

@@ -20,6 +20,7 @@ _COMMANDS = {
     "export": "Write one point of a run as a verified bundle.",
     "front": "Print the Pareto front of a run.",
     "inspect": "Show what every byte of a packed model is for.",
+    "quantize": "Quantize an ONNX file without training.",
     "refine": "Train chosen points of a run in full.",
     "report": "Write a run's report as one HTML file.",
     "resume": "Continue a run with the options it was started with.",

@@ -10,7 +10,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def runtime_options(command: Command) -> Command:
-    """Add `--runtime`, `--runtime-threads`, `--runtime-batch` and `--input-shape`."""
+    """Add `--runtime`, its threads and batch, `--integer` and `--input-shape`."""
     for option in (
         click.option(
             "--input-shape",
@@ -25,6 +25,14 @@ def runtime_options(command: Command) -> Command:
             default=1,
             show_default=True,
             help="Examples of an inference that is timed.",
+        ),
+        click.option(
+            "--integer",
+            type=click.Choice(["auto", "static", "dynamic"]),
+            default="auto",
+            show_default=True,
+            help="Grids of 8-bit inputs: the trained ones (static), or one for each inference "
+            "(dynamic: products and LSTMs in ONNX Runtime). auto: what is faster.",
         ),
         click.option(
             "--runtime-threads", default=1, show_default=True, help="Threads of the runtime."

@@ -15,7 +15,7 @@ from autocompress.cli.runtime_options import (
     target_option,
     with_target,
 )
-from autocompress.cli.search_result import print_result, write_views
+from autocompress.cli.search_result import print_result, write_study_views
 from autocompress.cli.task_options import task_arguments, task_options
 
 # The task and its arguments are kept apart; the rest belongs to one session.
@@ -272,7 +272,7 @@ def _search(
             raise
         finally:
             workers.close()
-            _write_views(study)
+            write_study_views(study)
     if refine:
         try:
             run = _refine(run, refine, quiet=quiet)
@@ -280,18 +280,6 @@ def _search(
             print_result(run, as_json=as_json)
             raise
     print_result(run, as_json=as_json)
-
-
-def _write_views(study: Any) -> None:
-    """At the end, however it came: a server that is away is not waited for once more."""
-    from autocompress.errors import AutocompressError
-
-    try:
-        run = study.record(is_patient=False)
-    except AutocompressError as error:
-        click.echo(f"Warning: the report is not written. {error.message}", err=True)
-    else:
-        write_views(run)
 
 
 def _refine(run: Any, top: int, *, quiet: bool) -> Any:

@@ -49,3 +49,18 @@ def _print_tables(run: Any) -> None:
     click.echo(f"Tables   {run.folder / 'front.csv'}, {run.folder / 'trials.csv'}", err=True)
     if run.front():
         click.echo(f"Export   autocompress export {run.folder} --max-drop 0.01", err=True)
+
+
+def write_study_views(study: Any) -> None:
+    """Write the views of a study at its end, however it came.
+
+    A server that is away is not waited for once more.
+    """
+    from autocompress.errors import AutocompressError
+
+    try:
+        run = study.record(is_patient=False)
+    except AutocompressError as error:
+        click.echo(f"Warning: the report is not written. {error.message}", err=True)
+    else:
+        write_views(run)

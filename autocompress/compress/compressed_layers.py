@@ -121,8 +121,10 @@ class _CompressedRecurrent(_Compressed):
     """A recurrent layer that runs with its compressed weights; biases stay float."""
 
     def forward(self, input: Any, hx: Any = None) -> Any:
-        """As the plain layer."""
+        """As the plain layer; an input grid is that of sequences given as one tensor."""
         rnn: Any = self
+        if isinstance(input, Tensor):
+            input = self.quantized_input(input)
         rnn._update_flat_weights()  # or the forward itself would, if a parameter was replaced
         plain = rnn._flat_weights
         weights = set(weight_parameters(rnn))

@@ -165,7 +165,9 @@ def _owners(model: nn.Module, weight: Tensor) -> Iterator[tuple[nn.Module, str]]
 
 def _quantize_input_(path: str, layer: nn.Module, plan: LayerPlan) -> str:
     """Give a layer an input grid; why not, or ""."""
-    if why := why_no_input_grid(layer_kind(layer)) or _why_not_integer(quantizer_of(layer)):
+    quantizers = [quantizer_of(layer, name) for name in weight_parameters(layer)]
+    kinds = why_no_input_grid(layer_kind(layer), is_lstm=isinstance(layer, nn.LSTM))
+    if why := kinds or next(filter(None, map(_why_not_integer, quantizers)), ""):
         return f"activation_bits={plan.activation_bits} of '{path}' skipped: {why}"
     layer.add_module("input_quantizer", InputQuantizer())
     return ""

@@ -2,8 +2,10 @@
 
 import copy
 import dataclasses
+import math
 import time
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -11,6 +13,7 @@ from torch import nn
 from autocompress.analysis.profile import ModelProfile, profile_model
 from autocompress.compress.importance.table import find_criterion
 from autocompress.compress.pipeline import Candidate, Construction, apply_plan
+from autocompress.errors import TrialError
 from autocompress.evaluate.candidate_file import load_candidate_
 from autocompress.evaluate.dominance import Rivals
 from autocompress.evaluate.evidence import EvidenceCollector
@@ -19,7 +22,7 @@ from autocompress.evaluate.probe import Probe
 from autocompress.evaluate.proxy import Tuner
 from autocompress.evaluate.settings import EvaluationSettings, recipe_for
 from autocompress.measurement import Fidelity, Measurement
-from autocompress.plan import CompressionPlan
+from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.space.option_table import Figures
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.prepare import PreparedTask
@@ -139,6 +142,42 @@ class Evaluator:
             self._evidence.for_plan(plan),
             self.profile.blocks,
         )
+
+    def settle_integer(self) -> None:
+        """Decide what `integer: auto` means for this model, by measuring; settings say it then.
+
+        All layers that can be are made 8-bit, and timed in both forms. Dynamic grids are taken if
+        they are faster by more than the noise; never with other runtimes than ONNX Runtime, nor
+        in models without sequences, whose products have a static kernel that is as fast.
+        """
+        if self.settings.integer == "auto":
+            self.settings = dataclasses.replace(self.settings, integer=self._faster_integer())
+            self.meter.settings = self.settings
+
+    def _faster_integer(self) -> Literal["static", "dynamic"]:
+        layers = {
+            layer.name: LayerPlan(weight_bits=8, activation_bits=8)
+            for layer in self.profile.layers
+            if not {"weight_bits", "activation_bits"} & layer.refusals.keys()
+        }
+        is_possible = self.settings.has_latency and self.settings.runtime == "onnxruntime"
+        has_sequences = any(
+            layer.kind == "recurrent"
+            or (
+                layer.kind == "linear"
+                and layer.macs > layer.n_calls * math.prod(layer.weight_shape)
+            )
+            for layer in self.profile.layers
+            if layer.name in layers
+        )
+        if not has_sequences or not is_possible:
+            return "static"
+        try:
+            candidate, _ = self.tuned(CompressionPlan(layers=layers), 0, 0, lambda *_: None)
+            is_faster = self.meter.is_faster_dynamic(candidate.model.to("cpu"))
+        except TrialError:
+            return "static"
+        return "dynamic" if is_faster else "static"
 
     def probe(
         self, plan: CompressionPlan, *, has_size: bool = False, has_latency: bool = False

@@ -22,9 +22,12 @@ from autocompress.evaluate.scoring import divergence_of, score
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.plan import CompressionPlan
-from autocompress.runtime.base import Shipment
-from autocompress.runtime.latency_cache import Latency
+from autocompress.runtime.base import Arrays, Shipment
+from autocompress.runtime.interleaved import LEAST_NOISE
+from autocompress.runtime.latency import measure_latency
+from autocompress.runtime.latency_cache import Latency, LatencyCache
 from autocompress.runtime.onnx_export import make_templates
+from autocompress.runtime.table import find_runtime
 from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.precision import to_fast_layout_
 from autocompress.train.teachers import outputs_on
@@ -52,7 +55,7 @@ class Meter:
     ) -> None:
         self._model = model
         self._prepared = prepared
-        self._settings = settings
+        self.settings = settings
         self._device = device
         self._templates = make_templates()
         self._val_outputs: Tensor | None = None
@@ -94,7 +97,7 @@ class Meter:
         shipment = self.deploy(model)
         size_bytes = packed_size(shipment.graph, plan)
         on_stage("latency", 0.0)
-        latency = self.latency(shipment) if self._settings.has_latency else None
+        latency = self.latency(shipment) if self.settings.has_latency else None
         if keep is not None:
             _keep(keep, model, plan)
         return Measurement(
@@ -130,7 +133,33 @@ class Meter:
 
     def deploy(self, model: nn.Module) -> Shipment:
         """A candidate as runtimes run it; see `evaluate.deploy`."""
-        return deploy(model, self._prepared, self._templates)
+        is_dynamic = self.settings.integer == "dynamic"
+        return deploy(model, self._prepared, self._templates, is_dynamic=is_dynamic)
+
+    def is_faster_dynamic(self, model: nn.Module) -> bool:
+        """Whether a quantized model is faster with dynamic input grids than with its own."""
+        static, dynamic = (
+            deploy(model, self._prepared, self._templates, is_dynamic=is_dynamic)
+            for is_dynamic in (False, True)
+        )
+        if static.graph is dynamic.graph:
+            return False
+        settings = self.settings
+        latency = measure_latency(
+            dynamic,
+            static,
+            self._example(),
+            runtime=find_runtime(settings.runtime),
+            threads=settings.runtime_threads,
+            cache=LatencyCache(),
+        )
+        return latency.ratio_high < 1.0 / (1.0 + LEAST_NOISE)
+
+    def _example(self) -> Arrays:
+        settings = self.settings
+        return timed_inputs(
+            self._prepared.example_inputs, settings.runtime_batch, settings.input_shapes
+        )
 
     def baseline(self) -> Shipment:
         """The untouched model as the runtime runs it; exported once."""
@@ -141,12 +170,10 @@ class Meter:
     def latency(self, candidate: Shipment, *, fresh: bool = False) -> Latency:
         """Time a candidate; see `LatencyScale.measure`."""
         if self._scale is None:
-            settings = self._settings
+            settings = self.settings
             self._scale = LatencyScale(
                 self.baseline(),
-                timed_inputs(
-                    self._prepared.example_inputs, settings.runtime_batch, settings.input_shapes
-                ),
+                self._example(),
                 runtime=settings.runtime,
                 threads=settings.runtime_threads,
             )

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from autocompress.compress.policy import PruningPolicy
 from autocompress.tasks.prepare import PreparedTask
@@ -19,6 +19,9 @@ class EvaluationSettings:
         runtime: Runtime whose latency is measured, a name in `runtime.table`.
         runtime_threads: Its threads.
         runtime_batch: Examples of an inference that is timed.
+        integer: How layers with 8-bit inputs find their grids at run time: `static`, the trained
+            ones, or `dynamic`, one for each inference (ONNX Runtime only; not for convolutions).
+            `auto` is what an `Evaluator` decides by measuring, see `Evaluator.settle_integer`.
         input_shapes: Shape of one timed example for each input, without the batch; None leaves them
             as the task gives them.
         proxy_epochs: Passes over the training data; None takes the task's.
@@ -32,6 +35,7 @@ class EvaluationSettings:
     threads: int
     runtime: str = "onnxruntime"
     runtime_threads: int = 1
+    integer: Literal["auto", "static", "dynamic"] = "static"
     runtime_batch: int = 1
     input_shapes: tuple[tuple[int, ...], ...] | None = None
     proxy_epochs: float | None = None

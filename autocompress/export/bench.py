@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +12,9 @@ from numpy.typing import NDArray
 from autocompress.errors import InputError, TrialError, unknown_name
 from autocompress.packing.packed import read_packed
 from autocompress.runtime.base import Array, Arrays, InputSpec, Runtime
-from autocompress.runtime.interleaved import median_interval, time_in_turns
+from autocompress.runtime.interleaved import LEAST_NOISE, median_interval, time_in_turns
 from autocompress.runtime.process import RunningModel
 from autocompress.runtime.table import find_runtime, runtimes_for
-
-LEAST_NOISE: Final = 0.02
-"""Share that two timings of one file differ by wherever their memory happens to lie."""
 
 Verdict = Literal["reference", "faster", "slower", "no measurable difference", "failed"]
 

@@ -12,10 +12,11 @@ import numpy as np
 from autocompress.errors import InputError, TrialError, first_line
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.settings import EvaluationSettings
-from autocompress.export.bench import LEAST_NOISE, random_inputs, size_of
+from autocompress.export.bench import random_inputs, size_of
 from autocompress.export.bundle import FORMAT, MANIFEST, digest_of, files_of
 from autocompress.export.runtime_file import scores, timing
 from autocompress.runtime.base import Runtime
+from autocompress.runtime.interleaved import LEAST_NOISE
 from autocompress.runtime.process import RunningModel
 from autocompress.runtime.table import RUNTIMES, find_runtime, is_installed, versions_of
 from autocompress.search.environment import processor_name

@@ -8,12 +8,10 @@ from autocompress.measurement import Measurement
 from autocompress.objective import OBJECTIVES, Objective
 from autocompress.report.wording import format_gain, format_points
 from autocompress.run_record import RunRecord, TrialRecord
+from autocompress.runtime.interleaved import LEAST_NOISE
 
 MAX_DROP = 0.01
 """The drop in accuracy that summaries speak of: one percentage point."""
-
-LEAST_NOISE = 0.02
-"""Share that two timings of the same model differ by wherever their memory happens to lie."""
 
 _BETTER = {"size": "smaller", "latency": "faster"}
 

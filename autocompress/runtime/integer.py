@@ -7,7 +7,7 @@ re-derives codes from float weights, quantizes layers it was told to leave alone
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -38,7 +38,9 @@ _REQUANTIZED = ("Conv", "ConvTranspose", "Gemm")
 
 
 def to_integer(
-    exported: ExportedGraph, activations: Mapping[str, ActivationRange], calibration: Arrays
+    exported: ExportedGraph,
+    activations: Mapping[str, ActivationRange],
+    calibration: Sequence[Arrays],
 ) -> ExportedGraph:
     """Rewrite a float graph so that the layers in `activations` run in integer kernels.
 
@@ -52,7 +54,7 @@ def to_integer(
         activations: Layer name -> grid of the layer's input. Layers whose weight is not exactly
             int8 codes times a scale per channel and kinds without an integer kernel stay float.
             Where one value feeds several layers, the grid that spans all of theirs is used.
-        calibration: One array per graph input, examples in dimension 0, at least one.
+        calibration: Batches, at least one: one array per graph input.
 
     Returns:
         A graph whose integer layers hold their codes as int8 initializers, under the weights' old

@@ -1,6 +1,6 @@
 """Unsigned 8-bit grids for the values that integer layers exchange."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -11,14 +11,14 @@ from autocompress.errors import TrialError
 from autocompress.runtime.base import Arrays
 from autocompress.runtime.graph import Array, constants, makers
 from autocompress.runtime.integer_regions import IntegerRegions, is_clamp
+from autocompress.runtime.onnx_export import ExportedGraph
 from autocompress.runtime.onnxruntime import make_session
 
 _LEVELS = 255
-_BATCH = 64
 
 
 def choose_grids(
-    model: onnx.ModelProto, regions: IntegerRegions, calibration: Arrays
+    model: onnx.ModelProto, regions: IntegerRegions, calibration: Sequence[Arrays]
 ) -> dict[str, ActivationRange]:
     """Root value -> its grid: the given one, else that of the extremes it takes on `calibration`.
 
@@ -67,8 +67,28 @@ def _grid(low: float, high: float) -> ActivationRange:
     return ActivationRange(scale=scale, zero_point=min(round(-low / scale), _LEVELS))
 
 
+def grids_of(
+    exported: ExportedGraph, layers: Collection[str], calibration: Sequence[Arrays]
+) -> dict[str, ActivationRange]:
+    """Layer -> the grid that spans what its input takes on calibration data.
+
+    Args:
+        exported: The float graph.
+        layers: Names in `exported.layer_nodes`.
+        calibration: Batches: one array per graph input.
+    """
+    nodes = {node.name: node for node in exported.model.graph.node if node.name}
+    inputs = {
+        layer: [nodes[name].input[0] for name in exported.layer_nodes[layer]] for layer in layers
+    }
+    names = list(dict.fromkeys(name for found in inputs.values() for name in found))
+    extremes = _extremes(exported.model, names, calibration)
+    grids = {name: _grid(low, high) for name, (low, high) in extremes.items()}
+    return {layer: span_of([grids[name] for name in found]) for layer, found in inputs.items()}
+
+
 def _extremes(
-    model: onnx.ModelProto, names: list[str], calibration: Arrays
+    model: onnx.ModelProto, names: list[str], calibration: Sequence[Arrays]
 ) -> dict[str, tuple[float, float]]:
     """Smallest and largest element that each value takes on the calibration examples."""
     if not names:
@@ -83,10 +103,7 @@ def _extremes(
             probe.graph.output.append(helper.make_tensor_value_info(f"{kind}_{i}", float32, []))
     session = make_session(probe, threads=1)
     inputs = [value.name for value in session.get_inputs()]
-    rows = [
-        session.run(None, {n: x[i : i + _BATCH] for n, x in zip(inputs, calibration, strict=True)})
-        for i in range(0, len(calibration[0]), _BATCH)
-    ]
+    rows = [session.run(None, dict(zip(inputs, batch, strict=True))) for batch in calibration]
     table = np.array(rows, np.float64).reshape(len(rows), len(names), 2)
     if not np.isfinite(table).all():
         raise TrialError(

@@ -54,7 +54,7 @@ class OpenVino:
 
         onnx = path.with_suffix(".onnx_")
         try:
-            onnx.write_bytes(shipment.graph.model.SerializeToString())
+            onnx.write_bytes(shipment.static_graph.model.SerializeToString())
             ov.save_model(ov.Core().read_model(onnx), path, compress_to_fp16=False)
         except (RuntimeError, ValueError) as error:
             raise TrialError("runtime", f"OpenVINO refuses the graph: {_reason(error)}.") from error

@@ -37,6 +37,7 @@ def option_cache(session: Session, *, has_latency: bool) -> OptionCache:
             "rounding": recipe.rounding,
             "rewind": recipe.rewind,
             "distill": task.distill,
+            "integer": settings.integer,
         },
         has_size=True,
         has_latency=has_latency,

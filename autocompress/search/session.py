@@ -131,6 +131,7 @@ def open_session(
     )
     prepared = prepare_task(task)
     evaluator = Evaluator(prepared, settings)
+    evaluator.settle_integer()
     return Session(
         prepared=prepared,
         evaluator=evaluator,

@@ -131,7 +131,7 @@ def test_recurrent_weights_that_cannot_be_hashed_are_uniform():
     ("layer", "why"),
     [
         (nn.Embedding(9, 8), "an embedding takes indices"),
-        (nn.LSTM(4, 4), "recurrent layers have no integer kernels"),
+        (nn.GRU(4, 4), "recurrent layers have no integer kernels"),
         (nn.ConvTranspose1d(4, 4, 2), "transposed convolutions have no integer kernels"),
     ],
 )

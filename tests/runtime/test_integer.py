@@ -53,7 +53,7 @@ def integer_net(build, quantize, observe):
         weights = quantize(module)
         exported = export_onnx(module, (x[:2],), weights)
         grids = observe(module, x, list(weights) if layers is None else layers)
-        return exported, grids, x, to_integer(exported, grids, (x.numpy(),))
+        return exported, grids, x, to_integer(exported, grids, [(x.numpy(),)])
 
     return make
 
@@ -94,7 +94,7 @@ def test_to_integer_keeps_codes_of_any_width(bits, build, quantize, observe):
     module, x = build("residual")
     weights = quantize(module, bits=bits)
     exported = export_onnx(module, (x,), weights)
-    integer = to_integer(exported, observe(module, x, list(weights)), (x.numpy(),))
+    integer = to_integer(exported, observe(module, x, list(weights)), [(x.numpy(),)])
     for name, tensor in exported.quantized.items():
         np.testing.assert_array_equal(tensors(integer.model)[name], tensor.codes)
         assert np.abs(tensor.codes).max() <= 2 ** (bits - 1) - 1
@@ -127,7 +127,7 @@ def test_to_integer_runs_a_linear_layer_in_integers_before_any_activation(
     module = nn.Sequential(nn.Linear(8, 16), activation, nn.Linear(16, 4)).eval()
     x = torch.randn(7, 8)
     exported = export_onnx(module, (x,), quantize(module))
-    integer = to_integer(exported, observe(module, x, ["0"]), (x.numpy(),))
+    integer = to_integer(exported, observe(module, x, ["0"]), [(x.numpy(),)])
     ops = executed_ops(integer.model)
     assert ops["QGemm"] == 1
     assert executed_integer_nodes(integer.model) == 1
@@ -143,7 +143,7 @@ def test_to_integer_does_not_change_its_argument(integer_net, build, quantize, o
     weights = quantize(module)
     exported = export_onnx(module, (x,), weights)
     before = exported.model.SerializeToString(deterministic=True)
-    to_integer(exported, observe(module, x, list(weights)), (x.numpy(),))
+    to_integer(exported, observe(module, x, list(weights)), [(x.numpy(),)])
     assert exported.model.SerializeToString(deterministic=True) == before
 
 
@@ -185,7 +185,7 @@ def test_to_integer_runs_other_weights_that_are_codes_times_scales(make, name, b
             weights[layer] = make(part.weight.detach().numpy(), 0)
             part.weight.data.copy_(torch.from_numpy(weights[layer].dequantize()))
     exported = export_onnx(module, (x[:2],), weights)
-    integer = to_integer(exported, observe(module, x, list(weights)), (x.numpy(),))
+    integer = to_integer(exported, observe(module, x, list(weights)), [(x.numpy(),)])
     assert integer.not_integer == ()
     assert integer.quantized == {}
     assert executed_integer_nodes(integer.model) == sum(N_LAYER_KERNELS[name].values())
@@ -200,11 +200,11 @@ def test_to_integer_names_the_layers_that_had_to_stay_float(build, store, observ
     module[0].weight.data.copy_(torch.from_numpy(hashed["0"].dequantize()))
     weights = {"0": hashed["0"], "5": codes["5"]}
     exported = export_onnx(module, (x,), weights)
-    integer = to_integer(exported, observe(module, x, ["0", "5"]), (x.numpy(),))
+    integer = to_integer(exported, observe(module, x, ["0", "5"]), [(x.numpy(),)])
     assert integer.not_integer == ("0",)
     assert set(integer.quantized) == {"0.weight"}
     assert executed_ops(integer.model)["QGemm"] == 1
-    alone = to_integer(exported, observe(module, x, ["0"]), (x.numpy(),))
+    alone = to_integer(exported, observe(module, x, ["0"]), [(x.numpy(),)])
     assert alone.not_integer == ("0",)
     assert alone.model is exported.model
 
@@ -221,7 +221,7 @@ def test_to_integer_keeps_the_bias_of_an_empty_channel(make, quantize, observe):
     make.weight.data.copy_(torch.from_numpy(weights["0"].dequantize()))
     x = torch.randn(7, 4) if isinstance(make, nn.Linear) else torch.randn(7, 4, 5)
     exported = export_onnx(module, (x,), weights)
-    integer = to_integer(exported, observe(module, x, ["0"]), (x.numpy(),))
+    integer = to_integer(exported, observe(module, x, ["0"]), [(x.numpy(),)])
     assert executed_integer_nodes(integer.model) == 1
     np.testing.assert_allclose(run(integer.model, x), run(exported.model, x), atol=0.1)
 
@@ -233,7 +233,7 @@ def test_to_integer_leaves_a_layer_float_whose_bias_has_no_room(quantize, observ
         module[0].weight[1] *= 1e-7
         module[0].bias[1] = 5.0
     exported = export_onnx(module, (x,), quantize(module))
-    integer = to_integer(exported, observe(module, x, ["0"]), (x.numpy(),))
+    integer = to_integer(exported, observe(module, x, ["0"]), [(x.numpy(),)])
     assert integer.not_integer == ("0",)
 
 
@@ -255,7 +255,7 @@ def test_to_integer_keeps_a_tied_embedding_float_and_its_codes_once(store, obser
     torch.manual_seed(0)
     module, tokens = Tied().eval(), torch.randint(0, 50, (7, 5))
     exported = export_onnx(module, (tokens,), store(module, "quantized"))
-    integer = to_integer(exported, observe(module, tokens, ["head"]), (tokens.numpy(),))
+    integer = to_integer(exported, observe(module, tokens, ["head"]), [(tokens.numpy(),)])
     assert integer.not_integer == ()
     assert executed_ops(integer.model)["MatMulIntegerToFloat"] == 1
     assert set(integer.quantized) == {"embed.weight"}
@@ -286,7 +286,7 @@ def test_to_integer_gives_layers_with_one_weight_their_own_input_grids(quantize)
         "first": ActivationRange(scale=8 / 255, zero_point=128),
         "second": ActivationRange(scale=2 / 255, zero_point=127),
     }
-    integer = to_integer(exported, grids, (x.numpy(),))
+    integer = to_integer(exported, grids, [(x.numpy(),)])
     quantizers = [n for n in integer.model.graph.node if n.op_type == "QuantizeLinear"]
     scales = {float(tensors(integer.model)[n.input[1]]) for n in quantizers}
     assert scales >= {float(np.float32(8 / 255)), float(np.float32(2 / 255))}
@@ -311,7 +311,7 @@ def test_to_integer_pads_with_the_code_of_zero(quantize):
         "first": ActivationRange(scale=8 / 255, zero_point=128),
         "second": ActivationRange(scale=6 / 255, zero_point=100),
     }
-    integer = to_integer(exported, grids, (x.numpy(),))
+    integer = to_integer(exported, grids, [(x.numpy(),)])
     want, got = run(exported.model, x), run(integer.model, x)
     assert np.abs(got - want).max() <= 0.03 * np.abs(want).max()
     assert executed_integer_nodes(integer.model) == 2

@@ -20,8 +20,10 @@ def shipment(width=8, seed=0):
     torch.manual_seed(seed)
     module = nn.Sequential(nn.Linear(5, width), nn.ReLU(), nn.Linear(width, 3)).eval()
     example = (torch.zeros(2, 5),)
+    graph = export_onnx(module, example, {})
     return Shipment(
-        graph=export_onnx(module, example, {}),
+        graph=graph,
+        static_graph=graph,
         deployable=make_deployable(module),
         example_inputs=example,
         calibration=example,

@@ -1,0 +1,127 @@
+"""Examples for an ONNX model, what it answers to them, and how far two answers agree."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from autocompress.errors import InputError, first_line
+from autocompress.runtime.base import Array
+from autocompress.runtime.onnxruntime import make_session
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Examples:
+    """Inputs of a model, one after the other.
+
+    Attributes:
+        feeds: Input name -> array, for each example; what a state carries is its first value.
+        state: Output name -> input name of what an example hands to the next.
+    """
+
+    feeds: tuple[dict[str, Array], ...]
+    state: Mapping[str, str]
+
+
+def read_examples(path: Path, model: onnx.ModelProto, state: Mapping[str, str]) -> Examples:
+    """Examples for a model from a `.npz` file: input name -> examples in dimension 0.
+
+    Inputs without dimensions are the same for all examples. An input that carries a state starts at
+    zero and is not in the file.
+
+    Raises:
+        InputError: If the file cannot be read or does not fit the model.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except Exception as error:  # zip, header and file-system errors share no base
+        raise InputError(
+            f"{path} must be a .npz file of arrays, but: {first_line(error)}.",
+            "Write it with numpy.savez(path, **{input name: examples}).",
+        ) from error
+    initializers = {item.name for item in model.graph.initializer}
+    wanted = {v.name: v for v in model.graph.input if v.name not in initializers}
+    outputs = {value.name for value in model.graph.output}
+    for source, target in state.items():
+        if source not in outputs or target not in wanted:
+            raise InputError(
+                f"`--state` must name an output and an input, but got {source}={target}.",
+                f"Outputs: {', '.join(sorted(outputs))}. Inputs: {', '.join(wanted)}.",
+            )
+    carried = set(state.values())
+    missing = sorted(wanted.keys() - arrays.keys() - carried)
+    unknown = sorted(arrays.keys() - wanted.keys())
+    if missing or unknown:
+        names = ", ".join(sorted(wanted.keys() - carried))
+        raise InputError(f"{path} must hold the inputs {names}, but holds {', '.join(arrays)}.")
+    counts = {len(array) for array in arrays.values() if array.ndim}
+    if len(counts) != 1 or counts == {0}:
+        raise InputError(
+            f"All inputs in {path} must have equally many examples, and one at least, but have "
+            f"{sorted(counts)}."
+        )
+    starts = {name: _zeros(wanted[name]) for name in carried}
+    feeds = tuple(
+        {**{n: x[i : i + 1] if x.ndim else x for n, x in arrays.items()}, **starts}
+        for i in range(counts.pop())
+    )
+    return Examples(feeds=feeds, state=dict(state))
+
+
+def outputs_of(
+    model: onnx.ModelProto, examples: Examples, path: Path | None = None
+) -> tuple[Array, list[dict[str, Array]]]:
+    """First outputs (N, ...), and what each example was fed with, its state included."""
+    session = make_session(model, threads=1)
+    names = [value.name for value in session.get_outputs()]
+    wanted = [names[0], *examples.state]
+    carried: dict[str, Array] = {}
+    found, seen = [], []
+    for feed in examples.feeds:
+        given = {**feed, **carried}
+        try:
+            first, *states = session.run(wanted, given)
+        except Exception as error:  # the runtime raises a dozen classes that share no base
+            raise InputError(
+                f"{path or 'The model'} does not run on the examples: {first_line(error)}."
+            ) from error
+        carried = dict(zip(examples.state.values(), states, strict=True))
+        found.append(np.asarray(first).reshape(-1) if np.ndim(first) == 0 else first[0])
+        seen.append(given)
+    outputs = np.stack(found)
+    if not np.isfinite(outputs).all():
+        raise InputError("The model's outputs on the examples must be finite, but are not.")
+    return outputs, seen
+
+
+def agreement_of(expected: Array, found: Array) -> float:
+    """Share of examples whose decision is the same, for outputs of shape (N, ...)."""
+    return float((_decisions(expected, expected) == _decisions(found, expected)).mean())
+
+
+def _decisions(outputs: Array, reference: Array) -> Array:
+    """What outputs (N, ...) say: their largest, or on which side of the threshold they are."""
+    flat = outputs.reshape(len(outputs), -1).astype(np.float64)
+    if flat.shape[1] > 1:
+        return flat.argmax(axis=1)
+    is_share = reference.min() >= 0.0 and reference.max() <= 1.0
+    return flat[:, 0] > (0.5 if is_share else 0.0)
+
+
+def error_of(expected: Array, found: Array) -> float:
+    """Largest difference, as a share of the largest expected value."""
+    scale = float(np.abs(expected).max(initial=0.0)) or 1.0
+    return (
+        float(np.abs(expected.astype(np.float64) - found.astype(np.float64)).max(initial=0.0))
+        / scale
+    )
+
+
+def _zeros(value: Any) -> Array:
+    """The first value of a state: zeros of its shape, free sizes 1."""
+    kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    return np.zeros([d.dim_value or 1 for d in value.type.tensor_type.shape.dim], kind)

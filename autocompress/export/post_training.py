@@ -1,0 +1,294 @@
+"""Post-training quantization of an ONNX file: the fastest form whose decisions stay what they were.
+
+No PyTorch model is needed and nothing is trained. Three forms are made, timed beside the original
+and held against its decisions on the user's data: weights stored as integers (float arithmetic),
+integer kernels on calibrated grids (static), and integer kernels on grids of their own (dynamic).
+"""
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import onnx
+
+from autocompress.errors import AutocompressError, InputError, TrialError
+from autocompress.export.onnx_examples import (
+    Examples,
+    agreement_of,
+    error_of,
+    outputs_of,
+    read_examples,
+)
+from autocompress.packing.packed import write_packed
+from autocompress.runtime.base import Array, Arrays
+from autocompress.runtime.dynamic import dynamic_layers, to_dynamic
+from autocompress.runtime.foreign import quantize_weights, read_onnx, with_integer_weights
+from autocompress.runtime.integer import to_integer
+from autocompress.runtime.integer_grids import grids_of
+from autocompress.runtime.interleaved import LEAST_NOISE
+from autocompress.runtime.latency import time_files
+from autocompress.runtime.latency_cache import Latency
+from autocompress.runtime.onnx_export import ExportedGraph
+from autocompress.runtime.onnxruntime import executed_integer_nodes, make_session
+from autocompress.runtime.table import find_runtime
+
+Form = Literal["weights", "static", "dynamic"]
+FORMS: Final[tuple[Form, ...]] = ("weights", "static", "dynamic")
+
+_N_JUDGED: Final = 256  # examples on which the weights that hurt are told
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Made:
+    """One form of the model.
+
+    Attributes:
+        form: Which.
+        graph: What ships as ONNX.
+        packed: The graph that is packed, and its stored weights.
+        agreement: Share of examples whose decision is the original's.
+        error: Largest difference of an output, as a share of the original's largest value.
+        latency: Against the original.
+        n_integer_nodes: Operators that run in integers after ONNX Runtime's own optimisation.
+        n_bytes: Of the ONNX file.
+    """
+
+    form: Form
+    graph: onnx.ModelProto
+    packed: ExportedGraph
+    agreement: float
+    error: float
+    latency: Latency
+    n_integer_nodes: int
+    n_bytes: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class PostTraining:
+    """What came of a file.
+
+    Attributes:
+        original_bytes: Of the file.
+        forms: All that could be made.
+        refused: Form -> why it could not.
+        chosen: The fastest whose decisions agree; the first of equally fast ones.
+        left_float: Weights that stayed float, because decisions changed with them.
+        packed_bytes: Of the packed file.
+    """
+
+    original_bytes: int
+    forms: tuple[Made, ...]
+    refused: Mapping[Form, str]
+    chosen: Made
+    left_float: tuple[str, ...]
+    packed_bytes: int
+
+
+def quantize_file(
+    path: Path,
+    data: Path,
+    output: Path,
+    *,
+    state: Mapping[str, str] | None = None,
+    bits: float = 8,
+    least_agreement: float = 0.99,
+    threads: int = 1,
+) -> PostTraining:
+    """Quantize an ONNX file; writes `model.onnx` and `model.acz`.
+
+    Where decisions change with all weights quantized, those that change outputs most stay float,
+    one after the other, until they do not.
+
+    Args:
+        path: The file.
+        data: Examples, see `read_examples`.
+        output: Folder to write to.
+        state: Output name -> input name of what an example hands to the next.
+        bits: Of stored weights, 2-8.
+        least_agreement: Share of examples whose decision must stay: the largest output, or whether
+            a single one is above one half (above 0, if it is not within [0, 1]).
+        threads: Threads of the runtime.
+
+    Raises:
+        InputError: If the file or the data cannot be used.
+        AutocompressError: If no form keeps the decisions.
+    """
+    model = read_onnx(path)
+    examples = read_examples(data, model, state or {})
+    inputs = [value.name for value in make_session(model, threads).get_inputs()]
+    expected, seen = outputs_of(model, examples, path)
+    calibration = tuple(tuple(feed[name] for name in inputs) for feed in seen)
+    exported, left = _agreeing(model, bits, examples, expected, least_agreement)
+    forms, refused = [], dict[Form, str]()
+    for form in FORMS:
+        try:
+            graph, found = _agreeing_form(
+                form, exported, calibration, examples, expected, least_agreement
+            )
+            shipped, latency = _fastest(graph, model, calibration[0], threads)
+            forms.append(
+                Made(
+                    form=form,
+                    graph=shipped,
+                    packed=graph,
+                    agreement=agreement_of(expected, found),
+                    error=error_of(expected, found),
+                    latency=latency,
+                    n_integer_nodes=executed_integer_nodes(shipped),
+                    n_bytes=len(shipped.SerializeToString()),
+                )
+            )
+        except (TrialError, InputError) as error:
+            refused[form] = error.message
+    kept = [made for made in forms if made.agreement >= least_agreement]
+    if not kept:
+        best = max((made.agreement for made in forms), default=0.0)
+        raise AutocompressError(
+            f"{path}: decisions must agree on {least_agreement:.1%} of the examples, but the best "
+            f"form agrees on {best:.1%}.",
+            "Raise --bits, or lower --min-agreement.",
+        )
+    chosen = kept[0]
+    for made in kept[1:]:
+        if _is_faster(made.latency, chosen.latency):
+            chosen = made
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "model.onnx").write_bytes(chosen.graph.SerializeToString())
+    packed = chosen.packed
+    size = write_packed(output / "model.acz", packed.model, packed.quantized, {})
+    return PostTraining(
+        original_bytes=path.stat().st_size,
+        forms=tuple(forms),
+        refused=refused,
+        chosen=chosen,
+        left_float=left,
+        packed_bytes=size,
+    )
+
+
+def _agreeing(
+    model: onnx.ModelProto,
+    bits: float,
+    examples: Examples,
+    expected: Array,
+    least_agreement: float,
+) -> tuple[ExportedGraph, tuple[str, ...]]:
+    """Weights rounded, without as many of the most harmful as change decisions."""
+    exported = quantize_weights(model, bits)
+    if agreement_of(expected, outputs_of(exported.model, examples)[0]) >= least_agreement:
+        return exported, ()
+    few = dataclasses.replace(examples, feeds=examples.feeds[:_N_JUDGED])
+    every = tuple(exported.quantized)
+    harm = {
+        name: error_of(
+            expected[: len(few.feeds)],
+            outputs_of(quantize_weights(model, bits, {*every} - {name}).model, few)[0],
+        )
+        for name in every
+    }
+    left: list[str] = []
+    for name in sorted(every, key=lambda name: -harm[name])[:-1]:
+        left.append(name)
+        exported = quantize_weights(model, bits, left)
+        if agreement_of(expected, outputs_of(exported.model, examples)[0]) >= least_agreement:
+            break
+    return exported, tuple(left)
+
+
+def _agreeing_form(
+    form: Form,
+    exported: ExportedGraph,
+    calibration: Sequence[Arrays],
+    examples: Examples,
+    expected: Array,
+    least_agreement: float,
+) -> tuple[ExportedGraph, Array]:
+    """A form and its outputs, without integer kernels where they change decisions most."""
+    layers = list(exported.layer_nodes)
+    made = _formed(form, exported, layers, calibration)
+    found = outputs_of(made.model, examples)[0]
+    if form == "weights" or agreement_of(expected, found) >= least_agreement:
+        return made, found
+    few = dataclasses.replace(examples, feeds=examples.feeds[:_N_JUDGED])
+    harm: dict[str, float] = {}
+    for layer in layers:
+        with contextlib.suppress(InputError):  # it has no kernel of this form
+            alone = _formed(form, exported, [layer], calibration)
+            outputs = outputs_of(alone.model, few)[0]
+            harm[layer] = error_of(expected[: len(outputs)], outputs)
+    for layer in sorted(harm, key=lambda name: -harm[name])[:-1]:
+        layers.remove(layer)
+        made = _formed(form, exported, layers, calibration)
+        found = outputs_of(made.model, examples)[0]
+        if agreement_of(expected, found) >= least_agreement:
+            break
+    return made, found
+
+
+def _formed(
+    form: Form, exported: ExportedGraph, layers: Sequence[str], calibration: Sequence[Arrays]
+) -> ExportedGraph:
+    if form == "weights":
+        return exported
+    dynamic = dynamic_layers(exported, dict.fromkeys(layers)) if form == "dynamic" else ()
+    if form == "dynamic" and not dynamic:
+        raise InputError("It has no matrix product in its main graph.")
+    fixed = [name for name in layers if name not in dynamic]
+    made = to_integer(exported, grids_of(exported, fixed, calibration), calibration)
+    made = to_dynamic(made, dynamic)
+    if made.model is exported.model:
+        raise InputError("It has no layer with an integer kernel in its main graph.")
+    return made
+
+
+def _fastest(
+    made: ExportedGraph, original: onnx.ModelProto, example: Arrays, threads: int
+) -> tuple[onnx.ModelProto, Latency]:
+    """A form with all weights as integers, or with those of float layers as floats if faster.
+
+    Runtimes turn integers into floats each time they run, for layers that compute in float.
+    """
+    small = with_integer_weights(made)
+    latency = _timed(small, original, example, threads)
+    if made.quantized:
+        plain = _timed(made.model, original, example, threads)
+        if _is_faster(plain, latency):
+            return made.model, plain
+    return small, latency
+
+
+def _is_faster(one: Latency, other: Latency) -> bool:
+    return one.ratio_high * (1.0 + LEAST_NOISE) < other.ratio_low
+
+
+def _timed(
+    graph: onnx.ModelProto, original: onnx.ModelProto, example: Arrays, threads: int
+) -> Latency:
+    with tempfile.TemporaryDirectory(prefix="autocompress-") as scratch:
+        own, base = Path(scratch) / "candidate.onnx", Path(scratch) / "original.onnx"
+        own.write_bytes(graph.SerializeToString())
+        base.write_bytes(original.SerializeToString())
+        return time_files(own, base, example, find_runtime("onnxruntime"), threads)
+
+
+def report_rows(result: PostTraining) -> Iterator[dict[str, Any]]:
+    """What a table says about each form, as JSON."""
+    for made in result.forms:
+        yield {
+            "form": made.form,
+            "chosen": made is result.chosen,
+            "onnx_bytes": made.n_bytes,
+            "smaller": result.original_bytes / made.n_bytes,
+            "agreement": made.agreement,
+            "largest_error": made.error,
+            "latency_ms": made.latency.median_ms,
+            "speedup": 1.0 / made.latency.ratio,
+            "speedup_low": 1.0 / made.latency.ratio_high,
+            "speedup_high": 1.0 / made.latency.ratio_low,
+            "integer_nodes": made.n_integer_nodes,
+        }
+    for form, why in result.refused.items():
+        yield {"form": form, "chosen": False, "refused": why}
