@@ -3,11 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from autocompress.errors import TrialError
 
 Fidelity = Literal[0, 1, 2]
+
+LEAST_NOISE: Final = 0.02
+"""Share that two timings of one model differ by wherever their memory happens to lie."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

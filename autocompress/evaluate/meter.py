@@ -20,10 +20,9 @@ from autocompress.evaluate.latency_scale import LatencyScale, timed_inputs
 from autocompress.evaluate.packed_size import packed_size
 from autocompress.evaluate.scoring import divergence_of, score
 from autocompress.evaluate.settings import EvaluationSettings
-from autocompress.measurement import Fidelity, Measurement
+from autocompress.measurement import LEAST_NOISE, Fidelity, Measurement
 from autocompress.plan import CompressionPlan
 from autocompress.runtime.base import Arrays, Shipment
-from autocompress.runtime.interleaved import LEAST_NOISE
 from autocompress.runtime.latency import measure_latency
 from autocompress.runtime.latency_cache import Latency, LatencyCache
 from autocompress.runtime.onnx_export import make_templates

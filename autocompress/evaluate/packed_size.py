@@ -12,7 +12,7 @@ from autocompress.analysis.layer_kind import LayerKind
 from autocompress.packing.ledger import tensor_bytes
 from autocompress.packing.packed import write_packed
 from autocompress.plan import CompressionPlan
-from autocompress.runtime.onnx_export import ExportedGraph
+from autocompress.runtime.exported_graph import ExportedGraph
 
 _RECURRENT: Final = ("GRU", "LSTM", "RNN")
 

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.errors import InputError, TrialError, unknown_name
+from autocompress.measurement import LEAST_NOISE
 from autocompress.packing.packed import read_packed
 from autocompress.runtime.base import Array, Arrays, InputSpec, Runtime
-from autocompress.runtime.interleaved import LEAST_NOISE, median_interval, time_in_turns
+from autocompress.runtime.interleaved import median_interval, time_in_turns
 from autocompress.runtime.process import RunningModel
 from autocompress.runtime.table import find_runtime, runtimes_for
 

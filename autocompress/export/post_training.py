@@ -22,16 +22,16 @@ from autocompress.export.onnx_examples import (
     outputs_of,
     read_examples,
 )
+from autocompress.measurement import LEAST_NOISE
 from autocompress.packing.packed import write_packed
 from autocompress.runtime.base import Array, Arrays
 from autocompress.runtime.dynamic import dynamic_layers, to_dynamic
+from autocompress.runtime.exported_graph import ExportedGraph
 from autocompress.runtime.foreign import quantize_weights, read_onnx, with_integer_weights
 from autocompress.runtime.integer import to_integer
 from autocompress.runtime.integer_grids import grids_of
-from autocompress.runtime.interleaved import LEAST_NOISE
 from autocompress.runtime.latency import time_files
 from autocompress.runtime.latency_cache import Latency
-from autocompress.runtime.onnx_export import ExportedGraph
 from autocompress.runtime.onnxruntime import executed_integer_nodes, make_session
 from autocompress.runtime.table import find_runtime
 

@@ -15,8 +15,8 @@ from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.export.bench import random_inputs, size_of
 from autocompress.export.bundle import FORMAT, MANIFEST, digest_of, files_of
 from autocompress.export.runtime_file import scores, timing
+from autocompress.measurement import LEAST_NOISE
 from autocompress.runtime.base import Runtime
-from autocompress.runtime.interleaved import LEAST_NOISE
 from autocompress.runtime.process import RunningModel
 from autocompress.runtime.table import RUNTIMES, find_runtime, is_installed, versions_of
 from autocompress.search.environment import processor_name

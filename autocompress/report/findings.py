@@ -4,11 +4,10 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Literal
 
-from autocompress.measurement import Measurement
+from autocompress.measurement import LEAST_NOISE, Measurement
 from autocompress.objective import OBJECTIVES, Objective
 from autocompress.report.wording import format_gain, format_points
 from autocompress.run_record import RunRecord, TrialRecord
-from autocompress.runtime.interleaved import LEAST_NOISE
 
 MAX_DROP = 0.01
 """The drop in accuracy that summaries speak of: one percentage point."""

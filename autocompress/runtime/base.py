@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # a process that only runs a file must not wait for torch and
     from torch import Tensor
 
     from autocompress.compress.deployable import Deployable
-    from autocompress.runtime.onnx_export import ExportedGraph
+    from autocompress.runtime.exported_graph import ExportedGraph
 
 Array: TypeAlias = NDArray[np.generic]
 Arrays: TypeAlias = tuple[Array, ...]

@@ -17,6 +17,7 @@ from onnx import helper
 
 from autocompress.compress.codes import QuantizedTensor
 from autocompress.runtime.batchnorm_fold import output_axis
+from autocompress.runtime.exported_graph import ExportedGraph
 from autocompress.runtime.graph import (
     Array,
     attribute,
@@ -28,7 +29,6 @@ from autocompress.runtime.graph import (
     replace_nodes,
 )
 from autocompress.runtime.integer_codes import to_integer_codes
-from autocompress.runtime.onnx_export import ExportedGraph
 from autocompress.runtime.recurrent import GATES
 
 _DOMAIN: Final = "com.microsoft"

@@ -13,6 +13,7 @@ from onnx import helper
 from autocompress.compress.codes import QuantizedTensor
 from autocompress.compress.quantizers.table import find_quantizer, parse_granularity
 from autocompress.errors import InputError, first_line
+from autocompress.runtime.exported_graph import ExportedGraph
 from autocompress.runtime.graph import (
     Array,
     attribute,
@@ -21,7 +22,6 @@ from autocompress.runtime.graph import (
     replace_nodes,
 )
 from autocompress.runtime.half_precision import halve_weight
-from autocompress.runtime.onnx_export import ExportedGraph
 
 _LOWEST_OPSET: Final = 13  # the first with a scale for each channel
 _LEAST_ITEMS: Final = 256  # of smaller weights scales and operators are as large as what is saved

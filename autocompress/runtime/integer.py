@@ -15,6 +15,7 @@ from onnx import helper
 
 from autocompress.compress.codes import ActivationRange
 from autocompress.runtime.base import Arrays
+from autocompress.runtime.exported_graph import ExportedGraph
 from autocompress.runtime.graph import (
     Array,
     constants,
@@ -32,7 +33,6 @@ from autocompress.runtime.integer_regions import (
     find_regions,
     is_clamp,
 )
-from autocompress.runtime.onnx_export import ExportedGraph
 
 _REQUANTIZED = ("Conv", "ConvTranspose", "Gemm")
 

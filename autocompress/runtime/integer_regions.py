@@ -8,9 +8,9 @@ import onnx
 
 from autocompress.compress.codes import ActivationRange, QuantizedTensor
 from autocompress.runtime.batchnorm_fold import output_axis
+from autocompress.runtime.exported_graph import ExportedGraph
 from autocompress.runtime.graph import Array, attribute, constants, makers, readers
 from autocompress.runtime.integer_codes import to_integer_codes
-from autocompress.runtime.onnx_export import ExportedGraph
 
 INTEGER_LAYERS = ("Conv", "Gemm", "MatMul")  # ConvTranspose has no integer kernel on CPUs
 MOVING = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Pad")

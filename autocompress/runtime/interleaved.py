@@ -13,9 +13,6 @@ from numpy.typing import NDArray
 
 from autocompress.tasks.model_cache import cache_folder
 
-LEAST_NOISE: Final = 0.02
-"""Share that two timings of one model differ by wherever their memory happens to lie."""
-
 _BLOCK_NS = 4_000_000  # many inferences of a small model: the first few find caches empty
 _WARM_UP_NS = 30_000_000
 _PATIENCE_S = 120.0

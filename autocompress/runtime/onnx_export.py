@@ -1,6 +1,5 @@
 """Export a module as a plain ONNX graph whose quantized weights are exactly codes times scale."""
 
-import dataclasses
 import io
 import logging
 import warnings
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from autocompress.compress.codes import StoredWeight
 from autocompress.errors import TrialError, first_line
 from autocompress.runtime.batchnorm_fold import fold_batchnorm
+from autocompress.runtime.exported_graph import ExportedGraph
 from autocompress.runtime.graph import clean, drop_unread, rename_values, shorten_names
 from autocompress.runtime.half_precision import halve_scales_and_biases
 from autocompress.runtime.layer_nodes import name_after_layers, name_after_modules
@@ -31,28 +31,6 @@ from autocompress.runtime.weight_match import (
 
 _OPSET = 17  # the first with LayerNormalization; the legacy exporter's default
 _DYNAMO_OPSET = 18  # the dynamo exporter's lowest
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class ExportedGraph:
-    """A graph and what is known about its weights.
-
-    Attributes:
-        model: The graph; inputs `input` or `input_0`, `input_1`, …, outputs likewise; the batch
-            dimension of all of them is free.
-        quantized: Initializer name -> what it is stored as: `dequantize()` is the initializer, bit
-            for bit, in the graph's layout (a weight may be transposed against its layer's).
-        layer_nodes: Layer name -> names of the nodes that compute it; a layer that runs several
-            times has several.
-        unmatched: Keys of weights that were not found in the graph and ship as they were exported.
-        not_integer: Layers that asked for integer kernels and compute in float.
-    """
-
-    model: onnx.ModelProto
-    quantized: Mapping[str, StoredWeight]
-    layer_nodes: Mapping[str, tuple[str, ...]]
-    unmatched: tuple[str, ...] = ()
-    not_integer: tuple[str, ...] = ()
 
 
 def make_templates() -> Templates:

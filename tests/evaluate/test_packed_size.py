@@ -18,7 +18,8 @@ from autocompress.evaluate.packed_size import packed_bytes, packed_size
 from autocompress.packing.ledger import read_ledger
 from autocompress.packing.packed import write_packed
 from autocompress.plan import CompressionPlan, LayerPlan
-from autocompress.runtime.onnx_export import ExportedGraph, export_onnx
+from autocompress.runtime.exported_graph import ExportedGraph
+from autocompress.runtime.onnx_export import export_onnx
 from autocompress.train.recalibrate import recalibrate_
 
 UNTOUCHED = CompressionPlan()

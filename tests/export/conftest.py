@@ -16,8 +16,9 @@ from autocompress.compress.pipeline import apply_plan
 from autocompress.compress.policy import PruningPolicy
 from autocompress.packing.packed import write_packed
 from autocompress.plan import CompressionPlan
+from autocompress.runtime.exported_graph import ExportedGraph
 from autocompress.runtime.integer import to_integer
-from autocompress.runtime.onnx_export import ExportedGraph, export_onnx
+from autocompress.runtime.onnx_export import export_onnx
 from autocompress.train.recalibrate import recalibrate_
 
 
@@ -49,7 +50,7 @@ def pack(tmp_path: Path) -> Callable[..., PackedFile]:
         exported = export_onnx(deployable.model, inputs, deployable.weights)
         if deployable.activations:
             arrays = tuple(tensor.numpy() for tensor in inputs)
-            exported = to_integer(exported, deployable.activations, arrays)
+            exported = to_integer(exported, deployable.activations, [arrays])
         path = tmp_path / "model.acz"
         metadata = {"plan": plan.to_json()} if metadata is None else metadata
         write_packed(path, exported.model, exported.quantized, metadata)

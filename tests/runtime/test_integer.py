@@ -333,7 +333,7 @@ def test_to_integer_spans_all_grids_of_a_shared_value(quantize):
         "left": ActivationRange(scale=1 / 255, zero_point=255),
         "right": ActivationRange(scale=2 / 255, zero_point=0),
     }
-    integer = to_integer(exported, grids, (np.zeros((2, 2, 4, 4), np.float32),))
+    integer = to_integer(exported, grids, [(np.zeros((2, 2, 4, 4), np.float32),)])
     first = next(n for n in integer.model.graph.node if n.op_type == "QuantizeLinear")
     values = tensors(integer.model)
     assert float(values[first.input[1]]) == pytest.approx(3 / 255)
@@ -343,7 +343,7 @@ def test_to_integer_spans_all_grids_of_a_shared_value(quantize):
 def test_to_integer_raises_when_an_activation_is_not_finite(integer_net):
     exported, grids, x, _ = integer_net("residual")
     with pytest.raises(TrialError, match="not finite") as caught:
-        to_integer(exported, grids, (np.full_like(x.numpy(), np.inf),))
+        to_integer(exported, grids, [(np.full_like(x.numpy(), np.inf),)])
     assert caught.value.reason == "nonfinite_activation"
 
 
@@ -382,6 +382,6 @@ def test_to_integer_stays_near_float_on_real_images(build, quantize, observe):
     weights = quantize(module)
     x = torch.from_numpy(images)
     exported = export_onnx(module, (x[:2],), weights)
-    integer = to_integer(exported, observe(module, x[:128], list(weights)), (images[:128],))
+    integer = to_integer(exported, observe(module, x[:128], list(weights)), [(images[:128],)])
     want, got = run(exported.model, x[128:], 64), run(integer.model, x[128:], 64)
     assert np.abs(got - want).max() <= 0.03 * np.abs(want).max()

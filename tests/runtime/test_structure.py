@@ -61,7 +61,7 @@ def test_structure_digest_of_integer_graphs_ignores_codes_and_grids(build, quant
             parameter.data.mul_(seed)
         weights = quantize(module)
         exported = export_onnx(module, (x,), weights)
-        integer = to_integer(exported, observe(module, x, list(weights)), (x.numpy(),))
+        integer = to_integer(exported, observe(module, x, list(weights)), [(x.numpy(),)])
         found.add((structure_digest(integer.model), structure_digest(exported.model)))
     assert len(found) == 1
     assert len(set(*found)) == 2
