@@ -104,7 +104,7 @@ def _fill(
     runtimes: Sequence[str],
     has_weights: bool,
 ) -> dict[str, Any]:
-    shipment = evaluator.meter.deploy(_candidate(run, point, evaluator, scratch))
+    shipment = evaluator.meter.deploy(candidate_of(run, point, evaluator, scratch))
     graph, baseline = shipment.graph, evaluator.meter.baseline()
     size = write_packed(bundle / _PACKED, graph.model, graph.quantized, file_metadata(point.plan))
     _write_json(bundle / _PLAN, point.plan.to_json())
@@ -175,9 +175,21 @@ def _stem(runtime: Runtime) -> str:
     return "model" if first == runtime.name else f"model-{runtime.name}"
 
 
-def _candidate(
+def candidate_of(
     run: RunRecord, point: TrialRecord, evaluator: Evaluator, scratch: Path
 ) -> torch.nn.Module:
+    """A point's model with its weights: refined, kept, or tuned again with the same seed.
+
+    Args:
+        run: The run.
+        point: A complete trial of it, or what it was refined to.
+        evaluator: Of the run.
+        scratch: Folder for weights that have to be made again.
+
+    Raises:
+        InputError: If refined weights are missing or damaged.
+        TrialError: If the trial has to be tuned again and fails.
+    """
     if point.measurement is not None and point.measurement.fidelity == 2:
         return _refined(run, point, evaluator)
     kept = weights_path(run.folder, point.number)

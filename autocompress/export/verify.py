@@ -86,11 +86,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_bytes())
         found = manifest["format"]
-        for key in ("files", "runtimes", "measurements", "timed", "environment"):
-            if found == FORMAT and not isinstance(manifest[key], dict):
-                raise TypeError(f"`{key}` is no object")
-        if any(Path(name).name != name for name in files_of(manifest)):
-            raise ValueError("a file lies outside the bundle")
+        if found == FORMAT:
+            _check_form(manifest)
     except OSError as error:
         raise InputError(
             f"{folder} must be a bundle with a {MANIFEST}, but: {first_line(error)}.",
@@ -104,6 +101,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "Export the point again.",
         )
     return dict(manifest)
+
+
+def _check_form(manifest: Mapping[str, Any]) -> None:
+    """Raise a ValueError, KeyError or TypeError if a manifest is not what `export` writes."""
+    for key in ("files", "runtimes", "measurements", "timed", "environment"):
+        if not isinstance(manifest[key], dict):
+            raise TypeError(f"`{key}` is no object")
+    if any(Path(name).name != name for name in files_of(manifest)):
+        raise ValueError("a file lies outside the bundle")
 
 
 def _check_files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Check]:

@@ -1,0 +1,91 @@
+"""A derived graph is, byte for byte, what exporting anew gives."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from autocompress.runtime.onnx_export import export_onnx, make_templates
+
+
+def changed(module: nn.Module, width: int | None = None) -> nn.Module:
+    """The same net with other weights, and another width of its first layers."""
+    other = copy.deepcopy(module)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for tensor in (*other.parameters(), *other.buffers()):
+            if tensor.is_floating_point():
+                tensor.copy_(torch.rand_like(tensor) + 0.5)
+    return other.eval()
+
+
+class Sliced(nn.Module):
+    """Bakes its width into the graph, in a way that gives other numbers but no error."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, width), nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        return self.last(y[:, self.first.out_features // 2 :][:, :2])
+
+
+def plain(width: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, groups=width),
+        nn.Flatten(),
+        nn.Linear(width * 16, 5),
+    ).eval()
+
+
+NAMES = ("plain", "residual", "depthwise_and_grouped", "shared", "attention", "mlp", "conv1d")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_derived_graph_equals_one_exported_anew(name, build):
+    module, x = build(name)
+    templates = make_templates()
+    export_onnx(module, (x,), {}, templates)
+    other = changed(module)
+    derived = export_onnx(other, (x,), {}, templates)
+    assert (templates.n_exported, templates.n_derived) == (1, 1)
+    anew = export_onnx(other, (x,), {}, make_templates())
+    assert derived.model.SerializeToString() == anew.model.SerializeToString()
+    assert derived.layer_nodes == anew.layer_nodes
+
+
+def test_derived_graph_takes_other_widths_and_groups():
+    x = torch.randn(2, 3, 8, 8)
+    templates = make_templates()
+    export_onnx(plain(16), (x,), {}, templates)
+    narrow = changed(plain(8))
+    derived = export_onnx(narrow, (x,), {}, templates)
+    assert templates.n_derived == 1
+    anew = export_onnx(narrow, (x,), {}, make_templates())
+    assert derived.model.SerializeToString() == anew.model.SerializeToString()
+
+
+def test_graph_with_a_width_baked_in_is_exported_anew():
+    x = torch.randn(2, 4)
+    templates = make_templates()
+    export_onnx(Sliced(8).eval(), (x,), {}, templates)
+    export_onnx(changed(Sliced(12)), (x,), {}, templates)
+    assert (templates.n_exported, templates.n_derived) == (2, 0)
+
+
+def test_equal_weights_do_not_become_one():
+    """Untrained norms are equal, and the exporter gives equal tensors one name."""
+    module = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 4), nn.LayerNorm(4))
+    x = torch.randn(2, 3, 4)
+    templates = make_templates()
+    export_onnx(module.eval(), (x,), {}, templates)
+    other = changed(module)
+    derived = export_onnx(other, (x,), {}, templates)
+    assert templates.n_derived == 1
+    anew = export_onnx(other, (x,), {}, make_templates())
+    assert derived.model.SerializeToString() == anew.model.SerializeToString()
