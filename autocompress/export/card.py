@@ -35,8 +35,9 @@ def model_card(manifest: Mapping[str, Any], plan: CompressionPlan) -> str:
     rows.append(
         _row("latency, ms", measured["latency_ms"], measured["baseline_latency_ms"], "{:.3f}")
     )
-    hardware = manifest["environment"]["hardware"]["processor"]
-    runtime = manifest["environment"]["versions"]["onnxruntime"]
+    memory = measured["peak_memory_bytes"]
+    if memory is not None:
+        rows.append(f"| memory to load and run, MB | {memory / 1e6:.1f} | |")
     return "\n".join(
         [
             f"# {manifest['task']}: {manifest['label']} of run {manifest['run']}",
@@ -45,10 +46,10 @@ def model_card(manifest: Mapping[str, Any], plan: CompressionPlan) -> str:
             "|---|---|---|",
             *rows,
             "",
-            f"Accuracy is that of `model.onnx`, loaded in a fresh process. Latency is one example "
-            f"in ONNX Runtime {runtime} on {hardware}, both models interleaved. The test split was "
-            "not used by the search.",
+            f"Accuracy is that of `model.onnx`, loaded in a fresh process. {_timed(manifest)} The "
+            "test split was not used by the search.",
             "",
+            *_runtime_lines(manifest),
             "## What was asked for, and done",
             "",
             *_plan_lines(plan),
@@ -63,6 +64,38 @@ def model_card(manifest: Mapping[str, Any], plan: CompressionPlan) -> str:
             "",
         ]
     )
+
+
+def _timed(manifest: Mapping[str, Any]) -> str:
+    """How latency was taken."""
+    timed, measured = manifest["timed"], manifest["measurements"]
+    hardware = manifest["environment"]["hardware"]["processor"]
+    versions = manifest["runtimes"][timed["runtime"]]["versions"]
+    runtime = ", ".join(f"{name} {version}" for name, version in versions.items())
+    threads = "one thread" if timed["threads"] == 1 else f"{timed['threads']} threads"
+    return (
+        f"Latency is that of a batch of {timed['batch']} in {runtime} on {threads} of {hardware}, "
+        f"both models in turns: {measured['speedup']:.2f} times as fast (95 % interval "
+        f"{measured['speedup_low']:.2f} to {measured['speedup_high']:.2f})."
+    )
+
+
+def _runtime_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """A table of the files for further runtimes, if there are any."""
+    found = manifest["runtimes"]
+    if len(found) == 1:
+        return []
+    lines = ["| file | runs in | bytes | accuracy | times as fast |", "|---|---|---|---|---|"]
+    for name, facts in found.items():
+        if "error" in facts:
+            lines.append(f"| none | {name} | | | {facts['error']} |")
+            continue
+        accuracy = facts["test_accuracy"] or facts["val_accuracy"]
+        lines.append(
+            f"| `{facts['file']}` | {name} | {facts['size_bytes']:,} | {accuracy:.2%} | "
+            f"{facts['speedup']:.2f} ({facts['speedup_low']:.2f} to {facts['speedup_high']:.2f}) |"
+        )
+    return [*lines, ""]
 
 
 def _row(name: str, value: float, base: float, form: str) -> str:

@@ -50,7 +50,7 @@ def load(
     file rounds to 8 bits in other places as well, before additions for instance, and the model does
     not: outputs then agree to the rounding of 8-bit arithmetic (a few per cent of the largest value
     are usual) and must agree to 15 % of it. Only the unpacked ONNX file has the accuracy that was
-    measured, to the last bit.
+    measured, to the last bit. Files with dynamic integer layers are not loaded.
 
     Args:
         path: What `export` or `write_packed` wrote, with a plan.
@@ -85,6 +85,12 @@ def _load(
     model: nn.Module,
     example_inputs: Tensor | Inputs | None,
 ) -> nn.Module:
+    if any(node.op_type.startswith("DynamicQuantize") for node in graph.graph.node):
+        raise InputError(
+            "Its integer layers choose their input grids when they run, and PyTorch has no such "
+            "layers.",
+            "Search with --integer static, or use the unpacked ONNX file.",
+        )
     generator = torch.Generator().manual_seed(_SEED)
     inputs = inputs_for(graph, example_inputs, generator)
     base = make_attention_explicit(copy_model(model).cpu().eval())

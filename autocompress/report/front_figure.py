@@ -97,6 +97,15 @@ def front_figure(run: RunRecord, cost: Literal["size", "latency"]) -> go.Figure:
     return figure
 
 
+def _reach(trial: TrialRecord, *, up: bool) -> float:
+    """How far the interval of a latency reaches; half its spread, where there is no interval."""
+    figures = measured(trial)
+    end = figures.latency_high_ms if up else figures.latency_low_ms
+    if end is None or figures.latency_ms is None:
+        return (figures.latency_spread_ms or 0.0) / 2
+    return max(0.0, end - figures.latency_ms if up else figures.latency_ms - end)
+
+
 def _place(run: RunRecord, cost: Objective) -> _Plane:
     costs = {t.number: cost_of(t, cost) for t in run.complete}
     trials = tuple(t for t in run.complete if costs[t.number] is not None)
@@ -167,8 +176,11 @@ def _add_searched(figure: go.Figure, plane: _Plane) -> None:
     strong = {"size": 10, "color": BLUE, "line": {"width": 1, "color": "#ffffff"}}
     _add_markers(figure, plane, beaten, "beaten trial", faint)
     _add_markers(figure, plane, broken, "breaks a limit", {**faint, "symbol": "x"})
-    spreads = [(measured(t).latency_spread_ms or 0.0) / 2 for t in solid]
-    bars = {"array": spreads, "thickness": 1, "width": 0, "color": BLUE}
+    bars = {
+        "array": [_reach(t, up=True) for t in solid],
+        "arrayminus": [_reach(t, up=False) for t in solid],
+        **{"symmetric": False, "thickness": 1, "width": 0, "color": BLUE},
+    }
     extra = {"error_x": bars} if plane.cost.name == "latency" else {}
     _add_markers(figure, plane, solid, "on the front", strong, **extra)
 

@@ -42,8 +42,10 @@ def hover_text(run: RunRecord, trial: TrialRecord) -> str:
         f"size {format_size(figures.size_bytes)}{_gain_note(run, trial, 'size')}",
     ]
     if figures.latency_ms is not None:
-        spread = figures.latency_spread_ms
+        spread, low = figures.latency_spread_ms, figures.latency_low_ms
         spread_note = "" if spread is None else f" (spread {spread:.3f})"
+        if low is not None:
+            spread_note = f" (95 %: {low:.3f} to {figures.latency_high_ms:.3f})"
         note = _gain_note(run, trial, "latency")
         lines.append(f"latency {figures.latency_ms:.3f} ms{spread_note}{note}")
     lines += [f"breaks a limit: {words}" for words in violation_words(run, trial)]

@@ -40,7 +40,9 @@ _HOW_MEASURED: Final = (
     ("accuracy", "the task's metric on the validation split, after a trial's tuning, if any."),
     ("size", "bytes of the packed file on disk, which unpacks to a running model; 1 kB = 1000 B."),
     ("latency", "median time of one inference of the exported model; spread is its interquartile "
-     "range. “Faster” compares with the baseline timed in turns with the candidate."),
+     "range. “Faster” compares with the baseline timed in turns with the candidate; marked ≈ where "
+     "intervals do not lie apart by more than the baseline's from itself."),
+    ("memory", "the most that loading and running took beyond the runtime's own."),
     ("divergence", "how far the outputs on the validation split lie from the untouched model's, in "
      "nats where they are classes; it decides between points of equal figures."),
     ("controls", "plans nobody had to search for, measured exactly as searched trials are."),
@@ -52,7 +54,7 @@ _CAPTIONS: Final = {
     "size": "Up and to the left is better. Filled marks are on the front; the line is the best "
     "accuracy for a file of at most that size. Point at a mark to read its plan.",
     "latency": "Up and to the left is better. The line is the best accuracy within that time; bars "
-    "show the spread of the timing. Point at a mark to read its plan.",
+    "are 95 % confidence intervals. Point at a mark to read its plan.",
     "hypervolume": "What the points dominate: costs in halvings of the baseline's, averaged over "
     "accuracies down to 10 % below the baseline's. With size as the only cost, 4 means 16 times "
     "smaller on average. With two costs halvings multiply, each counted from twice the baseline's.",

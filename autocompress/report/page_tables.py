@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 from autocompress.objective import OBJECTIVES
-from autocompress.report.findings import accuracy_change, gain, measured
+from autocompress.report.findings import accuracy_change, differs_from_baseline, gain, measured
 from autocompress.report.limits import violation_words
 from autocompress.report.tables import hypervolume_history
 from autocompress.report.wording import (
@@ -172,7 +172,11 @@ def _nats(divergence: float | None) -> str:
 def _gain(cost: str) -> Cell:
     def cell(run: RunRecord, trial: TrialRecord) -> str:
         ratio = gain(run, trial, OBJECTIVES[cost])
-        return _MISSING if ratio is None else format_times(ratio)
+        if ratio is None:
+            return _MISSING
+        is_noise = cost == "latency" and trial is not run.baseline
+        sign = "≈ " if is_noise and not differs_from_baseline(run, trial) else ""
+        return f"{sign}{format_times(ratio)}"
 
     return cell
 
@@ -183,6 +187,10 @@ def _milliseconds(field: str) -> Cell:
         return _MISSING if value is None else f"{value:.3f}"
 
     return cell
+
+
+def _megabytes(n_bytes: int | None) -> str:
+    return _MISSING if n_bytes is None else f"{n_bytes / 1e6:.1f} MB"
 
 
 _STATES: Final = {
@@ -203,6 +211,7 @@ _COLUMNS: Final[dict[str, tuple[tuple[str, ...], Cell]]] = {
     "latency [ms]": (("latency",), _milliseconds("latency_ms")),
     "spread [ms]": (("latency",), _milliseconds("latency_spread_ms")),
     "faster": (("latency",), _gain("latency")),
+    "memory": (("latency",), lambda run, t: _megabytes(measured(t).peak_memory_bytes)),
     "breaks a limit": (_BOTH, _broken),
     "tuning": ((), lambda run, t: _tuning(t)),
     "divergence": ((), lambda run, t: _nats(measured(t).divergence)),

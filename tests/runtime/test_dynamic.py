@@ -4,6 +4,8 @@ import torch
 from torch import nn
 
 from autocompress.compress.codes import QuantizedTensor
+from autocompress.errors import InputError
+from autocompress.export.load import load
 from autocompress.packing.packed import read_packed, write_packed
 from autocompress.runtime.dynamic import dynamic_layers, to_dynamic
 from autocompress.runtime.onnx_export import export_onnx
@@ -100,3 +102,12 @@ def test_to_dynamic_leaves_an_lstm_float_of_which_one_weight_is():
     made = to_dynamic(export_onnx(module, (x,), weights), ("rnn", "head"))
     assert made.not_integer == ("rnn",)
     assert "LSTM" in executed_ops(made.model)
+
+
+def test_load_says_that_dynamic_files_have_no_pytorch_form(build, quantize, tmp_path):
+    module, x = build("attention")
+    weights = quantize(module)
+    made = to_dynamic(export_onnx(module, (x,), weights), tuple(weights))
+    write_packed(tmp_path / "model.acz", made.model, made.quantized, {"plan": {}})
+    with pytest.raises(InputError, match="choose their input grids when they run"):
+        load(tmp_path / "model.acz", module)
