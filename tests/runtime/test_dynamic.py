@@ -7,6 +7,7 @@ from autocompress.compress.codes import QuantizedTensor
 from autocompress.errors import InputError
 from autocompress.export.load import load
 from autocompress.packing.packed import read_packed, write_packed
+from autocompress.plan import CompressionPlan
 from autocompress.runtime.dynamic import dynamic_layers, to_dynamic
 from autocompress.runtime.onnx_export import export_onnx
 from autocompress.runtime.onnxruntime import (
@@ -108,6 +109,8 @@ def test_load_says_that_dynamic_files_have_no_pytorch_form(build, quantize, tmp_
     module, x = build("attention")
     weights = quantize(module)
     made = to_dynamic(export_onnx(module, (x,), weights), tuple(weights))
-    write_packed(tmp_path / "model.acz", made.model, made.quantized, {"plan": {}})
+    write_packed(
+        tmp_path / "model.acz", made.model, made.quantized, {"plan": CompressionPlan().to_json()}
+    )
     with pytest.raises(InputError, match="choose their input grids when they run"):
         load(tmp_path / "model.acz", module)
