@@ -39,8 +39,8 @@ from torch import Tensor, nn
 from autocompress.errors import TrialError
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.evaluator import Evaluator
-from autocompress.evaluate.latency_scale import timed_inputs
 from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.evaluate.timed_inputs import timed_inputs
 from autocompress.export.bench import size_of
 from autocompress.export.bundle import candidate_of
 from autocompress.export.runtime_file import scores

@@ -7,7 +7,12 @@ from typing import Any
 
 import click
 
-from autocompress.cli.runtime_options import parse_shapes, runtime_options, target_option
+from autocompress.cli.runtime_options import (
+    parse_shapes,
+    runtime_options,
+    target_option,
+    with_target,
+)
 from autocompress.cli.task_options import task_arguments, task_options
 
 
@@ -54,6 +59,8 @@ def command(
     from autocompress.space.targets import load_target, restrict
 
     found = None if target is None else load_target(target)
+    measuring = {**with_target({**measuring, "target": target})}
+    del measuring["target"]
     if sensitivity:
         arguments = task_arguments(data, task_args)
         _measure(task, arguments, space, target=found, as_json=as_json, **measuring)

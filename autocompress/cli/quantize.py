@@ -1,12 +1,18 @@
 """`autocompress quantize`: an ONNX file in, a smaller one out, without training."""
 
+from __future__ import annotations
+
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from autocompress.cli.quantities import parse_share
+
+if TYPE_CHECKING:
+    from autocompress.export.post_training import PostTraining
 
 
 @click.command(short_help="Quantize an ONNX file without training.")
@@ -59,7 +65,7 @@ def command(
     OUTPUT/model.onnx, which runs wherever MODEL runs, and OUTPUT/model.acz, which is smaller still.
     """
     from autocompress.errors import InputError
-    from autocompress.export.post_training import quantize_file, report_rows
+    from autocompress.export.post_training import quantize_file
 
     if not 2 <= bits <= 8:
         raise InputError(f"`--bits` must be in 2 to 8, but got {bits}.")
@@ -75,7 +81,7 @@ def command(
         least_agreement=parse_share("--min-agreement", min_agreement),
         threads=threads,
     )
-    rows = list(report_rows(result))
+    rows = list(_rows(result))
     if as_json:
         facts = {
             "original_bytes": result.original_bytes,
@@ -104,6 +110,26 @@ def _parse_state(text: str) -> tuple[str, str]:
     if not (source and separator and target):
         raise InputError(f"`--state` must look like output=input, but got {text!r}.")
     return source, target
+
+
+def _rows(result: PostTraining) -> Iterator[dict[str, Any]]:
+    """What a table says about each form, as JSON."""
+    for made in result.forms:
+        yield {
+            "form": made.form,
+            "chosen": made is result.chosen,
+            "onnx_bytes": made.n_bytes,
+            "smaller": result.original_bytes / made.n_bytes,
+            "agreement": made.agreement,
+            "largest_error": made.error,
+            "latency_ms": made.latency.median_ms,
+            "speedup": 1.0 / made.latency.ratio,
+            "speedup_low": 1.0 / made.latency.ratio_high,
+            "speedup_high": 1.0 / made.latency.ratio_low,
+            "integer_nodes": made.n_integer_nodes,
+        }
+    for form, why in result.refused.items():
+        yield {"form": form, "chosen": False, "refused": why}
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

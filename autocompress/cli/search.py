@@ -12,6 +12,7 @@ from autocompress.cli.runs import results_option
 from autocompress.cli.runtime_options import (
     parse_shapes,
     runtime_options,
+    settled_integer,
     target_option,
     with_target,
 )
@@ -227,11 +228,12 @@ def _search(
     loaded = load_task(task, arguments)
     task = absolute_spec(task)  # a worker may run in another folder
     trust_task(task, arguments)
+    folder = results / (name or _run_name(loaded.name))
+    settings["integer"] = settled_integer(settings["integer"], folder, objectives)
     wanted = EvaluationSettings(**settings, **tuning.settings(loaded))
     session = open_session(loaded, space, wanted, load_target(target) if target else None)
     if session.warning:
         progress.warn(session.warning)
-    folder = results / (name or _run_name(session.prepared.task.name))
     evaluator = session.evaluator
     identity = session.identity(run_seed=seed, sampler=sampler)
     worker = WorkerSpec(

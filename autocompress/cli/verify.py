@@ -36,7 +36,8 @@ def command(
     12 outputs, 13 accuracy, 14 latency.
     """
     from autocompress.errors import BrokenPromiseError
-    from autocompress.export.verify import read_manifest, verify_bundle
+    from autocompress.export.manifest import read_manifest
+    from autocompress.export.verify import verify_bundle
     from autocompress.tasks.factory import load_task
 
     read_manifest(bundle)  # before a task is loaded

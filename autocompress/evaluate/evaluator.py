@@ -21,6 +21,7 @@ from autocompress.evaluate.meter import Meter, OnStage
 from autocompress.evaluate.probe import Probe
 from autocompress.evaluate.proxy import Tuner
 from autocompress.evaluate.settings import EvaluationSettings, recipe_for
+from autocompress.evaluate.timed_inputs import timed_inputs
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.space.option_table import Figures
@@ -40,7 +41,7 @@ class Evaluator:
 
     Raises:
         InputError: If the device does not exist, the importance criterion is unknown, or the recipe
-            asks for something that it or the task cannot give.
+            asks for something that it or the task cannot give, or a timed shape does not fit.
     """
 
     def __init__(self, prepared: PreparedTask, settings: EvaluationSettings) -> None:
@@ -59,6 +60,7 @@ class Evaluator:
             settings.policy.criterion,
             is_rewound=self.recipe.rewind,
         )
+        timed_inputs(self.example_inputs, 1, settings.input_shapes)  # shapes that do not fit raise
         self.meter = Meter(self.model, prepared, settings, self.device)
         self._probe = Probe(
             self.model,

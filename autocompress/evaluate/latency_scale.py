@@ -1,23 +1,12 @@
 """Milliseconds that compare: ratios to the baseline, on the scale of one baseline figure."""
 
 import dataclasses
-import shutil
-import tempfile
-import weakref
-from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
-
-from autocompress.errors import InputError
-from autocompress.runtime.base import Array, Arrays, Shipment
+from autocompress.runtime.base import Arrays, Shipment
 from autocompress.runtime.latency import measure_latency
 from autocompress.runtime.latency_cache import Latency, LatencyCache
 from autocompress.runtime.structure import structure_digest
 from autocompress.runtime.table import find_runtime
-from autocompress.tasks.base import Inputs
-
-Shape = tuple[int, ...]
 
 
 class LatencyScale:
@@ -43,8 +32,6 @@ class LatencyScale:
         self._runtime = find_runtime(runtime)
         self._threads = threads
         self._reference: Latency | None = None
-        self._folder = Path(tempfile.mkdtemp(prefix="autocompress-"))
-        weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
 
     def measure(self, candidate: Shipment, *, fresh: bool = False) -> Latency:
         """Time a candidate.
@@ -77,45 +64,4 @@ class LatencyScale:
             threads=self._threads,
             cache=LatencyCache(),
             fresh=fresh,
-            folder=self._folder,
         )
-
-
-def timed_inputs(
-    example_inputs: Inputs, batch_size: int, shapes: Sequence[Shape] | None = None
-) -> Arrays:
-    """Inputs of one inference.
-
-    Args:
-        example_inputs: Inputs of shape (N, ...); examples are repeated where there are too few.
-        batch_size: Examples of an inference.
-        shapes: Shape of one example for each input, without the batch; values are repeated or left
-            out along each dimension to reach it. None leaves them as they are.
-
-    Raises:
-        InputError: If the shapes do not fit the inputs.
-    """
-    arrays: list[Array] = [tensor.numpy() for tensor in example_inputs]
-    if shapes is not None:
-        if [len(shape) for shape in shapes] != [array.ndim - 1 for array in arrays]:
-            raise InputError(
-                f"`--input-shape` must fit the model's inputs, of shapes "
-                f"{' and '.join(_text(array.shape[1:]) for array in arrays)}, "
-                f"but got {' and '.join(map(_text, shapes))}.",
-                "Give it once for each input, without the batch.",
-            )
-        arrays = [_resized(a, (len(a), *shape)) for a, shape in zip(arrays, shapes, strict=True)]
-    return tuple(
-        np.ascontiguousarray(_resized(array, (batch_size, *array.shape[1:]))) for array in arrays
-    )
-
-
-def _resized(array: Array, shape: Shape) -> Array:
-    """Repeated or cut along each dimension."""
-    for dim, size in enumerate(shape):
-        array = np.take(array, np.arange(size) % array.shape[dim], axis=dim)
-    return array
-
-
-def _text(shape: Sequence[int]) -> str:
-    return ",".join(map(str, shape))

@@ -15,17 +15,19 @@ from autocompress.compress.pipeline import Candidate
 from autocompress.compress.quantizers.base import WeightQuantizer
 from autocompress.errors import InputError
 from autocompress.evaluate.candidate_file import save_candidate
-from autocompress.evaluate.deploy import deploy
-from autocompress.evaluate.latency_scale import LatencyScale, timed_inputs
+from autocompress.evaluate.deploy import deploy, reshaped
+from autocompress.evaluate.latency_scale import LatencyScale
 from autocompress.evaluate.packed_size import packed_size
 from autocompress.evaluate.scoring import divergence_of, score
 from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.evaluate.timed_inputs import timed_inputs
 from autocompress.measurement import LEAST_NOISE, Fidelity, Measurement
 from autocompress.plan import CompressionPlan
 from autocompress.runtime.base import Arrays, Shipment
 from autocompress.runtime.latency import measure_latency
 from autocompress.runtime.latency_cache import Latency, LatencyCache
 from autocompress.runtime.onnx_export import make_templates
+from autocompress.runtime.structure import structure_digest
 from autocompress.runtime.table import find_runtime
 from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.precision import to_fast_layout_
@@ -141,7 +143,8 @@ class Meter:
             deploy(model, self._prepared, self._templates, is_dynamic=is_dynamic)
             for is_dynamic in (False, True)
         )
-        if static.graph is dynamic.graph:
+        digests = {structure_digest(made.graph.model) for made in (static, dynamic)}
+        if len(digests) == 1:
             return False
         settings = self.settings
         latency = measure_latency(
@@ -171,12 +174,18 @@ class Meter:
         if self._scale is None:
             settings = self.settings
             self._scale = LatencyScale(
-                self.baseline(),
+                self._as_timed(self.baseline()),
                 self._example(),
                 runtime=settings.runtime,
                 threads=settings.runtime_threads,
             )
-        return self._scale.measure(candidate, fresh=fresh)
+        return self._scale.measure(self._as_timed(candidate), fresh=fresh)
+
+    def _as_timed(self, shipment: Shipment) -> Shipment:
+        """A candidate for inputs of the size that is timed."""
+        shapes = self.settings.input_shapes
+        is_dynamic = self.settings.integer == "dynamic"
+        return shipment if shapes is None else reshaped(shipment, shapes, is_dynamic=is_dynamic)
 
     def _base_outputs_on_val(self) -> Tensor:
         if self._val_outputs is None:

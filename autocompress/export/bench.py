@@ -238,7 +238,8 @@ def _shape(path: Path, spec: InputSpec, batch_size: int) -> tuple[int, ...]:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, and of the weights that OpenVINO keeps beside it."""
-    weights = path.with_suffix(".bin")
-    has_weights = path.suffix == ".xml" and weights.is_file()
-    return path.stat().st_size + (weights.stat().st_size if has_weights else 0)
+    """Bytes of a file, and of the weights that OpenVINO and PyTorch's exporter keep beside it."""
+    beside = {".xml": path.with_suffix(".bin"), ".onnx": path.with_name(f"{path.name}.data")}
+    weights = beside.get(path.suffix)
+    has_weights = weights is not None and weights.is_file()
+    return path.stat().st_size + (weights.stat().st_size if has_weights and weights else 0)

@@ -1,10 +1,11 @@
 """Bundles: the folder of one exported point, with everything in it verified."""
 
+import dataclasses
 import hashlib
 import json
 import logging
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def _fill(
         baseline.graph.quantized,
         file_metadata(run.trials[0].plan),
     )
-    settings = evaluator.settings
+    settings = dataclasses.replace(evaluator.settings, input_shapes=None)  # files take the task's
     by_runtime = {}
     for runtime in map(find_runtime, dict.fromkeys(("onnxruntime", settings.runtime, *runtimes))):
         path = bundle / f"{_stem(runtime)}{runtime.suffix}"
@@ -156,7 +157,6 @@ def _fill(
             "runtime": settings.runtime,
             "threads": settings.runtime_threads,
             "batch": settings.runtime_batch,
-            "input_shapes": settings.input_shapes,
         },
         "runtimes": by_runtime,
         "baseline": {**scores(*base_onnx, prepared, settings), "size_bytes": base_size},
@@ -235,12 +235,6 @@ def _check_packed(bundle: Path, prepared: PreparedTask) -> None:
             outputs.append(model.predict(inputs, len(inputs[0])))
     if not np.array_equal(outputs[0], outputs[1]):
         raise AutocompressError("The packed file's outputs differ from the ONNX file's.")
-
-
-def files_of(manifest: Mapping[str, Any]) -> Iterator[str]:
-    """Names of the files that a manifest speaks of."""
-    yield from manifest["files"]
-    yield from (facts["file"] for facts in manifest["runtimes"].values())
 
 
 def digest_of(path: Path) -> dict[str, Any]:

@@ -90,8 +90,16 @@ def outputs_of(
                 f"{path or 'The model'} does not run on the examples: {first_line(error)}."
             ) from error
         carried = dict(zip(examples.state.values(), states, strict=True))
-        found.append(np.asarray(first).reshape(-1) if np.ndim(first) == 0 else first[0])
+        values = np.asarray(first)
+        is_batch = values.ndim > 0 and len(values) == 1
+        found.append(values[0] if is_batch else values.reshape(-1))
         seen.append(given)
+    kinds = {(x.shape, x.dtype.kind) for x in found}
+    if len(kinds) != 1 or not found[0].size or found[0].dtype.kind not in "fiub":
+        raise InputError(
+            "The model's first output must be numbers of one shape for each example, but is "
+            f"{', '.join(sorted(str(shape) for shape, _ in kinds)[:3])}."
+        )
     outputs = np.stack(found)
     if not np.isfinite(outputs).all():
         raise InputError("The model's outputs on the examples must be finite, but are not.")

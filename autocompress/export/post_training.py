@@ -8,13 +8,14 @@ integer kernels on calibrated grids (static), and integer kernels on grids of th
 import contextlib
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import onnx
 
-from autocompress.errors import AutocompressError, InputError, TrialError
+from autocompress.atomic_file import write_atomically
+from autocompress.errors import AutocompressError, InputError, TrialError, first_line
 from autocompress.export.onnx_examples import (
     Examples,
     agreement_of,
@@ -38,6 +39,7 @@ from autocompress.runtime.table import find_runtime
 Form = Literal["weights", "static", "dynamic"]
 FORMS: Final[tuple[Form, ...]] = ("weights", "static", "dynamic")
 
+_ONNX, _PACKED = "model.onnx", "model.acz"
 _N_JUDGED: Final = 256  # examples on which the weights that hurt are told
 
 
@@ -71,7 +73,7 @@ class PostTraining:
     """What came of a file.
 
     Attributes:
-        original_bytes: Of the file.
+        original_bytes: Of the original, weights in files of their own included.
         forms: All that could be made.
         refused: Form -> why it could not.
         chosen: The fastest whose decisions agree; the first of equally fast ones.
@@ -116,6 +118,11 @@ def quantize_file(
         InputError: If the file or the data cannot be used.
         AutocompressError: If no form keeps the decisions.
     """
+    for name in (_ONNX, _PACKED):
+        if (output / name).resolve() == path.resolve():
+            raise InputError(
+                f"The output {output / name} must not be the input.", "Name it with -o."
+            )
     model = read_onnx(path)
     examples = read_examples(data, model, state or {})
     inputs = [value.name for value in make_session(model, threads).get_inputs()]
@@ -155,12 +162,15 @@ def quantize_file(
     for made in kept[1:]:
         if _is_faster(made.latency, chosen.latency):
             chosen = made
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "model.onnx").write_bytes(chosen.graph.SerializeToString())
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        write_atomically(output / _ONNX, chosen.graph.SerializeToString())
+    except OSError as error:
+        raise InputError(f"{output} cannot be written: {first_line(error)}.") from error
     packed = chosen.packed
-    size = write_packed(output / "model.acz", packed.model, packed.quantized, {})
+    size = write_packed(output / _PACKED, packed.model, packed.quantized, {})
     return PostTraining(
-        original_bytes=path.stat().st_size,
+        original_bytes=len(model.SerializeToString()),
         forms=tuple(forms),
         refused=refused,
         chosen=chosen,
@@ -272,23 +282,3 @@ def _timed(
         own.write_bytes(graph.SerializeToString())
         base.write_bytes(original.SerializeToString())
         return time_files(own, base, example, find_runtime("onnxruntime"), threads)
-
-
-def report_rows(result: PostTraining) -> Iterator[dict[str, Any]]:
-    """What a table says about each form, as JSON."""
-    for made in result.forms:
-        yield {
-            "form": made.form,
-            "chosen": made is result.chosen,
-            "onnx_bytes": made.n_bytes,
-            "smaller": result.original_bytes / made.n_bytes,
-            "agreement": made.agreement,
-            "largest_error": made.error,
-            "latency_ms": made.latency.median_ms,
-            "speedup": 1.0 / made.latency.ratio,
-            "speedup_low": 1.0 / made.latency.ratio_high,
-            "speedup_high": 1.0 / made.latency.ratio_low,
-            "integer_nodes": made.n_integer_nodes,
-        }
-    for form, why in result.refused.items():
-        yield {"form": form, "chosen": False, "refused": why}

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 
 from autocompress.errors import TrialError
-from autocompress.evaluate.latency_scale import timed_inputs
 from autocompress.evaluate.scoring import score
 from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.evaluate.timed_inputs import timed_inputs
 from autocompress.export.bench import size_of
 from autocompress.runtime.base import Array, Arrays, Runtime, Shipment
 from autocompress.runtime.latency import time_files
@@ -58,7 +58,9 @@ def ship(
             **timing(runtime, path, baseline_path, prepared, settings),
         }
     except TrialError as error:
-        path.unlink(missing_ok=True)
+        for left in path.parent.glob(f"{path.stem}.*"):
+            if left.suffix in (runtime.suffix, ".bin"):
+                left.unlink()
         return {**facts, "error": error.message}
     if runtime.suffix == ".onnx":
         facts["integer_nodes"] = executed_integer_nodes(path)

@@ -27,6 +27,7 @@ from autocompress.runtime.graph import (
     readers,
     replace_constants,
     replace_nodes,
+    unused,
 )
 from autocompress.runtime.integer_codes import to_integer_codes
 from autocompress.runtime.recurrent import GATES
@@ -79,6 +80,7 @@ class _Rewriter:
         self.made_by = makers(graph)
         self.has_lstm = False
         self._inputs: dict[str, tuple[str, str, str]] = {}
+        self._taken = frozenset(self.values)
 
     def rewrite(self, layers: Collection[str]) -> set[str]:
         """Replace the nodes of layers; the layers of which all nodes could be replaced."""
@@ -112,7 +114,9 @@ class _Rewriter:
         )
         if codes is None or not is_plain or codes.axis != output_axis(node):
             return None
-        weight = f"{node.input[1]}_int8" if self._is_read_as_float(node) else node.input[1]
+        weight = node.input[1]
+        if self._is_read_as_float(node):
+            weight = self._name(f"{weight}_int8")
         nodes = self._quantize(node.input[0])
         integers, scale, zero = self._inputs[node.input[0]]
         self.values[weight] = codes.codes
@@ -120,16 +124,17 @@ class _Rewriter:
         if node.op_type == "Gemm" and attribute(node, "transB", 0):
             source = f"{output}_weight"
             nodes.append(helper.make_node("Transpose", [weight], [source], perm=[1, 0]))
-        self.values[f"{weight}_scale"] = codes.scale
-        self.values["zero_int8"] = np.array(0, np.int8)
+        steps, zero_weight = self._name(f"{weight}_scale"), self._name("zero_int8")
+        self.values[steps] = codes.scale
+        self.values[zero_weight] = np.array(0, np.int8)
         has_bias = len(node.input) > 2 and bool(node.input[2])
         product = f"{output}_product" if has_bias else output
         nodes += [
             helper.make_node(
-                "MatMulInteger", [integers, source, zero, "zero_int8"], [f"{output}_int32"]
+                "MatMulInteger", [integers, source, zero, zero_weight], [f"{output}_int32"]
             ),
             helper.make_node("Cast", [f"{output}_int32"], [f"{output}_cast"], to=_FLOAT),
-            helper.make_node("Mul", [scale, f"{weight}_scale"], [f"{output}_scale"]),
+            helper.make_node("Mul", [scale, steps], [f"{output}_scale"]),
             helper.make_node("Mul", [f"{output}_cast", f"{output}_scale"], [product]),
         ]
         if has_bias:
@@ -168,14 +173,13 @@ class _Rewriter:
                 self.values[name] = weight.codes
             turned = f"{stacked}_turned"
             nodes.append(helper.make_node("Transpose", [stacked], [turned], perm=[0, 2, 1]))
-            self.values[f"{stacked}_scale"] = np.stack(
+            steps, zeros = self._name(f"{stacked}_scale"), self._name(f"{stacked}_zero")
+            self.values[steps] = np.stack(
                 [_in_order(weight.scale) for weight in codes if weight is not None]
             )
-            self.values[f"{stacked}_zero"] = np.zeros(
-                self.values[f"{stacked}_scale"].shape, np.int8
-            )
+            self.values[zeros] = np.zeros(self.values[steps].shape, np.int8)
             inputs.append(turned)
-            scales += [f"{stacked}_scale", f"{stacked}_zero"]
+            scales += [steps, zeros]
         others = list(node.input[3:8])
         others += [""] * (5 - len(others))
         replaced = helper.make_node(
@@ -187,6 +191,10 @@ class _Rewriter:
         replaced.attribute.extend(a for a in node.attribute if a.name != "layout")
         self.has_lstm = True
         return [*nodes, replaced]
+
+    def _name(self, wanted: str) -> str:
+        """A name for a value of ours that the model has none of."""
+        return unused(wanted, self._taken)
 
     def _codes(self, name: str) -> QuantizedTensor | None:
         stored = self.exported.quantized.get(name)

@@ -141,20 +141,18 @@ def _to_integer(model: Any, shipment: Shipment) -> Any:
 
     deployable = shipment.deployable
 
-    class OurLayers(XNNPACKQuantizer):  # type: ignore[misc]
-        def annotate(self, model: Any) -> Any:
-            annotated = super().annotate(model)
-            for node in annotated.graph.nodes:
-                if _is_computing(node) and _layer_of(node) not in deployable.activations:
-                    node.meta.pop("quantization_annotation", None)  # it stays float
-            return annotated
-
-    quantizer = OurLayers()
+    quantizer = XNNPACKQuantizer()
     quantizer.set_global(get_symmetric_quantization_config(is_per_channel=True))
+    quantizer.set_filter_function(
+        lambda node: not _is_computing(node) or _layer_of(node) in deployable.activations
+    )
     exported = export_program(model, shipment.example_inputs)
     prepared = prepare_pt2e(exported.module(), quantizer)
     _set_grids_(prepared, shipment)
-    prepared(*shipment.calibration)
+    n_examples = len(shipment.example_inputs[0])  # a program that is not free takes no others
+    for batch in zip(*(x.split(n_examples) for x in shipment.calibration), strict=True):
+        if len(batch[0]) == n_examples:
+            prepared(*batch)
     return convert_pt2e(prepared)
 
 
@@ -176,18 +174,32 @@ def _set_grids_(prepared: Any, shipment: Shipment) -> None:
             values = _value_of(prepared, weight.args[0])
             codes = deployable.weights[layer]
             setattr(prepared, weight.target, _fixed_weight(observer, values, codes))
-    for target, grids in ranges.items():
-        setattr(prepared, target, _fixed_input(getattr(prepared, target), grids))
-    for name, module in list(prepared.named_children()):
-        if isinstance(module, HistogramObserver):  # thousands of bins, for nothing that is wanted
-            plain = MinMaxObserver(
-                dtype=module.dtype,
-                qscheme=module.qscheme,
-                quant_min=module.quant_min,
-                quant_max=module.quant_max,
-                eps=float(module.eps),
+    for names in _observers(prepared):
+        observer = getattr(prepared, names[0])
+        grids = [grid for name in names for grid in ranges.get(name, ())]
+        if grids:
+            observer = _fixed_input(observer, grids)
+        elif isinstance(observer, HistogramObserver):  # thousands of bins, for nothing wanted here
+            observer = MinMaxObserver(
+                dtype=observer.dtype,
+                qscheme=observer.qscheme,
+                quant_min=observer.quant_min,
+                quant_max=observer.quant_max,
+                eps=float(observer.eps),
             )
-            setattr(prepared, name, plain)
+        for name in names:
+            setattr(prepared, name, observer)
+
+
+def _observers(prepared: Any) -> list[list[str]]:
+    """Names of observers; those of one that is shared (before and after pooling) together."""
+    found: dict[int, list[str]] = {}
+    for node in prepared.graph.nodes:
+        if node.op == "call_module":
+            names = found.setdefault(id(getattr(prepared, node.target)), [])
+            if node.target not in names:
+                names.append(node.target)
+    return list(found.values())
 
 
 def _is_computing(node: Any) -> bool:

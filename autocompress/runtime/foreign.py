@@ -18,8 +18,10 @@ from autocompress.runtime.graph import (
     Array,
     attribute,
     constants,
+    constants_to_initializers,
     replace_constants,
     replace_nodes,
+    unused,
 )
 from autocompress.runtime.half_precision import halve_weight
 
@@ -73,6 +75,7 @@ def quantize_weights(
     """
     copied = onnx.ModelProto.FromString(model.SerializeToString())
     graph = copied.graph
+    constants_to_initializers(graph)
     values = constants(graph)
     axes = {name: axis for name, axis in weight_axes(graph, values).items() if name not in leave}
     if not axes:
@@ -123,7 +126,7 @@ def with_integer_weights(exported: ExportedGraph) -> onnx.ModelProto:
     nodes: list[onnx.NodeProto] = []
     for name, stored in exported.quantized.items():
         assert isinstance(stored, QuantizedTensor)
-        terms = [f"{name}_int8", f"{name}_scale"]
+        terms = [unused(f"{name}_{part}", values) for part in ("int8", "scale")]
         del values[name]
         values[terms[0]], values[terms[1]] = stored.codes, stored.scale
         nodes.append(helper.make_node("DequantizeLinear", terms, [name], axis=stored.axis))

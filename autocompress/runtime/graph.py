@@ -1,6 +1,6 @@
 """Small surgery on ONNX graphs: who makes and who reads a value, constants, names, clean-up."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -35,6 +35,13 @@ def replace_nodes(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
     graph.node.extend(kept)
 
 
+def unused(name: str, taken: Container[str]) -> str:
+    """The name, or with underscores behind it until nothing has it."""
+    while name in taken:
+        name += "_"
+    return name
+
+
 def readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
     """Value name -> nodes that read it, in order, also from inside their subgraphs."""
     found: dict[str, list[onnx.NodeProto]] = {}
@@ -64,7 +71,7 @@ def clean(model: onnx.ModelProto) -> None:
     nothing reads is dropped, and so are doc strings, metadata and shape notes.
     """
     graph = model.graph
-    _constants_to_initializers(graph)
+    constants_to_initializers(graph)
     _bypass_identities(graph)
     _compute_constants(model)
     _merge_equal_integers(graph)
@@ -153,7 +160,8 @@ def rename_read(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
             value.name = names.get(value.name, value.name)
 
 
-def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+def constants_to_initializers(graph: onnx.GraphProto) -> None:
+    """Turn Constant nodes of the main graph into initializers, in place."""
     kept: list[onnx.NodeProto] = []
     for node in graph.node:
         tensor = next((a.t for a in node.attribute if a.name == "value"), None)

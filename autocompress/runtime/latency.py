@@ -28,7 +28,6 @@ def measure_latency(
     budget_s: float = 0.8,
     cache: LatencyCache | None = None,
     fresh: bool = False,
-    folder: Path | None = None,
 ) -> Latency:
     """Time a candidate and its baseline, block by block in turns, each in a process of its own.
 
@@ -46,7 +45,6 @@ def measure_latency(
         cache: Where an earlier measurement of the same structures on this machine is looked up,
             and this one is kept; None for nowhere.
         fresh: Measure even if the cache has an entry, and leave the cache as it is.
-        folder: Where the baseline's file is kept for the next call; None for nowhere.
 
     Raises:
         TrialError: With reason `runtime` if the runtime refuses a model or the inputs,
@@ -62,7 +60,7 @@ def measure_latency(
         own = _written(candidate, Path(scratch), "candidate", runtime, len(example[0]))
         base = own
         if candidate is not baseline:
-            base = _written(baseline, folder or Path(scratch), "baseline", runtime, len(example[0]))
+            base = _written(baseline, Path(scratch), "baseline", runtime, len(example[0]))
         latency = time_files(own, base, example, runtime, threads, budget_s)
     return latency if cache is None or fresh else cache.put(key, latency)
 
@@ -70,10 +68,9 @@ def measure_latency(
 def _written(
     shipment: Shipment, folder: Path, stem: str, runtime: Runtime, batch_size: int
 ) -> Path:
-    """A model's file; one that is there already is taken."""
+    """A model's file."""
     path = folder / f"{stem}{runtime.suffix}"
-    if not path.exists():
-        runtime.write(shipment, path, batch_size)
+    runtime.write(shipment, path, batch_size)
     return path
 
 

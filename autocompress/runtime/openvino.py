@@ -100,4 +100,7 @@ def _reason(error: Exception) -> str:
     """The line that says what is wrong: others say where in its sources it was noticed."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
-    return (telling or lines or [type(error).__name__])[0].rstrip(".")
+    reason, *others = telling or lines or [type(error).__name__]
+    while reason.endswith(":") and others:  # a heading
+        reason = f"{reason} {others.pop(0)}"
+    return reason.rstrip(".")

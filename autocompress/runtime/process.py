@@ -18,7 +18,7 @@ from autocompress.errors import TrialError
 from autocompress.runtime.base import Array, Arrays, InputSpec, Runtime
 
 PATIENCE_S = 600.0
-"""Seconds for one command; a file that takes longer to load or to run once is given up."""
+"""Seconds for one command, or one batch: what takes longer to load or to run is given up."""
 
 
 class RunningModel:
@@ -44,7 +44,8 @@ class RunningModel:
         self._name = f"{runtime.title} on {path.name}"
         self._folder = tempfile.TemporaryDirectory(prefix="autocompress-")
         self._words = (Path(self._folder.name) / "stderr").open("w+b")
-        command = [sys.executable, "-m", "autocompress.runtime.child"]
+        # -P: what lies in the current folder, a bundle perhaps, is not imported
+        command = [sys.executable, "-P", "-m", "autocompress.runtime.child"]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words, text=True
         )
@@ -79,7 +80,14 @@ class RunningModel:
             batch_size: Examples per call.
         """
         output = Path(self._folder.name) / "output.npy"
-        self._ask("predict", paths=self._saved(arrays), batch_size=batch_size, output=str(output))
+        n_batches = -(-len(arrays[0]) // batch_size)
+        self._ask(
+            "predict",
+            PATIENCE_S * n_batches,
+            paths=self._saved(arrays),
+            batch_size=batch_size,
+            output=str(output),
+        )
         found: Array = np.load(output, allow_pickle=False)
         return found
 
@@ -123,18 +131,19 @@ class RunningModel:
             np.save(path, array, allow_pickle=False)
         return paths
 
-    def _ask(self, command: str, **arguments: Any) -> Any:
+    def _ask(self, command: str, patience_s: float | None = None, **arguments: Any) -> Any:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
             print(json.dumps({"do": command, **arguments}), file=self._process.stdin, flush=True)
-            ready, _, _ = select.select([self._process.stdout], [], [], PATIENCE_S)
+            patience_s = patience_s or PATIENCE_S
+            ready, _, _ = select.select([self._process.stdout], [], [], patience_s)
             line = self._process.stdout.readline() if ready else None
         except BrokenPipeError:
             line = ""
         if line is None:
             self._process.kill()
-            raise TrialError("runtime_crash", f"{self._name} hangs: nothing in {PATIENCE_S:.0f} s.")
+            raise TrialError("runtime_crash", f"{self._name} hangs: nothing in {patience_s:.0f} s.")
         if not line:
             raise TrialError("runtime_crash", f"{self._name} crashed: {self._end()}.")
         answer = json.loads(line)

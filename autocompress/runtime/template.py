@@ -120,7 +120,30 @@ def _has_all_weights(graph: onnx.ModelProto, module: nn.Module) -> bool:
     """Whether every weight can be replaced by name: one that was computed with could not."""
     names = {item.name for item in graph.graph.initializer}
     tensors = (*module.named_parameters(), *module.named_buffers())
-    return all(name in names for name, tensor in tensors if tensor.is_floating_point())
+    floats = {name for name, tensor in tensors if tensor.is_floating_point()}
+    return floats <= names and not _computes_from_weights(graph.graph, floats, names)
+
+
+def _computes_from_weights(
+    graph: onnx.GraphProto, floats: set[str], initializers: set[str]
+) -> bool:
+    """Whether a node reads weights and other constants only.
+
+    Later steps compute such a node if its result is small: then width decides what the graph is.
+    Transposed matrices are always computed.
+    """
+    constant = set(initializers)
+    from_weights = set(floats)
+    for node in graph.node:
+        inputs = {name for name in node.input if name}
+        if not inputs <= constant:
+            continue
+        constant.update(node.output)
+        if inputs & from_weights and node.op_type not in ("Transpose", "Identity"):
+            return True
+        if inputs & from_weights:
+            from_weights.update(node.output)
+    return False
 
 
 def _derive(template: onnx.ModelProto, module: nn.Module) -> onnx.ModelProto:

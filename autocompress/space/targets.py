@@ -7,6 +7,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from autocompress.compress.quantizers.table import QUANTIZERS
 from autocompress.errors import InputError, unknown_name
 from autocompress.space.rules import (
     PRESETS,
@@ -72,6 +73,17 @@ def load_target(target: str | Path) -> Target:
             f"The target {path} is wrong at `{where}`: {problem['msg']}, "
             f"but got {str(problem['input'])[:80]!r}."
         ) from error
+    for field, names, known, default in (
+        ("quantizers", found.quantizers, QUANTIZERS, "uniform"),
+        ("granularities", found.granularities, ("channel", "tensor"), "channel"),
+    ):
+        for name in names or ():
+            if name not in known and not name.startswith("group:"):
+                raise unknown_name(f"name in `{field}` of {path}", name, known)
+        if names is not None and default not in names:
+            raise InputError(
+                f"The target {path} must have {default!r} in `{field}`: layers have it by default."
+            )
     check_bits("weight_bits", found.weight_bits, str(path))
     check_bits("activation_bits", found.activation_bits, str(path))
     return found

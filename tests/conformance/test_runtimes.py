@@ -66,12 +66,12 @@ def test_every_runtime_is_in_the_suite() -> None:
     assert set(_NETS) == {runtime.name for runtime in RUNTIMES}
 
 
-@pytest.mark.parametrize(("name", "net_name", "form"), _cases())
+@pytest.mark.parametrize(("name", "net_of_zoo", "form"), _cases())
 def test_runtime_computes_what_the_candidate_does(
-    suite: ModuleType, tmp_path: Path, name: str, net_name: str, form: str
+    suite: ModuleType, tmp_path: Path, name: str, net_of_zoo: str, form: str
 ) -> None:
     runtime = _installed(name)
-    net, shipment, expected = _shipment(suite.__name__, net_name, form)
+    net, shipment, expected = _shipment(suite.__name__, net_of_zoo, form)
     path = tmp_path / f"model{runtime.suffix}"
     n_examples = len(expected)
     runtime.write(shipment, path, n_examples)
@@ -177,3 +177,36 @@ def test_runtime_names_an_operator_it_does_not_know(tmp_path: Path) -> None:
     with pytest.raises(TrialError, match="NoSuchOperator") as caught:
         runtime.write(shipment, tmp_path / "model.xml", 1)  # type: ignore[arg-type]
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino", "executorch"])
+def test_runtime_takes_mixed_plans_with_pooling(
+    suite: ModuleType, tmp_path: Path, name: str
+) -> None:
+    """A float layer before pooling, integer ones behind it: grids are shared across the pooling."""
+    from autocompress.plan import LayerPlan
+
+    runtime = _installed(name)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(
+        *(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2)),
+        *(torch.nn.Conv2d(8, 16, 3), torch.nn.ReLU(), torch.nn.MaxPool2d(2)),
+        *(torch.nn.Conv2d(16, 16, 3, padding=1), torch.nn.ReLU(), torch.nn.MaxPool2d(2)),
+        *(torch.nn.Flatten(), torch.nn.Linear(16, 5)),
+    )
+    net = suite.make_net("mixed", model.eval(), (torch.randn(4, 3, 18, 18),))
+    rules = suite.rules_of(suite.BY_NAME["8-bit inputs"])
+    built, why = suite.build(net, rules)
+    assert built is not None, why
+    plan = suite.strongest(built)
+    layers = {n: layer for n, layer in plan.layers.items() if n != "0"} | {"0": LayerPlan()}
+    candidate = suite.make_candidate(net, rules, type(plan)(layers=layers)).model.eval()
+    with torch.no_grad():
+        expected = candidate(*net.prepared.example_inputs).numpy()
+    path = tmp_path / f"model{runtime.suffix}"
+    shipment = deploy(candidate, net.prepared)
+    assert set(shipment.deployable.activations) == {"3", "6", "10"}
+    runtime.write(shipment, path, len(expected))
+    with RunningModel(runtime, path, threads=1) as running:
+        got = running.predict(tuple(x.numpy() for x in net.prepared.example_inputs), len(expected))
+    assert np.abs(got - expected).max() <= _INTEGER_TOLERANCE * np.abs(expected).max()

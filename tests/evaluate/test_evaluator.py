@@ -4,6 +4,7 @@ import copy
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,11 +18,14 @@ from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.evidence import EvidenceCollector, mean_gradients
 from autocompress.evaluate.scoring import score
 from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.evaluate.timed_inputs import timed_inputs
 from autocompress.measurement import Fidelity
 from autocompress.packing.packed import read_packed, write_packed
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.runtime.onnxruntime import make_session
 from autocompress.runtime.onnxruntime import predict as predict_onnx
+from autocompress.tasks.base import Task
+from autocompress.tasks.prepare import prepare_task
 from autocompress.train.teachers import outputs_on
 
 MIXED = CompressionPlan(
@@ -345,3 +349,28 @@ def test_lottery_ticket_needs_an_initial_state(evaluator: Evaluator) -> None:
 def test_recipe_is_checked_by_name(evaluator: Evaluator) -> None:
     with pytest.raises(InputError, match="'l3'"):
         _with_recipe(evaluator, penalty="l3")
+
+
+def test_latency_is_taken_on_inputs_of_another_size(tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path))
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    images = torch.randn(20, 1, 8, 8)
+    prepared = prepare_task(Task(model=model, train=(images, torch.arange(20) % 8)))
+    settings = EvaluationSettings(threads=1, runtime_batch=3, input_shapes=((1, 24, 24),))
+    evaluator = Evaluator(prepared, settings)
+    measured = evaluator.evaluate(CompressionPlan(), seed=0)
+    assert measured.latency_ms > 0.0
+    assert measured.latency_low_ms <= measured.latency_high_ms
+    for shapes in (((24, 24),), ((1, 24, 24), (3,))):
+        with pytest.raises(InputError, match=r"`--input-shape` must fit .* 1,8,8, but got"):
+            Evaluator(prepared, dataclasses.replace(settings, input_shapes=shapes))
+
+
+def test_timed_inputs_repeat_or_leave_out_values():
+    x = torch.arange(8.0).reshape(2, 4)
+    (got,) = timed_inputs((x,), 3, [(6,)])
+    np.testing.assert_array_equal(got[0], [0, 1, 2, 3, 0, 1])
+    np.testing.assert_array_equal(got[2], got[0])
+    (got,) = timed_inputs((x,), 1)
+    np.testing.assert_array_equal(got, x[:1].numpy())

@@ -217,3 +217,46 @@ def test_example_08_finds_tickets(tmp_path, monkeypatch):
     assert ticket.accuracy > 0.5  # it starts from weights of step 20, and trains briefly
     assert ticket.size_bytes < 0.6 * baseline.size_bytes
     assert "teacher_0" in session.identity(run_seed=0, sampler="tpe")["data"]
+
+
+@pytest.fixture
+def fake_sentences(tmp_path):
+    """SST-2 in miniature: a sentence is positive if it says so."""
+    folder = tmp_path / "text" / "sst2"
+    folder.mkdir(parents=True)
+    words = ["a", "film", "that", "is", "long", "and", "slow", "or", "short"]
+    generator = np.random.default_rng(0)
+    for name, n in (("train", 3000), ("dev", 80)):
+        rows = ["label\tsentence"]
+        for _ in range(n):
+            label = int(generator.integers(2))
+            said = [*generator.choice(words, 5), "good" if label else "bad"]
+            rows.append(f"{label}\t{' '.join(generator.permutation(said))}")
+        (folder / f"{name}.tsv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+def test_example_04_learns_and_can_be_made_integer(fake_sentences, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path / "cache"))
+    task = load_task(
+        str(_EXAMPLES / "04_bert_text.py"), {"data": str(fake_sentences), "quick": "true"}
+    )
+    session = open_session(task, "transformer", EvaluationSettings(threads=1, integer="auto"))
+    evaluator = session.evaluator
+    assert evaluator.settings.integer in ("static", "dynamic")  # whichever was faster here
+    space = session.built.space
+    kinds = {knob.kind for knob in space.knobs}
+    assert {"drop_block", "pruning_ratio", "weight_bits", "activation_bits"} <= kinds
+    eight_bits = {
+        knob.name: 1 if knob.kind in ("weight_bits", "activation_bits") else 0
+        for knob in space.knobs
+    }
+    baseline = evaluator.evaluate(CompressionPlan(), seed=0)
+    integer = evaluator.evaluate(space.decode(eight_bits), seed=0, fidelity=0)
+    assert integer.size_bytes < 0.4 * baseline.size_bytes
+    assert integer.accuracy >= baseline.accuracy - 0.1
+
+
+def test_example_04_names_the_file_it_misses(tmp_path):
+    with pytest.raises(InputError, match=r"train\.tsv"):
+        load_task(str(_EXAMPLES / "04_bert_text.py"), {"data": str(tmp_path)})
