@@ -156,6 +156,7 @@ def _rows(
                 path = Path(scratch) / f"{i}{runtime.suffix}"
                 try:
                     runtime.write(shipment, path, batch)
+                    RunningModel(runtime, path, threads=1).close()
                 except TrialError as error:
                     print(f"{net}, {form}, {runtime.name}: {error.message}", file=sys.stderr)
                     continue

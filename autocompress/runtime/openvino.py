@@ -101,6 +101,9 @@ def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if not line.startswith(("Exception from", "Check '"))]
     reason, *others = telling or lines or [type(error).__name__]
+    named = next((line for line in others if "operation" in line.lower()), "")
+    if named:
+        return f"{reason.rstrip('.:')}: {named.lstrip('- ')}".rstrip(".")
     while reason.endswith(":") and others:  # a heading
         reason = f"{reason} {others.pop(0)}"
     return reason.rstrip(".")

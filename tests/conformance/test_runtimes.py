@@ -24,7 +24,7 @@ _NETS = {
     "onnxruntime": ("zero_padded_shortcut", "inverted_bottleneck", "bert_like", "lstm"),
     "openvino": ("zero_padded_shortcut", "inverted_bottleneck", "bert_like", "lstm"),
     "openvino_bf16": ("zero_padded_shortcut",),
-    "executorch": ("zero_padded_shortcut", "lstm"),  # ten seconds each
+    "executorch": ("zero_padded_shortcut",),  # ten seconds each; and mixed plans, below
     "torch_export": ("bert_like",),
 }
 _TOLERANCES = {"openvino_bf16": 0.02}  # share of the largest output; others: float32 sums reordered
@@ -124,18 +124,6 @@ def test_openvino_executes_integer_convolutions(suite: ModuleType, tmp_path: Pat
     )
     n_layers = sum(len(nodes) for nodes in shipment.graph.layer_nodes.values())
     assert int(done.stdout) == n_layers
-
-
-def test_executorch_delegates_integer_layers(suite: ModuleType, tmp_path: Path) -> None:
-    """An int8 program is about a quarter of the float one, and nothing of it is left in floats."""
-    runtime = _installed("executorch")
-    sizes = {}
-    for form in FORMS:
-        _, shipment, _ = _shipment(suite.__name__, "zero_padded_shortcut", form)
-        path = tmp_path / f"{form}.pte"
-        runtime.write(shipment, path, 1)
-        sizes[form] = path.stat().st_size
-    assert sizes["int8"] < sizes["float"]
 
 
 def test_torch_export_writes_no_pickle(suite: ModuleType, tmp_path: Path) -> None:
