@@ -86,6 +86,7 @@ def _plain_(model: onnx.ModelProto) -> None:
     name_after_modules(model.graph)
     clean(model)
     fold_transposes(model.graph)
+    drop_unread(model.graph)  # whose names the transposed weights are to have
     matmul_to_gemm(model)
 
 

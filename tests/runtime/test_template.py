@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from autocompress.runtime.dynamic import dynamic_layers, to_dynamic
 from autocompress.runtime.onnx_export import export_onnx, make_templates
+from autocompress.runtime.onnxruntime import executed_ops
 
 
 def changed(module: nn.Module, width: int | None = None) -> nn.Module:
@@ -89,3 +91,20 @@ def test_equal_weights_do_not_become_one():
     assert templates.n_derived == 1
     anew = export_onnx(other, (x,), {}, make_templates())
     assert derived.model.SerializeToString() == anew.model.SerializeToString()
+
+
+def test_large_transposed_weights_keep_their_names_and_codes(quantize):
+    """Matrices above the size that is computed early are transposed later."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(96, 80), nn.ReLU(), nn.Linear(80, 96)).eval()
+    x = torch.randn(2, 3, 96)
+    templates = make_templates()
+    export_onnx(module, (x,), {}, templates)
+    weights = quantize(module)
+    derived = export_onnx(module, (x,), weights, templates)
+    assert templates.n_derived == 1
+    assert set(derived.quantized) == {"0.weight", "2.weight"}
+    names = {item.name for item in derived.model.graph.initializer}
+    assert set(derived.quantized) <= names
+    assert dynamic_layers(derived, weights) == ("0", "2")
+    assert executed_ops(to_dynamic(derived, ("0", "2")).model)["DynamicQuantizeMatMul"] == 2
