@@ -72,6 +72,9 @@ def export_onnx(
     drop_unread(model.graph)
     shorten_names(model.graph, {n.output[0]: n.name for n in model.graph.node if n.name})
     _name_interface(model.graph)
+    assert set(quantized) <= {item.name for item in model.graph.initializer}, (
+        "a weight lost its name"
+    )
     found = {key for keys in matched.values() for key in keys}
     return ExportedGraph(
         model=model,
