@@ -11,17 +11,13 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any
 
 import numpy as np
 
 from autocompress.errors import TrialError, first_line
 from autocompress.runtime.base import Array, InputSpec, Shipment
-
-if TYPE_CHECKING:
-    from autocompress.compress.codes import StoredWeight
-
-_FIRST_SIGNED: Final = -128  # XNNPACK's integers are signed: the same grid, moved
+from autocompress.runtime.executorch_grids import is_computing, layer_of, set_grids_
 
 
 class ExecuTorch:
@@ -144,144 +140,16 @@ def _to_integer(model: Any, shipment: Shipment) -> Any:
     quantizer = XNNPACKQuantizer()
     quantizer.set_global(get_symmetric_quantization_config(is_per_channel=True))
     quantizer.set_filter_function(
-        lambda node: not _is_computing(node) or _layer_of(node) in deployable.activations
+        lambda node: not is_computing(node) or layer_of(node) in deployable.activations
     )
     exported = export_program(model, shipment.example_inputs)
     prepared = prepare_pt2e(exported.module(), quantizer)
-    _set_grids_(prepared, shipment)
+    set_grids_(prepared, shipment)
     n_examples = len(shipment.example_inputs[0])  # a program that is not free takes no others
     for batch in zip(*(x.split(n_examples) for x in shipment.calibration), strict=True):
         if len(batch[0]) == n_examples:
             prepared(*batch)
     return convert_pt2e(prepared)
-
-
-def _set_grids_(prepared: Any, shipment: Shipment) -> None:
-    """Give observers the grids that were trained; the others look at extremes."""
-    from torchao.quantization.pt2e import HistogramObserver, MinMaxObserver
-
-    deployable = shipment.deployable
-    ranges: dict[str, list[Any]] = {}
-    for node in prepared.graph.nodes:
-        layer = _layer_of(node)
-        if layer not in deployable.activations or not _is_computing(node):
-            continue
-        source, weight = node.args[0], node.args[1]
-        if source.op == "call_module":
-            ranges.setdefault(source.target, []).append(deployable.activations[layer])
-        if weight.op == "call_module" and layer in deployable.weights:
-            observer = getattr(prepared, weight.target)
-            values = _value_of(prepared, weight.args[0])
-            codes = deployable.weights[layer]
-            setattr(prepared, weight.target, _fixed_weight(observer, values, codes))
-    for names in _observers(prepared):
-        observer = getattr(prepared, names[0])
-        grids = [grid for name in names for grid in ranges.get(name, ())]
-        if grids:
-            observer = _fixed_input(observer, grids)
-        elif isinstance(observer, HistogramObserver):  # thousands of bins, for nothing wanted here
-            observer = MinMaxObserver(
-                dtype=observer.dtype,
-                qscheme=observer.qscheme,
-                quant_min=observer.quant_min,
-                quant_max=observer.quant_max,
-                eps=float(observer.eps),
-            )
-        for name in names:
-            setattr(prepared, name, observer)
-
-
-def _observers(prepared: Any) -> list[list[str]]:
-    """Names of observers; those of one that is shared (before and after pooling) together."""
-    found: dict[int, list[str]] = {}
-    for node in prepared.graph.nodes:
-        if node.op == "call_module":
-            names = found.setdefault(id(getattr(prepared, node.target)), [])
-            if node.target not in names:
-                names.append(node.target)
-    return list(found.values())
-
-
-def _is_computing(node: Any) -> bool:
-    """Whether a node is a convolution or a matrix product with a weight."""
-    import torch
-
-    aten = torch.ops.aten
-    return node.op == "call_function" and node.target in (
-        *(aten.conv1d.default, aten.conv2d.default, aten.convolution.default),
-        *(aten.linear.default, aten.addmm.default),
-    )
-
-
-def _layer_of(node: Any) -> str:
-    """Qualified name of the module that made a node; the root's is empty."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    return str(stack[-1][0]) if stack else ""
-
-
-def _value_of(module: Any, node: Any) -> Array:
-    """What a `get_attr` node reads."""
-    found = module
-    for part in node.target.split("."):
-        found = getattr(found, part)
-    values: Array = found.detach().numpy()
-    return values
-
-
-def _fixed_input(observer: Any, grids: Sequence[Any]) -> Any:
-    """An observer that has made up its mind: the grid that spans all of these."""
-    from torchao.quantization.pt2e import FixedQParamsObserver
-
-    from autocompress.runtime.integer_grids import span_of
-
-    span = span_of(grids)
-    return FixedQParamsObserver(
-        scale=span.scale,
-        zero_point=span.zero_point + _FIRST_SIGNED,
-        dtype=observer.dtype,
-        qscheme=observer.qscheme,
-        quant_min=observer.quant_min,
-        quant_max=observer.quant_max,
-    )
-
-
-def _fixed_weight(observer: Any, values: Array, stored: "StoredWeight") -> Any:
-    """An observer with the scales that give a weight its codes back, batch-norm folded or not.
-
-    Args:
-        observer: What PT2E put there.
-        values: The weight as it is exported, (O, ...): codes times scales times what was folded in.
-        stored: What it is stored as, before folding.
-    """
-    import torch
-    from torchao.quantization.pt2e import PerChannelMinMaxObserver
-
-    from autocompress.runtime.integer_codes import to_integer_codes
-
-    codes = to_integer_codes(stored)
-    if codes is None or codes.axis != 0:
-        return observer
-    largest_code = np.abs(codes.codes.astype(np.int16)).reshape(len(values), -1).max(axis=1)
-    largest = np.abs(values.astype(np.float64)).reshape(len(values), -1).max(axis=1)
-    is_empty = (largest_code == 0) | (largest == 0.0)
-    scale = np.where(is_empty, 1.0, largest / np.maximum(largest_code, 1))
-
-    class FixedChannels(PerChannelMinMaxObserver):  # type: ignore[misc]
-        def forward(self, x: Any) -> Any:
-            return x
-
-        def calculate_qparams(self) -> Any:
-            return torch.from_numpy(scale.astype(np.float32)), torch.zeros(
-                len(scale), dtype=torch.int64
-            )
-
-    return FixedChannels(
-        ch_axis=0,
-        dtype=observer.dtype,
-        qscheme=observer.qscheme,
-        quant_min=_FIRST_SIGNED,
-        quant_max=observer.quant_max,
-    )
 
 
 @contextlib.contextmanager
