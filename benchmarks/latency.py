@@ -62,6 +62,7 @@ from autocompress.tasks.prepare import PreparedTask, prepare_task
 
 _RUNTIMES = ("onnxruntime", "openvino", "openvino_bf16", "executorch")
 _UNIFORM = (0.3, 0.5)
+_CHOSEN: dict[str, Any] = {}
 _KEY = ["net", "form", "runtime", "batch", "threads"]
 
 
@@ -149,8 +150,8 @@ def _rows(
     *,
     has_scores: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    usable = [r for r in RUNTIMES if r.name in _RUNTIMES and is_installed(r)]
-    for runtime, batch in itertools.product(usable, (1, 64)):
+    usable = [r for r in RUNTIMES if r.name in _CHOSEN["runtimes"] and is_installed(r)]
+    for runtime, batch in itertools.product(usable, _CHOSEN["batches"]):
         with tempfile.TemporaryDirectory() as scratch:
             paths: dict[str, Path] = {}
             for i, (form, (shipment, _)) in enumerate(forms.items()):
@@ -285,7 +286,9 @@ def _publish(name: str, rows: list[dict[str, Any]], key: list[str]) -> None:
     table = pd.DataFrame(rows)
     if path.exists():
         known = pd.read_csv(path)
-        known = known[~known["net"].isin(table["net"])]
+        parts = [name for name in ("net", "runtime", "batch") if name in table]
+        old = pd.MultiIndex.from_frame(known[parts])
+        known = known[~old.isin(pd.MultiIndex.from_frame(table[parts]))]
         table = pd.concat([known, table], ignore_index=True) if len(known) else table
     table = table.sort_values(key, kind="stable")
     table.to_csv(path, index=False, float_format="%.6g")
@@ -299,7 +302,10 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--trial", type=int, action="append", default=[])
     parser.add_argument("--seconds", type=float, default=1.0, help="for each file")
+    parser.add_argument("--batch", type=int, action="append", help="default: 1 and 64")
+    parser.add_argument("--runtime", action="append", choices=_RUNTIMES, help="default: all")
     given = parser.parse_args()
+    _CHOSEN.update(batches=given.batch or [1, 64], runtimes=given.runtime or _RUNTIMES)
     warnings.filterwarnings("ignore")
     if given.what == "run":
         _publish("latency", list(run_rows(given.folder, given.trial, given.seconds)), _KEY)
