@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,9 @@ import click
 
 if TYPE_CHECKING:
     from autocompress.export.bench import BenchRow
+
+
+_PLAIN_WIDTH = 140
 
 
 @click.command(short_help="Time exported files side by side.")
@@ -97,7 +101,7 @@ def _print(rows: Sequence[BenchRow]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    table.add_column("file", overflow="fold")
+    table.add_column("file", overflow="fold", min_width=20)
     table.add_column("runtime", no_wrap=True)
     for title in ("size", "memory", "ms", "spread", "faster", "95 %"):
         table.add_column(title, justify="right", no_wrap=True)
@@ -111,7 +115,8 @@ def _print(rows: Sequence[BenchRow]) -> None:
             *_figures(row),
             row.verdict.replace("measurable ", ""),
         )
-    Console(highlight=False).print(table)
+    width = None if sys.stdout.isatty() else _PLAIN_WIDTH
+    Console(width=width, highlight=False).print(table)
 
 
 def _figures(row: BenchRow) -> tuple[str, str, str, str]:

@@ -29,7 +29,7 @@ def command(
 
     Files must have their hashes and sizes, the packed file must compute what the ONNX file does;
     with the task, every runnable file is scored and timed again. An accuracy may differ by 0.2
-    points; a speedup may be lower as far as both confidence intervals reach, and is compared on the
+    points; a speedup may be lower by 10 % beyond both confidence intervals, and is compared on the
     same processor and version only.
 
     Exit code: 0 if nothing is broken, else that of the first broken promise: 10 files, 11 sizes,
