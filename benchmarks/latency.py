@@ -2,8 +2,6 @@
 
     python benchmarks/latency.py run results/RUN --trial N [--trial M] # a searched run
     python benchmarks/latency.py vgg                                   # untrained: latency only
-    python benchmarks/latency.py table results/RUN                     # how the table predicts
-    python benchmarks/latency.py graphs results/RUN                    # derived, or exported
 
 `run` takes the untouched model, int8 post-training, the chosen trials (refined weights where there
 are some) and what a user would pick instead: a tenth to a half of all channels removed uniformly by
@@ -18,10 +16,8 @@ import argparse
 import copy
 import dataclasses
 import itertools
-import statistics
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -29,12 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pandas as pd
 import torch
 import torch_pruning as tp
 from published import result_path
-from torch import Tensor, nn
+from torch import nn
 
 from autocompress.errors import TrialError
 from autocompress.evaluate.deploy import deploy
@@ -48,15 +43,11 @@ from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.runtime.base import Runtime, Shipment
 from autocompress.runtime.interleaved import median_interval, time_in_turns
-from autocompress.runtime.onnx_export import export_onnx, make_templates
 from autocompress.runtime.onnxruntime import executed_integer_nodes
 from autocompress.runtime.process import RunningModel
 from autocompress.runtime.table import RUNTIMES, is_installed
 from autocompress.search.records import load_run
 from autocompress.search.session import reopen
-from autocompress.space.option_table import OptionTable
-from autocompress.space.prediction import Predictor
-from autocompress.space.search_space import Method, SearchSpace
 from autocompress.tasks.base import Task
 from autocompress.tasks.prepare import PreparedTask, prepare_task
 
@@ -218,69 +209,7 @@ def _timed(
     return found
 
 
-def table_rows(folder: Path) -> Iterator[dict[str, Any]]:
-    """Measured latency of every trial against what the option table says of its plan."""
-    run = load_run(folder)
-    predictor = predictor_of(run)
-    errors = []
-    for trial in run.complete:
-        figures = trial.measurement
-        if trial.role == "baseline" or figures is None or figures.speedup is None:
-            continue
-        levels = predictor.space.encode(trial.plan)
-        position = np.array([[levels[k.name] for k in run.knobs]])
-        est = float(predictor.latency_ratio(position)[0])
-        errors.append(abs(est * figures.speedup - 1.0))
-        yield {
-            "net": run.info["task_name"],
-            "trial": trial.number,
-            "label": trial.label,
-            "latency_ratio": 1.0 / figures.speedup,
-            "est_latency_ratio": est,
-        }
-    print(f"{len(errors)} trials: median absolute error {statistics.median(errors):.1%}")
-
-
-def predictor_of(run: RunRecord) -> Predictor:
-    """What the run's own option table says."""
-    storage = f"sqlite:///{run.folder / 'study.db'}"
-    (name,) = optuna.get_all_study_names(storage)
-    kept = optuna.load_study(study_name=name, storage=storage).user_attrs["option_table"]
-    return Predictor(_space(run), OptionTable.from_json(kept))
-
-
-def _space(run: RunRecord) -> SearchSpace:
-    methods = run.info.get("methods", ())
-    return SearchSpace(knobs=run.knobs, methods=tuple(Method(**method) for method in methods))
-
-
-def graph_rows(folder: Path, n_times: int = 5) -> Iterator[dict[str, Any]]:
-    """Seconds to get a candidate's graph: exported, and derived from a template."""
-    run = load_run(folder)
-    prepared, evaluator = reopen(run)
-    model = evaluator.model
-    x: tuple[Tensor, ...] = prepared.example_inputs
-    templates = make_templates()
-    export_onnx(model, x, {}, templates)
-    exported, derived = [], []
-    for _ in range(n_times):
-        start = time.perf_counter()
-        export_onnx(model, x, {})
-        exported.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        export_onnx(model, x, {}, templates)
-        derived.append(time.perf_counter() - start)
-    assert templates.n_derived == n_times
-    ratios = [a / b for a, b in zip(exported, derived, strict=True)]
-    yield {
-        "net": run.info["task_name"],
-        "exported_s": statistics.median(exported),
-        "derived_s": statistics.median(derived),
-        "faster": statistics.median(ratios),
-    }
-
-
-def _publish(name: str, rows: list[dict[str, Any]], key: list[str]) -> None:
+def publish(name: str, rows: list[dict[str, Any]], key: list[str]) -> None:
     """Write rows; those of other nets that are published already stay."""
     path = result_path(name, "csv")
     table = pd.DataFrame(rows)
@@ -298,7 +227,7 @@ def _publish(name: str, rows: list[dict[str, Any]], key: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["run", "vgg", "table", "graphs"])
+    parser.add_argument("what", choices=["run", "vgg"])
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--trial", type=int, action="append", default=[])
     parser.add_argument("--seconds", type=float, default=1.0, help="for each file")
@@ -308,13 +237,9 @@ def main() -> None:
     _CHOSEN.update(batches=given.batch or [1, 64], runtimes=given.runtime or _RUNTIMES)
     warnings.filterwarnings("ignore")
     if given.what == "run":
-        _publish("latency", list(run_rows(given.folder, given.trial, given.seconds)), _KEY)
-    elif given.what == "vgg":
-        _publish("latency", list(vgg_rows(given.seconds)), _KEY)
-    elif given.what == "table":
-        _publish("latency-table", list(table_rows(given.folder)), ["net", "trial"])
+        publish("latency", list(run_rows(given.folder, given.trial, given.seconds)), _KEY)
     else:
-        _publish("graph-derivation", list(graph_rows(given.folder)), ["net"])
+        publish("latency", list(vgg_rows(given.seconds)), _KEY)
 
 
 if __name__ == "__main__":

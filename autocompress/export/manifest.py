@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from autocompress.errors import InputError, first_line
 from autocompress.export.bundle import FORMAT, MANIFEST
+from autocompress.space.rules import problem_of
 
 _MOST_BYTES: Final = 16 * 2**20
 
@@ -98,11 +99,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             "Give a folder that `autocompress export` wrote.",
         ) from error
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "top level"
-        raise InputError(
-            f"The manifest {path} makes no sense at `{where}`: {problem['msg']}."
-        ) from error
+        raise InputError(f"The manifest {path} makes no sense at {problem_of(error)}.") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"The manifest {path} makes no sense: {first_line(error)}.") from error
     if found != FORMAT:

@@ -206,16 +206,18 @@ def parse_rules(text: str, origin: str) -> SpaceRules:
     try:
         rules = SpaceRules.model_validate(data)
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "top level"
-        raise InputError(
-            f"The search space {origin} is wrong at `{where}`: {problem['msg']}, "
-            f"but got {str(problem['input'])[:80]!r}."
-        ) from error
+        raise InputError(f"The search space {origin} is wrong at {problem_of(error)}.") from error
     for i, rule in enumerate(rules.rules):
         check_bits("weight_bits", rule.weight_bits, f"{origin}: rules.{i}")
         check_bits("activation_bits", rule.activation_bits, f"{origin}: rules.{i}")
     return rules
+
+
+def problem_of(error: ValidationError) -> str:
+    """The first thing that is wrong in a file: where, what, and what came."""
+    problem = error.errors()[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "top level"
+    return f"`{where}`: {problem['msg']}, but got {str(problem['input'])[:80]!r}"
 
 
 def check_bits(field: str, wanted: Iterable[float] | None, where: str) -> None:

@@ -16,6 +16,7 @@ from autocompress.space.rules import (
     SpaceRules,
     WeightBits,
     check_bits,
+    problem_of,
     read_yaml,
 )
 
@@ -67,12 +68,7 @@ def load_target(target: str | Path) -> Target:
     try:
         found = Target.model_validate(read_yaml(path, "target"))
     except ValidationError as error:
-        problem = error.errors()[0]
-        where = ".".join(str(part) for part in problem["loc"]) or "top level"
-        raise InputError(
-            f"The target {path} is wrong at `{where}`: {problem['msg']}, "
-            f"but got {str(problem['input'])[:80]!r}."
-        ) from error
+        raise InputError(f"The target {path} is wrong at {problem_of(error)}.") from error
     for field, names, known, default in (
         ("quantizers", found.quantizers, QUANTIZERS, "uniform"),
         ("granularities", found.granularities, ("channel", "tensor"), "channel"),

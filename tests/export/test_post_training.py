@@ -16,6 +16,7 @@ from autocompress.cli.main import cli
 from autocompress.errors import AutocompressError, InputError
 from autocompress.export.onnx_examples import agreement_of, read_examples
 from autocompress.export.post_training import quantize_file
+from autocompress.measurement import LEAST_NOISE
 from autocompress.packing.packed import read_packed
 from autocompress.runtime.foreign import quantize_weights, read_onnx, weight_axes
 from autocompress.runtime.graph import constants
@@ -76,8 +77,9 @@ def test_quantize_keeps_decisions_and_takes_the_fastest_form(
     result = quantize_file(path, data, tmp_path / "out", least_agreement=0.9)
     assert {made.form for made in result.forms} == {"weights", "static", "dynamic"}
     assert result.chosen.agreement >= 0.9
-    slowest = max(made.latency.ratio for made in result.forms)
-    assert result.chosen.latency.ratio <= slowest
+    chosen = result.chosen.latency
+    others = [made.latency for made in result.forms if made.agreement >= 0.9]
+    assert not [o for o in others if o.ratio_high * (1.0 + LEAST_NOISE) < chosen.ratio_low]
     assert result.packed_bytes == (tmp_path / "out" / "model.acz").stat().st_size
     assert result.packed_bytes < result.original_bytes / 3
     static = next(made for made in result.forms if made.form == "static")
