@@ -16,6 +16,7 @@ from autocompress.errors import AutocompressError, first_line
 _COMMANDS = {
     "analyze": "Show layers, channel groups and knobs of a task's model, and what gets none.",
     "bench": "Time exported files side by side.",
+    "compare": "Put runs side by side: fronts, hypervolumes, options.",
     "doctor": "Check a run folder, and repair what can be repaired.",
     "export": "Write one point of a run as a verified bundle.",
     "front": "Print the Pareto front of a run.",
