@@ -60,7 +60,9 @@ def _outside(page: str, link: str) -> str | None:
     """Path in the repository of what a page links to, if it is a file beside docs/."""
     here = PurePosixPath(page)
     is_added = here.parts[0] == _HOME
-    folder = PurePosixPath(*here.parts[1:-1]) if is_added else PurePosixPath("docs", *here.parts[:-1])
+    folder = (
+        PurePosixPath(*here.parts[1:-1]) if is_added else PurePosixPath("docs", *here.parts[:-1])
+    )
     path = os.path.normpath(folder / link)
     is_inside = path.startswith("docs/") and not is_added
     return None if is_inside or not (ROOT / path).is_file() else path

@@ -50,6 +50,7 @@ class _LazyGroup(click.Group):
         if name not in _COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"autocompress.cli.{name}").command
+        command.name = name  # not that of its function, for whoever walks the commands
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
