@@ -118,8 +118,9 @@ def _title(comparison: Comparison, cost: str) -> str:
     if row.winner is None:
         if all(gain is None for gain in row.gains):
             return "No run has a point within 1 pt"
-        level = "file is the smallest" if cost == "size" else "point is measurably the fastest"
-        return f"Within 1 pt no run's {level}"
+        if cost == "size":
+            return "Within 1 pt no run's file is smaller than every other's"
+        return "Within 1 pt no run is measurably faster than every other"
     name = html.escape(shorten(comparison.names[row.winner], _NAME_CHARS))
     own = row.gains[row.winner]
     rest = [g for place, g in enumerate(row.gains) if place != row.winner and g is not None]

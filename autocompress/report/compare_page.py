@@ -1,16 +1,19 @@
 """A comparison of runs as one HTML file, in the style of the report."""
 
 import html
+import re
 import shlex
 from itertools import groupby
 from pathlib import Path
 from typing import Final, Literal
 
+import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from autocompress.atomic_file import write_atomically
 from autocompress.report.compare import FIGURE_OF, Comparison
 from autocompress.report.compare_figure import fronts_figure
+from autocompress.report.compare_script import COMPARE_SCRIPT
 from autocompress.report.compare_words import (
     FIGURE_NAMES,
     difference_cells,
@@ -18,9 +21,7 @@ from autocompress.report.compare_words import (
     obstacle_sentences,
     run_cells,
 )
-from autocompress.report.page_assets import SCRIPT
 from autocompress.report.page_frame import page_html
-from autocompress.report.page_plot import plot_html
 from autocompress.report.page_tables import table_html
 
 _HEADINGS: Final[dict[Literal["size", "latency"], str]] = {
@@ -66,14 +67,14 @@ def render_comparison(comparison: Comparison) -> str:
         f"<code>{html.escape(_command(comparison))}</code>.</footer>",
     ]
     has_figure = bool(costs) and comparison.is_comparable("accuracy")
-    scripts = [get_plotlyjs(), SCRIPT] if has_figure else []
+    scripts = [get_plotlyjs(), COMPARE_SCRIPT] if has_figure else []
     return page_html(f"{' against '.join(comparison.names)}: compared", "\n".join(body), scripts)
 
 
 def _cost_section(comparison: Comparison, cost: Literal["size", "latency"]) -> str:
     picture = "<p>Not drawn: accuracies of these runs are not comparable.</p>"
     if comparison.is_comparable("accuracy"):
-        picture = plot_html(f"fronts-{cost}", fronts_figure(comparison, cost), _CAPTIONS[cost])
+        picture = _picture(f"fronts-{cost}", fronts_figure(comparison, cost), _CAPTIONS[cost])
     figure = FIGURE_OF[cost]
     titles, rows = drop_cells(comparison, cost)
     caption = FIGURE_NAMES[figure].capitalize()
@@ -82,6 +83,18 @@ def _cost_section(comparison: Comparison, cost: Literal["size", "latency"]) -> s
     table = table_html(titles, rows, caption, n_text_columns=len(titles))
     how = f'<p class="soft">{_HOW}</p>'
     return f'<section class="words"><h2>{_HEADINGS[cost]}</h2>{picture}{table}{how}</section>'
+
+
+def _picture(name: str, figure: go.Figure, caption: str) -> str:
+    """Where a figure is drawn, what it says in words, and its data as JSON."""
+    data = figure.to_json().replace("<", "\\u003c").replace(">", "\\u003e")
+    words = html.escape(re.sub("<[^>]*>", "", str(figure.layout.title.text)))
+    return (
+        f'<figure><div class="plot-frame"><div class="plot" role="img" aria-label="{words}" '
+        f'data-figure="{name}" style="height:{figure.layout.height}px"></div></div>'
+        f"<figcaption>{caption} The table below holds the best points.</figcaption></figure>"
+        f'<script type="application/json" id="{name}">{data}</script>'
+    )
 
 
 def _differences(comparison: Comparison) -> str:

@@ -46,7 +46,7 @@ def test_fronts_figure_draws_latency_as_a_ratio_to_each_runs_own_baseline(make_r
     )
     figure = fronts_figure(compare_runs([run, slow]), "latency")
     assert list(figure.data[0].x) == pytest.approx(list(figure.data[1].x))
-    assert "Within 1 pt no run's point is measurably the fastest" in figure.layout.title.text
+    assert "Within 1 pt no run is measurably faster" in figure.layout.title.text
 
 
 def test_fronts_figure_title_states_who_is_ahead_and_escapes_the_name(make_run: Make) -> None:

@@ -37,5 +37,5 @@ def test_write_comparison_writes_the_rendered_page(make_run: Make, tmp_path: Pat
     write_comparison(comparison, tmp_path / "x" / "compare.html")
     text = (tmp_path / "x" / "compare.html").read_text(encoding="utf-8")
     assert text == render_comparison(comparison)
-    assert 'data-figure="figure-fronts-size"' in text
+    assert 'data-figure="fronts-size"' in text
     assert '<th scope="row">seed</th><td>0</td><td>1</td>' in text
