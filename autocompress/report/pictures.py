@@ -31,7 +31,8 @@ _TITLE_LINE_PX: Final = 24
 # For slides and screens of two pixels per point.
 _PNG_SCALE: Final = 2
 _TIMEOUT_S: Final = 90.0
-_ONLY_ON_SCREEN: Final = "; double-click shows all"
+# What a still picture cannot do.
+_ONLY_ON_SCREEN: Final = ("; double-click shows all", "Drag to turn it, scroll to come closer")
 
 
 def all_figures(run: RunRecord, repeats: Sequence[RunRecord] = ()) -> dict[str, go.Figure]:
@@ -119,7 +120,9 @@ def _prepared(name: str, figure: go.Figure, kind: Format) -> tuple[go.Figure, di
     more_px = _TITLE_LINE_PX * (len(lines) - 1)
     height = (copy.layout.height or 520) + more_px
     top = (copy.layout.margin.t or 84) + more_px
-    subtitle = str(copy.layout.title.subtitle.text or "").removesuffix(_ONLY_ON_SCREEN)
+    subtitle = str(copy.layout.title.subtitle.text or "")
+    for words in _ONLY_ON_SCREEN:
+        subtitle = subtitle.removesuffix(words)
     copy.update_layout(
         title={"text": "<br>".join(lines), "subtitle_text": subtitle}, height=height, margin_t=top
     )

@@ -27,6 +27,7 @@ def test_command_of_a_page_parses(command: Snippet, monkeypatch: pytest.MonkeyPa
     context = click.Context(cli)
     subcommand = cli.get_command(context, name)
     assert subcommand is not None, f"there is no command {name!r}"
+    assert subcommand.name == name
     # Reads the arguments and runs nothing; files that a page only imagines need not exist.
     for parameter in subcommand.params:
         if isinstance(parameter.type, click.Path):
