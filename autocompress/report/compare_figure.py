@@ -53,7 +53,8 @@ def fronts_figure(comparison: Comparison, cost: Literal["size", "latency"]) -> g
     figure.update_yaxes(title_text="accuracy, validation", ticksuffix=" %")
     if len(visible) < len(every):
         n_hidden = len(every) - len(visible)
-        note = f"{n_hidden} points below {floor:.0f} % are out of view; double-click shows all"
+        note = "1 point" if n_hidden == 1 else f"{n_hidden} points"
+        note += f" below {floor:.0f} % out of view; double-click shows all"
         figure.update_layout(title_subtitle_text=note)
         high = max(y for _, y in visible)
         figure.update_yaxes(range=[floor, high + 0.05 * (high - floor)])
