@@ -90,7 +90,7 @@ def _picture(name: str, figure: go.Figure, caption: str) -> str:
     data = figure.to_json().replace("<", "\\u003c").replace(">", "\\u003e")
     words = html.escape(re.sub("<[^>]*>", "", str(figure.layout.title.text)))
     return (
-        f'<figure><div class="plot-frame"><div class="plot" role="img" aria-label="{words}" '
+        f'<figure aria-label="{words}"><div class="plot-frame"><div class="plot" '
         f'data-figure="{name}" style="height:{figure.layout.height}px"></div></div>'
         f"<figcaption>{caption} The table below holds the best points.</figcaption></figure>"
         f'<script type="application/json" id="{name}">{data}</script>'
