@@ -27,7 +27,7 @@ from autocompress.analysis.probe_layout import (
     noise,
     repeat_examples,
 )
-from autocompress.analysis.slots import PER_CHANNEL, WEIGHTED, Convolution
+from autocompress.analysis.slots import PER_CHANNEL, channel_dim, is_weighted
 from autocompress.tasks.base import Inputs
 
 Key: TypeAlias = tuple[Literal["in", "norm", "mixer", "state", "output"], str]
@@ -66,7 +66,7 @@ class ProbedModel:
         self.free_parameters = [
             f"{name}.{own}".removeprefix(".")
             for name, module in self._modules.items()
-            if not isinstance(module, (*WEIGHTED, *PER_CHANNEL, *MIXERS))
+            if not (is_weighted(module) or isinstance(module, (*PER_CHANNEL, *MIXERS)))
             for own, _ in module.named_parameters(recurse=False)
         ]
         for name, module in self._modules.items():
@@ -124,7 +124,7 @@ class ProbedModel:
         return hits
 
     def _replacement(self, name: str, module: nn.Module) -> Callable[..., Any] | None:
-        if isinstance(module, WEIGHTED):
+        if is_weighted(module):
             return functools.partial(self._weighted, name, module.forward)
         if isinstance(module, (*PER_CHANNEL, *MIXERS)):
             return functools.partial(self._norm, name, module.forward)
@@ -179,8 +179,7 @@ class ProbedModel:
             msg = f"the input of '{name}' is a {type(tensor).__name__}"
             raise TypeError(msg)
         if not isinstance(module, nn.Embedding):
-            n_trailing = module.weight.ndim - 2 if isinstance(module, Convolution) else 0
-            self._observe(("in", name), call, tensor, tensor.ndim - 1 - n_trailing)
+            self._observe(("in", name), call, tensor, channel_dim(module, tensor.ndim))
         if isinstance(module, nn.RNNBase):
             for index, state in enumerate(tensors_in(rest)):
                 self._observe(("state", name), 2 * call + index, state, state.ndim - 1)
@@ -224,9 +223,7 @@ class ProbedModel:
         for part, layout in enumerate(self._output_layouts[name, call]):
             seed = zlib.crc32(f"{name} {call} {part} {self._seed}".encode())
             tensor = repeat_examples(noise(layout.shape, seed), layout, self._n_examples)
-            dim = len(layout.shape) - 1
-            if isinstance(module, Convolution):
-                dim -= module.weight.ndim - 2
+            dim = channel_dim(module, len(layout.shape))
             width = width or layout.shape[dim]
             for example, channel in self._perturbations.get(name, ()):
                 own = tensor
