@@ -11,7 +11,7 @@ import copy
 import functools
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -63,6 +63,7 @@ class ProbedModel:
         self._shapes: dict[tuple[Key, int], list[tuple[int, ...]]] | None = {}
         self._output_shapes: dict[tuple[str, int], list[list[tuple[int, ...]]]] = {}
         self._clean: dict[tuple[Key, int], Tensor] | None = None
+        self._watched: Collection[Key] | None = None
         self.free_parameters = [
             f"{name}.{own}".removeprefix(".")
             for name, module in self._modules.items()
@@ -91,19 +92,30 @@ class ProbedModel:
             for layout in layouts
         )
 
-    def probe(self, n_examples: int, perturbations: Perturbations, seed: int) -> Hits:
+    def probe(
+        self,
+        n_examples: int,
+        perturbations: Perturbations,
+        seed: int,
+        keys: Collection[Key] | None = None,
+    ) -> Hits:
         """One pass of many examples, equal but for perturbed channels.
 
         Args:
             n_examples: B.
             perturbations: Layer -> (example, channel) pairs; `EVERY_CHANNEL` for all of a layer.
             seed: Of the made-up numbers.
+            keys: Where to look for differences; None for everywhere.
 
         Returns:
             What was reached -> shape (B, C): which channels of it differ from what they are
             without perturbation. For mixers and the output C is 1.
         """
-        hits = self._run(n_examples + 1, perturbations, seed)  # the last example stays untouched
+        self._watched = keys
+        try:
+            hits = self._run(n_examples + 1, perturbations, seed)  # the last one stays untouched
+        finally:
+            self._watched = None
         return {key: hit[:-1] for key, hit in hits.items()}
 
     def probe_constant(self, layer: str, channels: NDArray[np.int64], seed: int) -> Hits:
@@ -200,7 +212,8 @@ class ProbedModel:
         return forward(tensor)
 
     def _observe(self, key: Key, call: int, tensor: Tensor, channel_dim: int | None) -> None:
-        if not tensor.is_floating_point():
+        is_watched = self._watched is None or key in self._watched
+        if not tensor.is_floating_point() or not is_watched:
             return
         if self._shapes is not None:
             self._shapes.setdefault((key, call), []).append(tuple(tensor.shape))

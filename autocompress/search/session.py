@@ -191,6 +191,9 @@ def data_fingerprints(prepared: PreparedTask) -> dict[str, str]:
     prints = {name: tensors.fingerprint() for name, tensors in data.items()}
     for i, teacher in enumerate(prepared.teachers):
         prints[f"teacher_{i}"] = model_fingerprint(teacher)
+    output = prepared.task.output
+    if output is not None:
+        prints["output"] = getattr(output, "__qualname__", None) or repr(output)
     if prepared.task.initial_state is not None:
         prints["initial_state"] = state_fingerprint(prepared.task.initial_state)
     return prints
