@@ -18,6 +18,7 @@ from autocompress.search.views import write_study_views
 from autocompress.search.watch import Watch
 from autocompress.space.targets import load_target
 from autocompress.tasks.factory import load_task
+from autocompress.tasks.in_memory import is_in_memory
 from autocompress.tasks.trust import trust_task
 from autocompress.train.presets import parse_proxy
 
@@ -39,7 +40,8 @@ def search_task(request: SearchRequest, watch: Watch) -> RunRecord:
             driver, or no trial succeeds.
     """
     proxy = parse_proxy(request.proxy)
-    watch.note(f"Loading task {request.task}")
+    if not is_in_memory(request.task):
+        watch.note(f"Loading task {request.task}")
     task = load_task(request.task, request.arguments)
     spec = absolute_spec(request.task)  # a worker may run in another folder
     trust_task(spec, request.arguments)

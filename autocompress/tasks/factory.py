@@ -58,11 +58,7 @@ def load_task(spec: str, arguments: Mapping[str, str]) -> Task:
         return task_in_memory(spec)
     task, function_name, source = _call_factory(spec, arguments, "Task")
     if not isinstance(task, Task):
-        raise InputError(
-            f"The task factory {function_name!r} of {source} must return an autocompress.Task, "
-            f"but returned {type(task).__name__}.",
-            "End it with `return Task(model=..., train=...)`.",
-        )
+        raise _no_task(task, function_name, source)
     return task
 
 
@@ -97,15 +93,46 @@ def _call_factory(spec: str, arguments: Mapping[str, str], what: str) -> tuple[o
         source = str(path or module.__file__ or module_name)
         factory = _find_factory(module, function_name, source)
         keywords = convert_arguments(factory, arguments, f"{source}:{function_name}")
-        try:
-            return factory(**keywords), function_name, source
-        except AutocompressError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise InputError(
-                f"The task factory {function_name!r} must return a {what}, "
-                f"but raised {describe_error(error, source)}."
-            ) from error
+        made = _made(lambda: factory(**keywords), function_name, what, source)
+        return made, function_name, source
+
+
+def make_task(factory: Callable[..., object], arguments: Mapping[str, object]) -> Task:
+    """Call a factory that is at hand, seeded and on one thread as `load_task` does.
+
+    Args:
+        factory: Returns a Task.
+        arguments: Keyword arguments.
+
+    Raises:
+        InputError: If it fails or returns something else.
+    """
+    name = getattr(factory, "__name__", type(factory).__name__)
+    with _reproducible():
+        task = _made(lambda: factory(**arguments), name, "Task", None)
+    if not isinstance(task, Task):
+        raise _no_task(task, name, "this process")
+    return task
+
+
+def _made(call: Callable[[], object], name: str, what: str, source: str | None) -> object:
+    try:
+        return call()
+    except AutocompressError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"The task factory {name!r} must return a {what}, "
+            f"but raised {describe_error(error, source)}."
+        ) from error
+
+
+def _no_task(made: object, function_name: str, source: str) -> InputError:
+    return InputError(
+        f"The task factory {function_name!r} of {source} must return an autocompress.Task, "
+        f"but returned {type(made).__name__}.",
+        "End it with `return Task(model=..., train=...)`.",
+    )
 
 
 def _parse(spec: str) -> tuple[Path | None, str, str]:
