@@ -73,8 +73,9 @@ def _importable_spec(function: Callable[..., Task], *, is_main_fine: bool) -> st
     if "." in module.__name__ and importlib.util.find_spec(module.__name__) is not None:
         return f"{module.__name__}:{name}"
     file = getattr(module, "__file__", None)
-    is_file = file is not None and file.endswith(".py") and Path(file).is_file()
-    return f"{Path(file).absolute()}:{name}" if is_file else None
+    if file is None or not file.endswith(".py") or not Path(file).is_file():
+        return None
+    return f"{Path(file).absolute()}:{name}"
 
 
 def _refuse_recursion() -> None:
