@@ -16,9 +16,11 @@ from autocompress.errors import AutocompressError, first_line
 _COMMANDS = {
     "analyze": "Show layers, channel groups and knobs of a task's model, and what gets none.",
     "bench": "Time exported files side by side.",
+    "check": "Check a task before it is searched, and say what to fix.",
     "doctor": "Check a run folder, and repair what can be repaired.",
     "export": "Write one point of a run as a verified bundle.",
     "front": "Print the Pareto front of a run.",
+    "init": "Write a task file that runs, to put your own model and data in.",
     "inspect": "Show what every byte of a packed model is for.",
     "quantize": "Quantize an ONNX file without training.",
     "refine": "Train chosen points of a run in full.",

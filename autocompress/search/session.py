@@ -25,6 +25,7 @@ from autocompress.tasks.factory import load_task
 from autocompress.tasks.leakage import val_looks_seen
 from autocompress.tasks.prepare import PreparedTask, prepare_task
 from autocompress.tasks.trust import check_trusted
+from autocompress.tasks.user_code import naming_user_code
 
 _LOOKING_SHARE = 0.15
 _MOST_SHORTLISTED = 8
@@ -129,7 +130,8 @@ def open_session(
         policy=PruningPolicy(**rules.pruning.model_dump()),
         recipe={**rules.recipe.model_dump(exclude_none=True), **settings.recipe},
     )
-    prepared = prepare_task(task)
+    with naming_user_code():
+        prepared = prepare_task(task)
     evaluator = Evaluator(prepared, settings)
     evaluator.settle_integer()
     return Session(
