@@ -30,6 +30,7 @@ _COMMANDS = {
     "unpack": "Turn a packed model into a runnable ONNX file.",
     "verify": "Check a bundle: hashes, sizes, outputs, accuracy, latency.",
     "validate": "Compare the proxy's ranking with that of full training.",
+    "watch": "Serve a run's report, up to date while it is searched.",
 }
 _EPILOG = (
     "Exit codes: 0 done; 1 something failed; 2 bad input; 3 the run folder belongs to another "
