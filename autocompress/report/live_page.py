@@ -19,12 +19,16 @@ from autocompress.run_record import RunRecord
 
 _LEAST_PAUSE_S: Final = 1.0
 # Rendering a long run takes seconds: it must leave the cores to the trials that are measured.
-_PAUSE_PER_WORK: Final = 10.0
+_PAUSE_PER_WORK: Final = 4.0
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _QUICK: Final = 3
 _POLICY_META: Final = re.compile(
     r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">\n?', re.IGNORECASE
 )
+
+
+def _in_thread(action: Callable[[], None]) -> None:
+    threading.Thread(target=action, daemon=True).start()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,14 +54,16 @@ class Snapshot:
 class LivePage:
     """The newest page of a run, for any number of threads at once.
 
-    The run is read when somebody asks and its stamp has changed, by one thread; the others get the
-    page before meanwhile. Reading and rendering take a tenth of one core at most.
+    The run is read when somebody asks and its stamp has changed, by one thread. Reading and
+    rendering take a fifth of one core at most.
 
     Args:
         stamp: Differs as soon as the run has changed; cheap.
         load: Reads the run, and repeats of it for error bars.
         is_driven: Whether a search works on it.
         clock: Seconds since whenever.
+        work_clock: Seconds that this thread has worked; where others need the cores, it waits.
+        start: Does something meanwhile.
     """
 
     def __init__(
@@ -67,38 +73,53 @@ class LivePage:
         load: Callable[[], tuple[RunRecord, tuple[RunRecord, ...]]],
         is_driven: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
+        work_clock: Callable[[], float] = time.thread_time,
+        start: Callable[[Callable[[], None]], None] = _in_thread,
     ) -> None:
         self._stamp = stamp
         self._load = load
         self._is_driven = is_driven
         self._clock = clock
+        self._work_clock = work_clock
+        self._start = start
         self._lock = threading.Lock()
         self._seen: object = None
         self._next_look_s = -float("inf")
         self._rendered: _Rendered | None = None
         self._snapshot: Snapshot | None = None
 
-    def current(self) -> Snapshot:
-        """The page as it is now, or was a moment ago."""
-        if self._lock.acquire(blocking=self._snapshot is None):
-            try:
-                if self._clock() >= self._next_look_s:
-                    self._look()
-            finally:
-                self._lock.release()
-        assert self._snapshot is not None
+    def newest(self) -> Snapshot:
+        """The page as it is now; waits while it is rendered."""
+        with self._lock:
+            if self._clock() >= self._next_look_s:
+                self._look()
+            assert self._snapshot is not None
+            return self._snapshot
+
+    def last(self) -> Snapshot:
+        """The page as it was rendered last, at once; a newer one may be on its way."""
+        if self._snapshot is None:
+            return self.newest()
+        if self._clock() >= self._next_look_s and self._lock.acquire(blocking=False):
+            self._start(self._look_and_release)
         return self._snapshot
 
+    def _look_and_release(self) -> None:
+        try:
+            self._look()
+        finally:
+            self._lock.release()
+
     def _look(self) -> None:
-        began_s, stamp = self._clock(), self._stamp()
+        began_s, stamp = self._work_clock(), self._stamp()
         if self._rendered is None or stamp != self._seen:
             # taken before the run is read: what changes meanwhile is seen the next time
             self._rendered, self._seen = self._render(), stamp
             if self._rendered.problem:  # it may pass without a change of any file
                 self._seen = None
         self._snapshot = self._rendered.snapshot(is_driven=self._is_driven())
-        now_s = self._clock()
-        self._next_look_s = now_s + max(_LEAST_PAUSE_S, _PAUSE_PER_WORK * (now_s - began_s))
+        worked_s = self._work_clock() - began_s
+        self._next_look_s = self._clock() + max(_LEAST_PAUSE_S, _PAUSE_PER_WORK * worked_s)
 
     def _render(self) -> "_Rendered":
         try:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from autocompress.errors import InputError, first_line
-from autocompress.report.live_page import LivePage, Snapshot
+from autocompress.report.live_page import LivePage
 
 HOST: Final = "127.0.0.1"
 # A name that somebody else's site has pointed at this machine is none of these (DNS rebinding).
@@ -96,11 +96,12 @@ class _Handler(BaseHTTPRequestHandler):
         elif not self._has_token(query):
             self._refuse(401, {"WWW-Authenticate": "Token"})
         else:
-            answer(self.server.page.current())
+            answer()
 
     do_HEAD = do_GET  # noqa: N815 (the same)
 
-    def _send_page(self, snapshot: Snapshot) -> None:
+    def _send_page(self) -> None:
+        snapshot = self.server.page.newest()
         wants_gzip = "gzip" in self.headers.get("Accept-Encoding", "")
         encoding = {"Content-Encoding": "gzip"} if wants_gzip else {}
         self._send(
@@ -114,7 +115,8 @@ class _Handler(BaseHTTPRequestHandler):
             },
         )
 
-    def _send_status(self, snapshot: Snapshot) -> None:
+    def _send_status(self) -> None:
+        snapshot = self.server.page.last()
         headers = {"Content-Security-Policy": _NOTHING, "ETag": snapshot.etag}
         if self.headers.get("If-None-Match") == snapshot.etag:
             self._send(304, None, headers)

@@ -25,9 +25,11 @@ PAGE, STATUS = f"/?token={TOKEN}", f"/status?token={TOKEN}"
 class FixedPage:
     n_asked: ClassVar[int] = 0
 
-    def current(self) -> Snapshot:
+    def newest(self) -> Snapshot:
         type(self).n_asked += 1
         return SNAPSHOT
+
+    last = newest
 
 
 @pytest.fixture(scope="module")
