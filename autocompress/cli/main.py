@@ -69,9 +69,16 @@ def cli(debug: bool) -> None:
     """
 
 
+class _StderrHandler(logging.Handler):
+    """Writes to what `sys.stderr` is at the moment: a live display puts something in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
 def _log_to_stderr() -> None:
     """Show what the package has to say; the library itself never configures logging."""
-    handler = logging.StreamHandler()
+    handler = _StderrHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("autocompress")
     logger.handlers = [handler]
