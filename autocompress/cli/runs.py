@@ -77,6 +77,12 @@ def resolve_run(run: str | None, results: Path) -> Path:
     raise unknown_name("run", run, found)
 
 
+def run_name(task_name: str) -> str:
+    """A task's name, or any other, as the name of a run folder."""
+    kept = (c if c.isalnum() or c in "-_." else "-" for c in task_name)
+    return "".join(kept).strip(".") or "run"
+
+
 def _last_started(folder: Path) -> float:
     """When a search was last started in a folder; every session writes `run.json` anew."""
     try:

@@ -8,7 +8,7 @@ import click
 
 from autocompress.cli.limit_options import limit_options, limits_of
 from autocompress.cli.quantities import parse_bytes, parse_seconds
-from autocompress.cli.runs import results_option
+from autocompress.cli.runs import results_option, run_name
 from autocompress.cli.runtime_options import (
     parse_shapes,
     runtime_options,
@@ -18,11 +18,12 @@ from autocompress.cli.runtime_options import (
 )
 from autocompress.cli.search_result import print_result, write_study_views
 from autocompress.cli.task_options import task_arguments, task_options
+from autocompress.cli.track_option import track_option
 
 # The task and its arguments are kept apart; the rest belongs to one session.
 NOT_KEPT = (
     *("task", "data", "task_args", "name", "results", "storage"),
-    *("timeout", "quiet", "as_json"),
+    *("timeout", "track", "quiet", "as_json"),
 )
 
 
@@ -101,6 +102,7 @@ NOT_KEPT = (
     help="Keep the study on a database server, such as postgresql://user@host/database, where "
     "several searches share its budget; default: SQLite in the run folder.",
 )
+@track_option
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print the front as JSON.")
 @results_option
@@ -140,7 +142,7 @@ def command(**options: Any) -> None:
             raise InputError(f"`--{name.replace('_', '-')}` must be positive, but got {value}.")
     if options["refine"] < 0:
         raise InputError(f"`--refine` must be at least 0, but got {options['refine']}.")
-    if options["name"] is not None and _run_name(options["name"]) != options["name"]:
+    if options["name"] is not None and run_name(options["name"]) != options["name"]:
         raise InputError(
             "`--run` must hold letters, digits, '-', '_' and '.' only, "
             f"but got {options['name']!r}.",
@@ -192,11 +194,13 @@ def _search(
     is_usual_storage: bool,
     executor: str,
     refine: int,
+    track: tuple[str, ...],
     quiet: bool,
     as_json: bool,
     **settings: Any,
 ) -> None:
     from autocompress.cli.progress import SearchProgress
+    from autocompress.cli.refine import refine_best
     from autocompress.errors import NoPointError
     from autocompress.evaluate.sensitivity import measure_options
     from autocompress.evaluate.settings import EvaluationSettings
@@ -204,12 +208,15 @@ def _search(
     from autocompress.search.driver import check_parts, run_search
     from autocompress.search.executors.table import make_executor
     from autocompress.search.executors.worker import WorkerSpec
+    from autocompress.search.listener import both
     from autocompress.search.options import option_cache
     from autocompress.search.sampler import check_sampler
     from autocompress.search.session import absolute_spec, open_session
     from autocompress.search.stores.located import store_for
     from autocompress.search.stores.server import check_server, parse_storage
     from autocompress.search.study import Study
+    from autocompress.search.tracking.table import make_trackers
+    from autocompress.search.tracking.tracking import Tracking
     from autocompress.space.targets import load_target
     from autocompress.tasks.factory import load_task
     from autocompress.tasks.trust import trust_task
@@ -222,13 +229,14 @@ def _search(
     server = None if storage is None else parse_storage(storage)
     if server is not None and not is_usual_storage:
         check_server(server)
+    make_trackers(track, results)  # are they there?
     arguments = task_arguments(data, task_args)
     progress = SearchProgress(rules, quiet=quiet)
     progress.note(f"Loading task {task}")
     loaded = load_task(task, arguments)
     task = absolute_spec(task)  # a worker may run in another folder
     trust_task(task, arguments)
-    folder = results / (name or _run_name(loaded.name))
+    folder = results / (name or run_name(loaded.name))
     settings["integer"] = settled_integer(settings["integer"], folder, objectives)
     wanted = EvaluationSettings(**settings, **tuning.settings(loaded))
     session = open_session(loaded, space, wanted, load_target(target) if target else None)
@@ -252,7 +260,9 @@ def _search(
     ) as study:
         progress.begin(study.record())
         try:
-            with progress:
+            tracking = Tracking(make_trackers(track, folder), progress.warn)
+            tracking.begin(study.record())
+            with progress, tracking:
                 run = run_search(
                     study,
                     workers,
@@ -266,7 +276,7 @@ def _search(
                         on_progress=progress.tell_option,
                     ),
                     n_shortlisted=session.n_shortlisted,
-                    listener=progress.listener,
+                    listener=both(progress.listener, tracking.listener),
                     **dataclasses.asdict(rules),
                 )
         except KeyboardInterrupt:
@@ -277,22 +287,8 @@ def _search(
             write_study_views(study)
     if refine:
         try:
-            run = _refine(run, refine, quiet=quiet)
+            run = refine_best(run, refine, quiet=quiet)
         except NoPointError:  # the search's result stands
             print_result(run, as_json=as_json)
             raise
     print_result(run, as_json=as_json)
-
-
-def _refine(run: Any, top: int, *, quiet: bool) -> Any:
-    """Refine members of the front with the default recipe; the run as it is then."""
-    from autocompress.cli.refine import refine_points
-    from autocompress.search.records import load_run
-
-    refine_points(run, numbers=(), top=top, quiet=quiet, fields={})
-    return load_run(run.folder)
-
-
-def _run_name(task_name: str) -> str:
-    kept = (c if c.isalnum() or c in "-_." else "-" for c in task_name)
-    return "".join(kept).strip(".") or "run"
