@@ -32,6 +32,7 @@ _COMMANDS = {
     "unpack": "Turn a packed model into a runnable ONNX file.",
     "verify": "Check a bundle: hashes, sizes, outputs, accuracy, latency.",
     "validate": "Compare the proxy's ranking with that of full training.",
+    "watch": "Serve a run's report, up to date while it is searched.",
 }
 _EPILOG = (
     "Exit codes: 0 done; 1 something failed; 2 bad input; 3 the run folder belongs to another "
@@ -70,9 +71,16 @@ def cli(debug: bool) -> None:
     """
 
 
+class _StderrHandler(logging.Handler):
+    """Writes to what `sys.stderr` is at the moment: a live display puts something in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
 def _log_to_stderr() -> None:
     """Show what the package has to say; the library itself never configures logging."""
-    handler = logging.StreamHandler()
+    handler = _StderrHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("autocompress")
     logger.handlers = [handler]
