@@ -197,6 +197,7 @@ def _search(
     **settings: Any,
 ) -> None:
     from autocompress.cli.progress import SearchProgress
+    from autocompress.cli.report_refresh import refreshing
     from autocompress.errors import NoPointError
     from autocompress.evaluate.sensitivity import measure_options
     from autocompress.evaluate.settings import EvaluationSettings
@@ -266,7 +267,7 @@ def _search(
                         on_progress=progress.tell_option,
                     ),
                     n_shortlisted=session.n_shortlisted,
-                    listener=progress.listener,
+                    listener=refreshing(progress.listener),
                     **dataclasses.asdict(rules),
                 )
         except KeyboardInterrupt:

@@ -41,13 +41,13 @@ def cube_figure(run: RunRecord) -> go.Figure:
     for name, (color, symbol, size_px, members) in groups.items():
         _add_points(figure, sizes, times, members, name, color, symbol, size_px)
     axes = {
-        "xaxis": _axis(sizes.xs(trials), sizes.axis_title),
-        "yaxis": _axis(times.xs(trials), times.axis_title),
-        "zaxis": {**_axis([], "accuracy, validation"), "ticksuffix": " %"},
+        "xaxis": _axis(sizes.xs(trials), f"size [{sizes.unit}]"),
+        "yaxis": _axis(times.xs(trials), f"latency [{times.unit}]"),
+        "zaxis": {**_axis([], "accuracy"), "ticksuffix": " %"},
     }
     # seen from where small and fast is near: what is good stands in front and above
-    camera = {"eye": {"x": -1.5, "y": -1.5, "z": 0.8}}
-    figure.update_layout(scene={**axes, "camera": camera}, margin={"l": 0, "r": 0, "b": 40})
+    camera = {"eye": {"x": -1.7, "y": -1.5, "z": 0.7}}
+    figure.update_layout(scene={**axes, "camera": camera}, margin={"l": 0, "r": 0, "b": 48})
     return figure
 
 
@@ -90,5 +90,7 @@ def _add_points(
 
 def _axis(values: Sequence[float], title: str) -> dict[str, Any]:
     axis = cost_axis(values, title) if values else {"title": {"text": title}}
+    if axis.get("type") == "log":
+        axis["title"] = {"text": f"{title}, log"}
     axis.pop("minor", None)  # no such thing in three dimensions
     return {**axis, "gridcolor": "rgba(128,128,128,0.4)", "zeroline": False}

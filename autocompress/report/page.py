@@ -20,6 +20,7 @@ from autocompress.report.page_data import json_block, page_data
 from autocompress.report.page_gain import gain_section
 from autocompress.report.page_plot import figure_json, plot_html
 from autocompress.report.page_sections import (
+    TABLES,
     failed_section,
     figure_table,
     front_section,
@@ -141,7 +142,7 @@ def render_parts(run: RunRecord, repeats: Sequence[RunRecord] = ()) -> dict[str,
         "front": front_section(run),
         "failed": failed_section(run),
         "how": how_section(run),
-        **{f"table-{name}": figure_table(run, name) for name in _HEADINGS if name in figures},
+        **{f"table-{name}": figure_table(run, name) for name in TABLES if name in figures},
     }
     drawn = {name: figure_json(figure) for name, figure in figures.items()}
     return {"data": page_data(run), "figures": drawn, "parts": parts}

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import Final
 
 from autocompress.objective import OBJECTIVES
@@ -179,15 +179,24 @@ def lazy_table(topic: Topic, title: str) -> str:
 
 
 def figure_table(run: RunRecord, name: str) -> str:
-    """The figures of a chart as a table; empty for charts of all trials, which have a lazy one."""
-    if name == "hypervolume":
-        return history_html(run)
-    if name == "choices":
-        return choices_html(run)
-    if name == "sensitivity":
-        headers = ["knob", "level", "moves outputs by [nats]", "file", "speed"]
-        return table_html(headers, option_rows(run), "Every level by itself, untrained", 2)
-    if name == "importance":
-        headers, rows = importance_rows(run)
-        return table_html(headers, rows, "Rank correlation of knobs with figures", 1)
-    return ""
+    """The figures of one of the charts in `TABLES` as a table."""
+    return TABLES[name](run)
+
+
+def _sensitivity_table(run: RunRecord) -> str:
+    headers = ["knob", "level", "moves outputs by [nats]", "file", "speed"]
+    return table_html(headers, option_rows(run), "Every level by itself, untrained", 2)
+
+
+def _importance_table(run: RunRecord) -> str:
+    headers, rows = importance_rows(run)
+    return table_html(headers, rows, "Rank correlation of knobs with figures", 1)
+
+
+TABLES: Final[dict[str, Callable[[RunRecord], str]]] = {
+    "hypervolume": history_html,
+    "choices": choices_html,
+    "sensitivity": _sensitivity_table,
+    "importance": _importance_table,
+}
+"""Charts with tables of their own; those of all trials are drawn by the page's script."""

@@ -30,6 +30,7 @@ class Plane:
         cost: The horizontal objective.
         trials: Complete trials that have this cost.
         axis_title: Title of the horizontal axis, with its unit.
+        unit: That unit.
         factor: What a cost is divided by to get that unit.
         x: Trial number -> cost in that unit.
         y: Trial number -> accuracy in percent.
@@ -40,6 +41,7 @@ class Plane:
     cost: Objective
     trials: tuple[TrialRecord, ...]
     axis_title: str
+    unit: str
     factor: float
     x: dict[int, float]
     y: dict[int, float]
@@ -58,7 +60,7 @@ def place_trials(run: RunRecord, cost: Objective) -> Plane:
     """Place every complete trial that has this cost."""
     costs = {t.number: cost_of(t, cost) for t in run.complete}
     trials = tuple(t for t in run.complete if costs[t.number] is not None)
-    factor, axis_title = 1.0, "latency, one inference [ms]"
+    factor, unit, axis_title = 1.0, cost.unit, "latency, one inference [ms]"
     if cost.name == "size":
         factor, unit = size_unit(max((c for c in costs.values() if c is not None), default=0.0))
         axis_title = f"size of the packed file [{unit}]"
@@ -67,6 +69,7 @@ def place_trials(run: RunRecord, cost: Objective) -> Plane:
         cost=cost,
         trials=trials,
         axis_title=axis_title,
+        unit=unit,
         factor=factor,
         x={number: c / factor for number, c in costs.items() if c is not None},
         y={t.number: 100 * measured(t).accuracy for t in trials},

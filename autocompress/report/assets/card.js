@@ -144,7 +144,7 @@ const fillCard = trial => {
     trial.cells ? waysOf(trial) : null,
     trial.cells ? figuresOf(trial) : null,
     make('h3', {}, 'Its plan'),
-    make('p', {}, ...trial.plan.split('\n').flatMap(line => [line, make('br')])),
+    make('p', {class: 'plan'}, trial.plan),
     stripOf(trial),
     trial.skipped ? make('p', {}, `Asked for, but not applied: ${trial.skipped.join('; ')}`) : null,
     ...(trial.cells ? commandsOf(trial) : []),

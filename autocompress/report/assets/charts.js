@@ -140,7 +140,7 @@ const label = (plot, figure) => {
 
 const drawFigure = plot => {
   const name = plot.dataset.figure;
-  if (!report.figures[name] || !plot.clientWidth) return;  // it has no data, or is folded away
+  if (!report.figures[name] || plot.closest('details:not([open])')) return;  // none, or folded away
   const figure = figureNow(name, plot.parentElement.clientWidth);
   const columns = figure.data[0]?.meta?.columns?.length ?? 0;
   // cells of a heat map must stay wide enough to hit: on a narrow screen it scrolls sideways
@@ -163,9 +163,28 @@ const drawFigure = plot => {
   if (plot.dataset.points !== undefined) plot.addEventListener('keydown', onKey);
 };
 
-const drawFigures = (names = null) => {
-  for (const plot of document.querySelectorAll('[data-figure]'))
-    if (!names || names.has(plot.dataset.figure)) drawFigure(plot);
+const waiting = [];  // charts still to be drawn
+
+/** Draw the next waiting chart, then let the page answer before the one after it. */
+const drawNext = () => {
+  const plot = waiting.shift();
+  if (plot) {
+    drawFigure(plot);
+    setTimeout(drawNext);
+  } else document.documentElement.dataset.drawn = 'all';
+};
+
+/** Draw charts in order: the first ones, which are in sight, at once, the rest one by one. */
+const drawFigures = (names = null, nAtOnce = 2) => {
+  const plots = [...document.querySelectorAll('[data-figure]')]
+    .filter(plot => !names || names.has(plot.dataset.figure));
+  for (const plot of plots)  // what is drawn later has its place already
+    plot.style.height = `${report.figures[plot.dataset.figure]?.layout.height ?? 0}px`;
+  plots.slice(0, nAtOnce).forEach(drawFigure);
+  const isIdle = waiting.length === 0;
+  waiting.push(...plots.slice(nAtOnce).filter(plot => !waiting.includes(plot)));
+  delete document.documentElement.dataset.drawn;
+  if (isIdle) setTimeout(drawNext);
 };
 
 document.addEventListener('toggle', event => {  // what is folded away is drawn when it is opened

@@ -2,10 +2,18 @@
 
 const FILTERED = new Set(['size', 'latency', 'cube', 'choices']);
 
+let isPending = false;
+
+/** Once per frame, however fast a slider moves. */
 const applyFilters = () => {
-  drawFigures(FILTERED);
-  filterRows(document);
-  countShown();
+  if (isPending) return;
+  isPending = true;
+  requestAnimationFrame(() => {
+    isPending = false;
+    drawFigures(FILTERED);
+    filterRows(document);
+    countShown();
+  });
 };
 
 const showFigureSections = () => {
@@ -30,11 +38,16 @@ const replacePart = (id, text) => {
  * what is unfolded stay as they are.
  */
 const update = payload => {
+  const before = report.figures;
   load(payload);
   for (const [id, text] of Object.entries(payload.parts ?? {})) replacePart(id, text);
   showFigureSections();
   prepareFilters(applyFilters);
-  drawFigures();
+  const names = [...document.querySelectorAll('[data-figure]')].map(plot => plot.dataset.figure);
+  const isSame = name => FILTERED.has(name) || !before[name] ? false
+    : JSON.stringify(before[name]) === JSON.stringify(report.figures[name])
+      && document.querySelector(`[data-figure="${name}"]`).data;
+  drawFigures(new Set(names.filter(name => !isSame(name))));
   fillOpenTables();
   filterRows(document);
   if (card.open) followAddress();
