@@ -7,8 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from autocompress.objective import OBJECTIVES
-from autocompress.report.hover import hover_text
-from autocompress.report.plane import TRIALS, Plane, place_trials
+from autocompress.report.plane import TRIALS, Plane, place_trials, texts_of
 from autocompress.report.theme import (
     BLUE,
     GREEN,
@@ -27,9 +26,14 @@ def has_three_objectives(run: RunRecord) -> bool:
     return {"size", "latency"} <= names and bool(run.complete)
 
 
-def cube_figure(run: RunRecord) -> go.Figure:
-    """All complete trials by size, latency and accuracy; the front solid, the others faint."""
-    sizes = place_trials(run, OBJECTIVES["size"])
+def cube_figure(run: RunRecord, *, has_texts: bool = True) -> go.Figure:
+    """All complete trials by size, latency and accuracy; the front solid, the others faint.
+
+    Args:
+        run: The run.
+        has_texts: Whether points carry what a pointer over them shows.
+    """
+    sizes = place_trials(run, OBJECTIVES["size"], has_texts=has_texts)
     times = place_trials(run, OBJECTIVES["latency"])
     trials = [t for t in sizes.trials if t.number in times.x]
     if not trials:
@@ -81,7 +85,7 @@ def _add_points(
             mode="markers",
             name=name,
             marker={"size": size_px, "color": color, "symbol": symbol},
-            hovertext=[hover_text(sizes.run, t) for t in trials],
+            hovertext=texts_of(sizes, trials),
             hoverinfo="text",
             customdata=[t.number for t in trials],
             meta=TRIALS,

@@ -14,9 +14,17 @@ from autocompress.report.findings import (
     headline,
     measured,
 )
-from autocompress.report.hover import hover_text, short_name
+from autocompress.report.hover import short_name
 from autocompress.report.labels import along_steps, place_labels
-from autocompress.report.plane import TRIALS, Plane, place_trials, reach, steps_of, view_floor
+from autocompress.report.plane import (
+    TRIALS,
+    Plane,
+    place_trials,
+    reach,
+    steps_of,
+    texts_of,
+    view_floor,
+)
 from autocompress.report.theme import (
     BLUE,
     GREEN,
@@ -30,7 +38,9 @@ from autocompress.report.trained_marks import add_trained
 from autocompress.run_record import RunRecord, TrialRecord
 
 
-def front_figure(run: RunRecord, cost: Literal["size", "latency"]) -> go.Figure:
+def front_figure(
+    run: RunRecord, cost: Literal["size", "latency"], *, has_texts: bool = True
+) -> go.Figure:
     """Accuracy against one cost: every complete trial, the front, the controls, the baseline.
 
     The step line joins the points that nobody beats on these two axes alone; members of the front
@@ -39,9 +49,10 @@ def front_figure(run: RunRecord, cost: Literal["size", "latency"]) -> go.Figure:
     Args:
         run: The run; failed and running trials are not drawn.
         cost: Horizontal axis.
+        has_texts: Whether points carry what a pointer over them shows.
     """
     objective = OBJECTIVES[cost]
-    plane = place_trials(run, objective)
+    plane = place_trials(run, objective, has_texts=has_texts)
     title = html.escape(headline(run, objective))
     if not plane.trials:
         why = f"No finished trial has a measured {cost}." if run.trials else "No trial yet."
@@ -152,7 +163,7 @@ def _add_markers(
             y=plane.ys(trials),
             name=name,
             marker=marker,
-            hovertext=[hover_text(plane.run, t) for t in trials],
+            hovertext=texts_of(plane, trials),
             hoverinfo="text",
             customdata=[t.number for t in trials],
             meta=TRIALS,

@@ -48,11 +48,12 @@ def knob_importance(run: RunRecord, objective: Objective) -> Importance | None:
     Returns:
         None with fewer than `LEAST_TRIALS` trials, or if the figure or every knob is constant.
     """
-    trials = [t for t in run.comparable if all(k.name in t.levels for k in run.knobs)]
+    names = [knob.name for knob in run.knobs]
+    trials = [t for t in run.comparable if all(name in t.levels for name in names)]
     if len(trials) < LEAST_TRIALS:
         return None
     values = np.array([getattr(t.measurement, objective.field) for t in trials], dtype=np.float64)
-    levels = np.array([[t.levels[k.name] for k in run.knobs] for t in trials], dtype=np.float64)
+    levels = np.array([[t.levels[name] for name in names] for t in trials], dtype=np.float64)
     moved = [k for k in range(levels.shape[1]) if np.ptp(levels[:, k]) > 0]
     if np.ptp(values) == 0 or not moved:
         return None

@@ -26,9 +26,8 @@ def importances(run: RunRecord) -> list[Importance]:
     return [importance for importance in found if importance is not None]
 
 
-def importance_figure(run: RunRecord) -> go.Figure:
+def importance_figure(found: Sequence[Importance]) -> go.Figure:
     """Knobs by how strongly the figures follow them, strongest first, `_MOST_ROWS` at most."""
-    found = importances(run)
     if not found:
         why = f"It takes {LEAST_TRIALS} tuned trials whose figures differ."
         return note_figure("Too few trials to tell which knobs matter", why)

@@ -132,7 +132,7 @@ def render_update(run: RunRecord, repeats: Sequence[RunRecord] = ()) -> str:
 
 def render_parts(run: RunRecord, repeats: Sequence[RunRecord] = ()) -> dict[str, Any]:
     """What a page is made of: `data` and `figures` for its script, `parts` as HTML by name."""
-    figures = run_figures(run)
+    figures = run_figures(run, has_texts=False)
     gain = gain_section(run, repeats, figures)
     parts = {
         "counts": f'<p class="soft">{html.escape(header_words(run))}</p>',

@@ -36,6 +36,7 @@ def page_data(run: RunRecord) -> dict[str, Any]:
     """
     on_front = {t.number for t in run.front()}
     columns = columns_for(run, run.complete)
+    names = [knob.name for knob in run.knobs]
     cells = {t.number: [c.text(run, t) for c in columns] for t in run.complete}
     return {
         "format": FORMAT,
@@ -52,7 +53,9 @@ def page_data(run: RunRecord) -> dict[str, Any]:
             for knob in run.knobs
         ],
         "baseline": None if run.baseline is None else run.baseline.number,
-        "trials": [_trial(run, t, cells.get(t.number), t.number in on_front) for t in run.trials],
+        "trials": [
+            _trial(run, t, names, cells.get(t.number), t.number in on_front) for t in run.trials
+        ],
         "refined": _again(run, run.refined, columns),
         "validated": _again(run, run.validated, columns),
         "layerBytes": _layer_bytes(run, on_front),
@@ -66,7 +69,11 @@ def json_block(data: object) -> str:
 
 
 def _trial(
-    run: RunRecord, trial: TrialRecord, cells: list[str] | None, is_on_front: bool
+    run: RunRecord,
+    trial: TrialRecord,
+    knob_names: Sequence[str],
+    cells: list[str] | None,
+    is_on_front: bool,
 ) -> dict[str, Any]:
     """One trial: number, name, role, state, level per knob (None: not said), plan in words.
 
@@ -78,7 +85,7 @@ def _trial(
         "name": trial_name(trial),
         "role": trial.role,
         "state": trial.state,
-        "levels": [trial.levels.get(knob.name) for knob in run.knobs],
+        "levels": [trial.levels.get(name) for name in knob_names],
         "plan": "\n".join(wrapped_plan(trial)),
     }
     if trial.reason:

@@ -6,6 +6,7 @@ from typing import Final
 
 from autocompress.objective import Objective
 from autocompress.report.findings import cost_of, measured
+from autocompress.report.hover import hover_text
 from autocompress.report.theme import size_unit
 from autocompress.run_record import RunRecord, TrialRecord
 
@@ -27,6 +28,7 @@ class Plane:
 
     Attributes:
         run: The run.
+        has_texts: Whether figures carry what a pointer shows; the page has it by trial number.
         cost: The horizontal objective.
         trials: Complete trials that have this cost.
         axis_title: Title of the horizontal axis, with its unit.
@@ -38,6 +40,7 @@ class Plane:
     """
 
     run: RunRecord
+    has_texts: bool
     cost: Objective
     trials: tuple[TrialRecord, ...]
     axis_title: str
@@ -56,7 +59,7 @@ class Plane:
         return [self.y[t.number] for t in trials]
 
 
-def place_trials(run: RunRecord, cost: Objective) -> Plane:
+def place_trials(run: RunRecord, cost: Objective, *, has_texts: bool = True) -> Plane:
     """Place every complete trial that has this cost."""
     costs = {t.number: cost_of(t, cost) for t in run.complete}
     trials = tuple(t for t in run.complete if costs[t.number] is not None)
@@ -66,6 +69,7 @@ def place_trials(run: RunRecord, cost: Objective) -> Plane:
         axis_title = f"size of the packed file [{unit}]"
     return Plane(
         run=run,
+        has_texts=has_texts,
         cost=cost,
         trials=trials,
         axis_title=axis_title,
@@ -105,3 +109,8 @@ def reach(trial: TrialRecord, *, up: bool) -> float:
     if end is None or figures.latency_ms is None:
         return (figures.latency_spread_ms or 0.0) / 2
     return max(0.0, end - figures.latency_ms if up else figures.latency_ms - end)
+
+
+def texts_of(plane: Plane, trials: Sequence[TrialRecord]) -> list[str] | None:
+    """What a pointer over each trial shows; None where that is known from elsewhere."""
+    return [hover_text(plane.run, t) for t in trials] if plane.has_texts else None
