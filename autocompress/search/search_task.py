@@ -10,6 +10,7 @@ from autocompress.search.executors.table import make_executor
 from autocompress.search.executors.worker import WorkerSpec
 from autocompress.search.listener import both
 from autocompress.search.options import option_cache
+from autocompress.search.report_refresh import refreshing
 from autocompress.search.request import SearchRequest, settled_integer
 from autocompress.search.session import absolute_spec, open_session
 from autocompress.search.stores.located import store_for
@@ -96,7 +97,7 @@ def search_task(request: SearchRequest, watch: Watch) -> RunRecord:
                         on_progress=watch.tell_option,
                     ),
                     n_shortlisted=session.n_shortlisted,
-                    listener=both(watch.listener, tracking.listener),
+                    listener=refreshing(both(watch.listener, tracking.listener), watch.warn),
                     **dataclasses.asdict(request.rules),
                 )
         except KeyboardInterrupt:
