@@ -87,6 +87,11 @@ class RunRecord:
         """Trials that count towards the budget."""
         return sum(trial.is_finished for trial in self.trials)
 
+    def after(self, n_trials: int) -> "RunRecord":
+        """The run as it was when its first `n_trials` trials had finished."""
+        finished = tuple(trial for trial in self.trials if trial.is_finished)
+        return dataclasses.replace(self, trials=finished[:n_trials])
+
     @property
     def complete(self) -> tuple[TrialRecord, ...]:
         """Trials that finished and measured every objective."""

@@ -17,6 +17,7 @@ _COMMANDS = {
     "analyze": "Show layers, channel groups and knobs of a task's model, and what gets none.",
     "bench": "Time exported files side by side.",
     "check": "Check a task before it is searched, and say what to fix.",
+    "compare": "Put runs side by side: fronts, hypervolumes, options.",
     "doctor": "Check a run folder, and repair what can be repaired.",
     "export": "Write one point of a run as a verified bundle.",
     "front": "Print the Pareto front of a run.",
@@ -52,6 +53,7 @@ class _LazyGroup(click.Group):
         if name not in _COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"autocompress.cli.{name}").command
+        command.name = name  # not that of its function, for whoever walks the commands
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
