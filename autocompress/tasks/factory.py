@@ -23,6 +23,7 @@ from autocompress.tasks.base import Task
 # Tasks that can be asked for by name. To add one, write its factory and add a line here.
 TASKS: dict[str, str] = {
     "digits": "autocompress.tasks.digits:digits",
+    "hf": "autocompress.tasks.huggingface.factory:hf",
 }
 
 _SEED = 0
