@@ -18,6 +18,7 @@ class ImageClassifier(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = make_linear_(model)
+        self.train(model.training)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         """Logits of a batch."""
@@ -35,6 +36,7 @@ class TextClassifier(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = make_linear_(model)
+        self.train(model.training)
         parameters = inspect.signature(model.forward).parameters
         self._constants = {"use_cache": False} if "use_cache" in parameters else {}
 
@@ -59,6 +61,7 @@ class LanguageModel(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = make_linear_(model)
+        self.train(model.training)
         parameters = inspect.signature(model.forward).parameters
         self._has_mask = "attention_mask" in parameters
         self._constants = {"use_cache": False} if "use_cache" in parameters else {}
