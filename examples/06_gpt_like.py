@@ -4,7 +4,8 @@
 
 FOLDER holds `text/tinyshakespeare/input.txt`. The model is trained from scratch, once, on the first
 eight tenths of the text, which takes about ten minutes on one core; its weights are kept in the
-cache folder. `--task-arg quick=true` trains a smaller one, in half a minute.
+cache folder. `--task-arg quick=true` trains a smaller one, in half a minute; `--task-arg steps=N`
+trains for another number of steps.
 """
 
 import hashlib
@@ -134,7 +135,7 @@ def train(model: Gpt, ids: Tensor, n_steps: int) -> None:
             advance()
 
 
-def task(data: Path, quick: bool = False) -> Task:
+def task(data: Path, quick: bool = False, steps: int | None = None) -> Task:
     text = read_text(data / "text" / "tinyshakespeare" / "input.txt")
     # Three stretches of the text, one after the other: what is judged on was never read before.
     ends = [len(text) * 8 // 10, len(text) * 9 // 10]
@@ -143,6 +144,7 @@ def task(data: Path, quick: bool = False) -> Task:
     ids = torch.tensor([number.get(character, UNKNOWN) for character in text])
     train_ids, val_ids, test_ids = ids.tensor_split(ends)
     width, n_layers, n_steps = (64, 2, 600) if quick else (128, 4, 4000)
+    n_steps = n_steps if steps is None else steps
     torch.manual_seed(0)
     model = Gpt(len(alphabet) + 1, width, n_layers)
     train_data = TensorData(*windows(train_ids))
