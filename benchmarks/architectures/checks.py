@@ -163,7 +163,7 @@ def _ship(record: Record, suite: ModuleType, net: Any, rule: dict[str, Any]) -> 
     from autocompress.runtime.onnxruntime import make_session, predict
 
     rules = suite.SpaceRules.model_validate(
-        {"pruning": {"round_to": 1}, "rules": [rule] if rule else []}
+        {"pruning": {"round_to": 1}, "rules": [rule or _RULES["quantize"]]}
     )
     built, _ = suite.build(net, rules) if rule else (None, "")
     plan = suite.strongest(built) if built else suite.CompressionPlan()
