@@ -151,9 +151,7 @@ def _build(net: Any, rules: Any, plan: Any) -> Any:
 
     policy = PruningPolicy(**rules.pruning.model_dump())
     inputs, profile = net.prepared.example_inputs, net.profile
-    return apply_plan(
-        net.model, plan, profile.groups, inputs, policy, blocks=profile.blocks
-    )
+    return apply_plan(net.model, plan, profile.groups, inputs, policy, blocks=profile.blocks)
 
 
 def _ship(record: Record, suite: ModuleType, net: Any, rule: dict[str, Any]) -> None:
