@@ -30,6 +30,7 @@ FLOORS = {
     "export": 6,
     "report": 6,
     "cli": 7,
+    "api": 7,
     "__main__": 8,
     "__init__": 8,  # the public names, imported lazily
 }

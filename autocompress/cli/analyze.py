@@ -70,10 +70,13 @@ def command(
     from autocompress.space.rules import load_rules
     from autocompress.tasks.factory import load_task
     from autocompress.tasks.prepare import prepare_task
+    from autocompress.tasks.user_code import naming_user_code
 
     rules = load_rules(space)
     rules = rules if found is None else restrict(rules, found)
-    prepared = prepare_task(load_task(task, task_arguments(data, task_args)))
+    loaded = load_task(task, task_arguments(data, task_args))
+    with naming_user_code():
+        prepared = prepare_task(loaded)
     profile = profile_model(prepared.task.model, prepared.example_inputs)
     built = build_space(profile, rules)
     if as_json:

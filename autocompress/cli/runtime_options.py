@@ -1,6 +1,5 @@
 """The options that say what a latency is: which runtime, on how many threads, how many examples."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -112,24 +111,3 @@ def with_target(options: dict[str, Any]) -> dict[str, Any]:
     path = Path(options["target"]).expanduser()
     lasting = str(path.absolute()) if path.is_file() else options["target"]
     return {**options, **defaults, "target": lasting}
-
-
-def settled_integer(integer: str, folder: Path, objectives: str) -> str:
-    """What `--integer auto` means, as far as it is known before anything is measured.
-
-    A run keeps what it began with; where latency is no objective, trained grids do.
-
-    Args:
-        integer: What was asked for.
-        folder: The run folder, which need not exist.
-        objectives: As they were typed.
-    """
-    if integer != "auto":
-        return integer
-    try:
-        kept = json.loads((folder / "run.json").read_bytes())["settings"]["integer"]
-    except (OSError, ValueError, KeyError, TypeError):
-        kept = None
-    if kept in ("static", "dynamic"):
-        return str(kept)
-    return "auto" if "latency" in objectives else "static"

@@ -1,6 +1,5 @@
 """`autocompress search`: run or continue a search."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,22 @@ from autocompress.cli.runs import results_option
 from autocompress.cli.runtime_options import (
     parse_shapes,
     runtime_options,
-    settled_integer,
     target_option,
     with_target,
 )
-from autocompress.cli.search_result import print_result, write_study_views
+from autocompress.cli.search_result import print_result
 from autocompress.cli.task_options import task_arguments, task_options
+from autocompress.cli.track_option import track_option
 
 # The task and its arguments are kept apart; the rest belongs to one session.
 NOT_KEPT = (
     *("task", "data", "task_args", "name", "results", "storage"),
-    *("timeout", "quiet", "as_json"),
+    *("timeout", "track", "quiet", "as_json"),
+)
+# How trials are measured, as `EvaluationSettings` takes it.
+SETTINGS = (
+    *("threads", "runtime", "runtime_threads", "runtime_batch"),
+    *("integer", "input_shapes", "device"),
 )
 
 
@@ -101,6 +105,7 @@ NOT_KEPT = (
     help="Keep the study on a database server, such as postgresql://user@host/database, where "
     "several searches share its budget; default: SQLite in the run folder.",
 )
+@track_option
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print the front as JSON.")
 @results_option
@@ -114,8 +119,8 @@ def command(**options: Any) -> None:
     exactly; with several, what a proposal knows depends on which trial ends first.
     """
     from autocompress.errors import InputError
-    from autocompress.search.environment import n_usable_cores
     from autocompress.search.executors.table import Resources
+    from autocompress.search.request import SearchRequest, default_threads
     from autocompress.search.stop_rules import StopRules
 
     options = with_target(options)
@@ -133,34 +138,31 @@ def command(**options: Any) -> None:
         memory_bytes=None if memory is None else parse_bytes("--trial-memory", memory),
         ray_address=options.pop("ray_address"),
     )
-    options["input_shapes"] = parse_shapes(options["input_shapes"])
-    for name in ("threads", "runtime_threads", "runtime_batch"):
-        value = options[name]
-        if value is not None and not 0 < value < float("inf"):
-            raise InputError(f"`--{name.replace('_', '-')}` must be positive, but got {value}.")
     if options["refine"] < 0:
         raise InputError(f"`--refine` must be at least 0, but got {options['refine']}.")
-    if options["name"] is not None and _run_name(options["name"]) != options["name"]:
-        raise InputError(
-            "`--run` must hold letters, digits, '-', '_' and '.' only, "
-            f"but got {options['name']!r}.",
-            "Choose the folder it lies in with --results.",
-        )
-    options["threads"] = options["threads"] or max(1, n_usable_cores() // resources.jobs)
+    if options["threads"] is None:
+        options["threads"] = default_threads(resources.jobs)
     kept["threads"] = options["threads"]  # which belongs to the run, however many jobs it has later
+    settings = {name: options.pop(name) for name in SETTINGS}
+    settings["input_shapes"] = parse_shapes(settings["input_shapes"])
     context = click.get_current_context(silent=True)
     source = context.get_parameter_source("storage") if context else None
     limits = limits_of(*(options.pop(f"max_{of}") for of in ("size", "drop", "latency")))
     parts = (part.strip() for part in (options.pop("without") or "").split(","))
-    _search(
-        kept=kept,
+    shown = {name: options.pop(name) for name in ("refine", "quiet", "as_json")}
+    arguments = task_arguments(options.pop("data"), options.pop("task_args"))
+    request = SearchRequest(
+        arguments=arguments,
         rules=rules,
         resources=resources,
+        settings=settings,
+        options=kept,
         limits=limits,
         without=frozenset(filter(None, parts)),
         is_usual_storage=source is click.core.ParameterSource.ENVIRONMENT,
         **options,
     )
+    _search(request, **shown)
 
 
 def _lasting(options: dict[str, Any]) -> dict[str, Any]:
@@ -170,129 +172,17 @@ def _lasting(options: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "space": str(space.absolute()) if space.is_file() else kept["space"]}
 
 
-def _search(
-    *,
-    kept: dict[str, Any],
-    task: str,
-    data: str | None,
-    task_args: tuple[str, ...],
-    rules: Any,
-    resources: Any,
-    name: str | None,
-    seed: int,
-    space: str,
-    target: str | None,
-    objectives: str,
-    limits: Any,
-    sampler: str,
-    proxy: str,
-    without: frozenset[str],
-    results: Path,
-    storage: str | None,
-    is_usual_storage: bool,
-    executor: str,
-    refine: int,
-    quiet: bool,
-    as_json: bool,
-    **settings: Any,
-) -> None:
+def _search(request: Any, *, refine: int, quiet: bool, as_json: bool) -> None:
     from autocompress.cli.progress import SearchProgress
+    from autocompress.cli.refine import refine_best
     from autocompress.errors import NoPointError
-    from autocompress.evaluate.sensitivity import measure_options
-    from autocompress.evaluate.settings import EvaluationSettings
-    from autocompress.objective import parse_objectives
-    from autocompress.search.driver import check_parts, run_search
-    from autocompress.search.executors.table import make_executor
-    from autocompress.search.executors.worker import WorkerSpec
-    from autocompress.search.options import option_cache
-    from autocompress.search.sampler import check_sampler
-    from autocompress.search.session import absolute_spec, open_session
-    from autocompress.search.stores.located import store_for
-    from autocompress.search.stores.server import check_server, parse_storage
-    from autocompress.search.study import Study
-    from autocompress.space.targets import load_target
-    from autocompress.tasks.factory import load_task
-    from autocompress.tasks.trust import trust_task
-    from autocompress.train.presets import parse_proxy
+    from autocompress.search.search_task import search_task
 
-    parse_objectives(objectives)
-    check_sampler(sampler)
-    check_parts(without)
-    tuning = parse_proxy(proxy)
-    server = None if storage is None else parse_storage(storage)
-    if server is not None and not is_usual_storage:
-        check_server(server)
-    arguments = task_arguments(data, task_args)
-    progress = SearchProgress(rules, quiet=quiet)
-    progress.note(f"Loading task {task}")
-    loaded = load_task(task, arguments)
-    task = absolute_spec(task)  # a worker may run in another folder
-    trust_task(task, arguments)
-    folder = results / (name or _run_name(loaded.name))
-    settings["integer"] = settled_integer(settings["integer"], folder, objectives)
-    wanted = EvaluationSettings(**settings, **tuning.settings(loaded))
-    session = open_session(loaded, space, wanted, load_target(target) if target else None)
-    if session.warning:
-        progress.warn(session.warning)
-    evaluator = session.evaluator
-    identity = session.identity(run_seed=seed, sampler=sampler)
-    worker = WorkerSpec(
-        task=task, arguments=arguments, settings=evaluator.settings, model=identity["model"]
-    )
-    workers = make_executor(executor, evaluator, worker, resources)
-    with Study(
-        folder,
-        session.built.space,
-        objectives,
-        {**identity, "without": sorted(without)},
-        {**session.info(task, arguments), "options": kept},
-        limits=limits,
-        fidelity=tuning.fidelity,
-        store=store_for(folder, server, is_usual=is_usual_storage),
-    ) as study:
-        progress.begin(study.record())
-        try:
-            with progress:
-                run = run_search(
-                    study,
-                    workers,
-                    sampler=sampler,
-                    run_seed=seed,
-                    without=without,
-                    measure_table=lambda probe: measure_options(
-                        study.space,
-                        probe,
-                        option_cache(session, has_latency=study.has_latency),
-                        on_progress=progress.tell_option,
-                    ),
-                    n_shortlisted=session.n_shortlisted,
-                    listener=progress.listener,
-                    **dataclasses.asdict(rules),
-                )
-        except KeyboardInterrupt:
-            progress.note(f"Stopped. Nothing is lost: the same command continues {folder}.")
-            raise
-        finally:
-            workers.close()
-            write_study_views(study)
+    run = search_task(request, SearchProgress(request.rules, quiet=quiet))
     if refine:
         try:
-            run = _refine(run, refine, quiet=quiet)
+            run = refine_best(run, refine, quiet=quiet)
         except NoPointError:  # the search's result stands
             print_result(run, as_json=as_json)
             raise
     print_result(run, as_json=as_json)
-
-
-def _refine(run: Any, top: int, *, quiet: bool) -> Any:
-    """Refine members of the front with the default recipe; the run as it is then."""
-    from autocompress.cli.refine import refine_points
-    from autocompress.search.records import load_run
-
-    refine_points(run, numbers=(), top=top, quiet=quiet, fields={})
-    return load_run(run.folder)
-
-
-def _run_name(task_name: str) -> str:
-    kept = (c if c.isalnum() or c in "-_." else "-" for c in task_name)
-    return "".join(kept).strip(".") or "run"

@@ -1,24 +1,9 @@
-"""What `autocompress search` leaves: views of the study, and the front on the terminal."""
+"""What `autocompress search` ends with: the front on the terminal."""
 
 import json
 from typing import Any
 
 import click
-
-
-def write_views(run: Any) -> None:
-    """Rebuild CSV and HTML from the study; a full disk must not hide the result."""
-    from autocompress.errors import AutocompressError
-    from autocompress.report.page import write_report
-    from autocompress.report.tables import front_table, trials_table, write_csv
-    from autocompress.search.repeats import find_repeats
-
-    try:
-        write_csv(trials_table(run), run.folder / "trials.csv")
-        write_csv(front_table(run), run.folder / "front.csv")
-        write_report(run, run.folder / "report.html", find_repeats(run))
-    except (AutocompressError, OSError) as error:
-        click.echo(f"Warning: the report could not be written: {error}", err=True)
 
 
 def print_result(run: Any, *, as_json: bool) -> None:
@@ -49,18 +34,3 @@ def _print_tables(run: Any) -> None:
     click.echo(f"Tables   {run.folder / 'front.csv'}, {run.folder / 'trials.csv'}", err=True)
     if run.front():
         click.echo(f"Export   autocompress export {run.folder} --max-drop 0.01", err=True)
-
-
-def write_study_views(study: Any) -> None:
-    """Write the views of a study at its end, however it came.
-
-    A server that is away is not waited for once more.
-    """
-    from autocompress.errors import AutocompressError
-
-    try:
-        run = study.record(is_patient=False)
-    except AutocompressError as error:
-        click.echo(f"Warning: the report is not written. {error.message}", err=True)
-    else:
-        write_views(run)

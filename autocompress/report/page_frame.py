@@ -9,7 +9,7 @@ import hashlib
 import html
 from collections.abc import Sequence
 
-from autocompress.report.page_assets import STYLE
+from autocompress.report.page_assets import style_sheet
 
 
 def page_html(title: str, body: str, scripts: Sequence[str]) -> str:
@@ -32,6 +32,6 @@ def page_html(title: str, body: str, scripts: Sequence[str]) -> str:
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n"
+        f"<title>{html.escape(title)}</title>\n<style>{style_sheet()}</style>\n</head>\n"
         f"<body>\n{body}\n{inlined}\n</body>\n</html>\n"
     )

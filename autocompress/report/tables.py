@@ -87,15 +87,16 @@ def front_json(run: RunRecord) -> dict[str, Any]:
 
 def trials_table(run: RunRecord) -> pd.DataFrame:
     """All trials, also failed, stopped and running ones, in order of their numbers."""
-    return _frame(run, run.trials)
+    return table_of(run, run.trials)
 
 
 def front_table(run: RunRecord) -> pd.DataFrame:
     """The members of the front, most accurate first; same columns as `trials_table`."""
-    return _frame(run, run.front())
+    return table_of(run, run.front())
 
 
-def _frame(run: RunRecord, trials: tuple[TrialRecord, ...]) -> pd.DataFrame:
+def table_of(run: RunRecord, trials: tuple[TrialRecord, ...]) -> pd.DataFrame:
+    """Some trials of a run, in that order; same columns as `trials_table`."""
     on_front = {trial.number for trial in run.front()}
     rows = [
         {

@@ -7,7 +7,6 @@ import importlib
 import importlib.util
 import random
 import sys
-import traceback
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,14 +15,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from autocompress.errors import AutocompressError, InputError, first_line, unknown_name
+from autocompress.errors import AutocompressError, InputError, unknown_name
 from autocompress.tasks.arguments import convert_arguments
 from autocompress.tasks.base import Task
+from autocompress.tasks.in_memory import is_in_memory, task_in_memory
+from autocompress.tasks.user_code import Place, describe_error, place_of
 
 # Tasks that can be asked for by name. To add one, write its factory and add a line here.
 TASKS: dict[str, str] = {
     "digits": "autocompress.tasks.digits:digits",
+    "hf": "autocompress.tasks.huggingface.factory:hf",
 }
+
+FILE_MODULE = "autocompress_task_"
+"""How the names of modules begin that task files are imported as."""
 
 _SEED = 0
 _FORMS = "Give a task's name, `file.py:function`, `file.py` or `package.module:function`."
@@ -50,13 +55,11 @@ def load_task(spec: str, arguments: Mapping[str, str]) -> Task:
             message names the user's file and line. An `AutocompressError` that the factory raises
             on purpose passes through.
     """
+    if is_in_memory(spec):
+        return task_in_memory(spec)
     task, function_name, source = _call_factory(spec, arguments, "Task")
     if not isinstance(task, Task):
-        raise InputError(
-            f"The task factory {function_name!r} of {source} must return an autocompress.Task, "
-            f"but returned {type(task).__name__}.",
-            "End it with `return Task(model=..., train=...)`.",
-        )
+        raise _no_task(task, function_name, source)
     return task
 
 
@@ -91,15 +94,46 @@ def _call_factory(spec: str, arguments: Mapping[str, str], what: str) -> tuple[o
         source = str(path or module.__file__ or module_name)
         factory = _find_factory(module, function_name, source)
         keywords = convert_arguments(factory, arguments, f"{source}:{function_name}")
-        try:
-            return factory(**keywords), function_name, source
-        except AutocompressError:
-            raise
-        except (Exception, SystemExit) as error:
-            raise InputError(
-                f"The task factory {function_name!r} must return a {what}, "
-                f"but raised {_describe(error, source)}."
-            ) from error
+        made = _made(lambda: factory(**keywords), function_name, what, source)
+        return made, function_name, source
+
+
+def make_task(factory: Callable[..., object], arguments: Mapping[str, object]) -> Task:
+    """Call a factory that is at hand, seeded and on one thread as `load_task` does.
+
+    Args:
+        factory: Returns a Task.
+        arguments: Keyword arguments.
+
+    Raises:
+        InputError: If it fails or returns something else.
+    """
+    name = getattr(factory, "__name__", type(factory).__name__)
+    with _reproducible():
+        task = _made(lambda: factory(**arguments), name, "Task", None)
+    if not isinstance(task, Task):
+        raise _no_task(task, name, "this process")
+    return task
+
+
+def _made(call: Callable[[], object], name: str, what: str, source: str | None) -> object:
+    try:
+        return call()
+    except AutocompressError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise InputError(
+            f"The task factory {name!r} must return a {what}, "
+            f"but raised {describe_error(error, source)}."
+        ) from error
+
+
+def _no_task(made: object, function_name: str, source: str) -> InputError:
+    return InputError(
+        f"The task factory {function_name!r} of {source} must return an autocompress.Task, "
+        f"but returned {type(made).__name__}.",
+        "End it with `return Task(model=..., train=...)`.",
+    )
 
 
 def _parse(spec: str) -> tuple[Path | None, str, str]:
@@ -159,8 +193,7 @@ def _importable(folder: Path) -> Iterator[None]:
 
 
 def _import_file(path: Path) -> types.ModuleType:
-    # Stable, so that what was pickled in one process is found again in another.
-    name = f"autocompress_task_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = _name_of(path)
     module_spec = importlib.util.spec_from_file_location(name, path)
     assert module_spec is not None
     assert module_spec.loader is not None
@@ -175,9 +208,23 @@ def _import_file(path: Path) -> types.ModuleType:
         else:
             sys.modules[name] = previous
         raise InputError(
-            f"The task file must be importable, but raised {_describe(error, str(path))}."
+            f"The task file must be importable, but raised {describe_error(error, str(path))}."
         ) from error
     return module
+
+
+def _name_of(path: Path) -> str:
+    """Stable, so that what was pickled in one process is found again in another."""
+    return f"{FILE_MODULE}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+
+
+def place_of_factory(spec: str) -> Place | None:
+    """Where a factory that has been loaded begins; None if it is not the user's."""
+    if is_in_memory(spec):
+        return None
+    path, module_name, function_name = _parse(TASKS.get(spec, spec))
+    module = sys.modules.get(module_name if path is None else _name_of(path))
+    return place_of(getattr(module, function_name, None))
 
 
 def _import_module(name: str) -> types.ModuleType:
@@ -191,7 +238,7 @@ def _import_module(name: str) -> types.ModuleType:
                 "Install it, or run from the folder that holds it.",
             ) from error
         raise InputError(
-            f"The task's module {name!r} must be importable, but raised {_describe(error, None)}."
+            f"The task's module {name!r} must be importable, but raised {describe_error(error)}."
         ) from error
 
 
@@ -217,14 +264,3 @@ def _find_factory(module: types.ModuleType, name: str, source: str) -> Callable[
     raise InputError(
         f"{source} must define the function {name!r}, but does not.", f"{guess}It has: {listed}."
     )
-
-
-def _describe(error: BaseException, source: str | None) -> str:
-    """One line: the exception's type and first line, and the last line of `source` it passed."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{type(error).__name__}: {error.msg} ({error.filename}, line {error.lineno})"
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename != __file__]
-    frames = [f for f in frames if not f.filename.startswith("<")]
-    own = [f for f in frames if f.filename == source] or frames
-    place = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {first_line(error)}{place}"

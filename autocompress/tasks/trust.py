@@ -8,6 +8,7 @@ from pathlib import Path
 
 from autocompress.errors import InputError
 from autocompress.tasks.factory import TASKS
+from autocompress.tasks.in_memory import is_in_memory
 from autocompress.tasks.model_cache import cache_folder
 
 _logger = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ def trust_task(spec: str, arguments: Mapping[str, str]) -> None:
 
 def is_trusted(spec: str, arguments: Mapping[str, str]) -> bool:
     """Whether a task is one of this package, or was asked for on this machine before."""
-    if spec in TASKS:
+    if spec in TASKS or is_in_memory(spec):  # nothing is imported for either
         return True
     digest = _digest(spec, arguments)
     if digest in _asked_here:

@@ -4,12 +4,13 @@ import errno
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from autocompress.errors import AutocompressError, TrialError, first_line
+from autocompress.errors import AutocompressError, TrialError
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.measurement import Measurement
 from autocompress.search.executors.job import EvaluationJob, OnStage, ProbeJob
 from autocompress.search.executors.serial import SerialExecutor
 from autocompress.space.option_table import Figures
+from autocompress.tasks.user_code import describe_error
 
 _DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
@@ -107,7 +108,7 @@ def _reason(error: Exception) -> tuple[str, str]:
     if isinstance(error, MemoryError):
         return "oom", "The machine ran out of memory."
     is_oom = "out of memory" in text or "can't allocate" in text
-    return "oom" if is_oom else "crashed", f"{type(error).__name__}: {first_line(error)}"
+    return "oom" if is_oom else "crashed", describe_error(error)
 
 
 def _disk_error(error: BaseException) -> OSError | None:

@@ -5,9 +5,11 @@ import dataclasses
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+import types
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
@@ -176,7 +178,8 @@ class Worker:
         process = _CONTEXT.Process(
             target=_serve, args=(jobs, lifeline, self._spec, self._share), daemon=False
         )
-        process.start()
+        with _without_main():
+            process.start()
         self._process = process  # only now is there something to kill
         jobs.close()
         lifeline.close()
@@ -198,6 +201,21 @@ class Worker:
         if code is not None and code < 0:
             return f"was killed by signal {-code} ({signal.Signals(-code).name})"
         return f"ended with exit code {code}"
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hide the user's script from a process that is started: it would run the script again.
+
+    Nothing that a worker is given lives in `__main__`, so that a script that searches needs no
+    `if __name__ == "__main__":`.
+    """
+    own = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = own
 
 
 def make_evaluator(spec: WorkerSpec) -> Evaluator:

@@ -1,0 +1,1 @@
+"""The Python interface: search, look, export; as the command line does it, in notebooks too."""

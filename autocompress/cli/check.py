@@ -1,0 +1,122 @@
+"""`autocompress check`: every contract of a task, before an hour is lost."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import click
+
+from autocompress.cli.runtime_options import (
+    parse_shapes,
+    runtime_options,
+    target_option,
+    with_target,
+)
+from autocompress.cli.task_options import task_arguments, task_options
+
+_MUST_FIX: Final = 2
+_STYLES: Final = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
+
+
+@click.command(short_help="Check a task before it is searched, and say what to fix.")
+@task_options
+@click.option("--budget", default=50, show_default=True, help="Trials to estimate the time of.")
+@click.option("--space", default="default", show_default=True, help="Search-space file or name.")
+@target_option
+@runtime_options
+@click.option("--threads", type=int, help="Threads of training; default: all cores.")
+@click.option("--device", default="cpu", show_default=True, help="Where to train.")
+@click.option("--only", metavar="NAMES", help="Contracts to look at, with commas between them.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def command(task: str, data: str | None, task_args: tuple[str, ...], **options: Any) -> None:
+    """Look at every contract of TASK and say what to fix.
+
+    The model runs, says the same twice, treats rows alone and learns; loss and metric are what they
+    must be; splits are disjoint and val was not trained on; what can be pruned, factorized and
+    quantized; the runtime gives PyTorch's outputs and the packed file the same bits; a second
+    process gets the same model; and how long a search will take. Nothing is written.
+
+    Exit code 0 if a search can start (warnings are allowed), 2 if something must be fixed.
+    """
+    from autocompress.errors import InputError
+    from autocompress.evaluate.check.table import check_task
+    from autocompress.evaluate.settings import EvaluationSettings
+    from autocompress.search.request import default_threads
+    from autocompress.space.rules import load_rules
+    from autocompress.space.targets import load_target, restrict
+
+    as_json, budget = options.pop("as_json"), options.pop("budget")
+    options = with_target({**options, "max_size": None, "objectives": "accuracy,size,latency"})
+    rules, target = load_rules(options["space"]), options["target"]
+    rules = rules if target is None else restrict(rules, load_target(target))
+    if budget < 1:
+        raise InputError(f"`--budget` must be at least 1, but got {budget}.")
+    for name in ("threads", "runtime_threads", "runtime_batch"):
+        if options[name] is not None and options[name] < 1:
+            shown = f"--{name.replace('_', '-')}"
+            raise InputError(f"`{shown}` must be positive, but got {options[name]}.")
+    settings = EvaluationSettings(
+        threads=options["threads"] or default_threads(1),
+        runtime=options["runtime"],
+        runtime_threads=options["runtime_threads"],
+        runtime_batch=options["runtime_batch"],
+        integer="static" if options["integer"] == "auto" else options["integer"],
+        input_shapes=parse_shapes(options["input_shapes"]),
+        has_latency="latency" in options["objectives"],
+        device=options["device"],
+    )
+    names = [name.strip() for name in (options["only"] or "").split(",")]
+    found = []
+    for checked in check_task(
+        task,
+        task_arguments(data, task_args),
+        settings=settings,
+        rules=rules,
+        n_trials=budget,
+        only=[name for name in names if name],
+    ):
+        found.append(checked)
+        if not as_json:
+            _print(checked)
+    n_failed = sum(checked.finding.status == "fail" for checked in found)
+    if as_json:
+        document = {
+            "task": task,
+            "ok": n_failed == 0,
+            "contracts": [checked.to_json() for checked in found],
+        }
+        click.echo(json.dumps(document, indent=2))
+    else:
+        _summarize(task, [checked.finding.status for checked in found])
+    if n_failed:
+        click.get_current_context().exit(_MUST_FIX)
+
+
+def _print(checked: Any) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    finding = checked.finding
+    console = Console(highlight=False, emoji=False)
+    line = Text(f"{finding.status}  ", style=_STYLES[finding.status])
+    line.append(f"{checked.name:<14}", style="bold")
+    console.print(line, end="")
+    # plain Text: brackets in a message are no markup; paths must stay whole to be clicked
+    console.print(Text(_printable(finding.message)), soft_wrap=True)
+    if finding.fix:
+        console.print(Text(f"{'':<20}{_printable(finding.fix)}", style="italic"), soft_wrap=True)
+
+
+def _summarize(task: str, statuses: list[str]) -> None:
+    counts = {status: statuses.count(status) for status in _STYLES}
+    words = {"pass": "hold", "warn": "warnings", "fail": "to fix", "skip": "could not be told"}
+    said = ", ".join(f"{n} {words[status]}" for status, n in counts.items() if n)
+    click.echo(f"\n{said}.", err=True)
+    if not counts["fail"]:
+        click.echo(f"Next: autocompress search {task} --budget 50", err=True)
+
+
+def _printable(text: str) -> str:
+    """The text without control characters: a user's message must not steer the terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)

@@ -1,0 +1,1 @@
+"""What a task must keep to be searched, one small function each."""

@@ -1,0 +1,148 @@
+"""`autocompress.search` from Python: tasks of every kind, resuming, and what it refuses."""
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import autocompress as ac
+from autocompress.api.search import search
+from autocompress.api.task_spec import spec_of
+from autocompress.cli.main import cli
+from autocompress.errors import InputError, StudyMismatchError
+from autocompress.tasks import in_memory
+
+SMALL = {"objectives": "accuracy,size", "proxy": "none", "without": {"table"}, "quiet": True}
+
+
+def test_search_is_a_function_and_a_package_whichever_is_used_first() -> None:
+    code = (
+        "import autocompress as ac; assert callable(ac.search); "
+        "import autocompress.search.listener; assert callable(ac.search); "
+        "from autocompress.search.listener import Listener"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert list(inspect.signature(ac.search).parameters)[:2] == ["task", "budget"]
+
+
+def test_search_has_the_defaults_of_the_command_line() -> None:
+    command = cli.get_command(None, "search")  # type: ignore[arg-type]
+    assert command is not None
+    theirs = {p.name: p.default for p in command.params}
+    ours = {k: p.default for k, p in inspect.signature(search).parameters.items()}
+    # None: the target, or the kind of task, decides; else the same as there
+    for name in ("objectives", "runtime", "executor"):
+        assert ours.pop(name) is None
+    same = {name for name in ours if name in theirs and theirs[name] == ours[name]}
+    assert {"budget", "seed", "space", "sampler", "proxy", "jobs", "integer"} <= same
+    assert {"trial_timeout", "device", "runtime_threads", "runtime_batch", "refine"} <= same
+    assert theirs["objectives"] == "accuracy,size,latency"
+
+
+def test_search_of_a_task_in_memory_goes_on_where_it_was(searched: Any, task_module: Any) -> None:
+    results = searched.folder.parent
+
+    again = ac.search(task_module.task(), budget=4, results=results, **SMALL)
+
+    assert [p.accuracy for p in again.trials] == [p.accuracy for p in searched.trials]
+    assert len(again.trials) == 4
+    with pytest.raises(StudyMismatchError, match="model"):
+        ac.search(task_module.task(shift=1.0), budget=5, results=results, **SMALL)
+
+
+def test_search_keeps_what_resume_needs(searched: Any) -> None:
+    kept = json.loads((searched.folder / "run.json").read_text())["options"]
+
+    assert kept["budget"] == 4
+    assert kept["objectives"] == "accuracy,size"
+    assert kept["without"] == "table"
+    assert kept["executor"] == "inline"
+
+
+def test_open_run_of_a_task_from_another_process_asks_for_it(
+    searched: Any, task_module: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_memory, "_tasks", {})
+    opened = ac.open_run(searched.folder)
+    assert len(opened.front) == len(searched.front)
+
+    with pytest.raises(InputError, match="existed only in the memory") as caught:
+        opened.export("knee")
+    assert "open_run(FOLDER, task=task)" in caught.value.hint
+
+    other = ac.open_run(searched.folder, task=task_module.task(shift=1.0))
+    with pytest.raises(StudyMismatchError, match="another model"):
+        other.export("knee")
+
+
+def test_spec_of_a_function_is_its_file(task_module: Any) -> None:
+    assert spec_of(task_module.task, {}, jobs=2) == f"{task_module.__file__}:task"
+
+
+def test_spec_of_what_only_this_process_has_is_in_memory(task_module: Any) -> None:
+    for task in (task_module.task(), lambda: task_module.task(), task_module.task()):
+        assert in_memory.is_in_memory(spec_of(task, {}, jobs=1))
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "hint"),
+    [
+        ({"jobs": 2}, "`jobs` = 2 needs worker processes", "my_task.py:function"),
+        ({"executor": "local"}, "The executor 'local' needs a task", "my_task.py:function"),
+        ({"budget": 0}, "`budget` must be at least 1", ""),
+        ({"max_drop": "much"}, "`max_drop` must be a share", "max_drop 0.01"),
+        ({"name": "a/b"}, "`name` must hold letters", "results"),
+        ({"threads": 0}, "`threads` must be positive", ""),
+        ({"sampler": "tpee"}, "Unknown sampler 'tpee'", "tpe"),
+        ({"arguments": {"shift": 1.0}}, "`arguments` are those of a task's function", ""),
+    ],
+)
+def test_search_names_the_argument_that_cannot_be_used(
+    task_module: Any, tmp_path: Path, options: dict[str, Any], said: str, hint: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        ac.search(task_module.task(), results=tmp_path, quiet=True, **options)
+
+    assert said in caught.value.message
+    assert hint in caught.value.hint
+    assert "--" not in f"{caught.value.message}{caught.value.hint}"
+
+
+def test_search_refuses_what_is_no_task() -> None:
+    with pytest.raises(InputError, match="must be a spec, a Task or a function"):
+        ac.search(3)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"must return an autocompress.Task, but returned int"):
+        ac.search(lambda: 3)  # type: ignore[arg-type,return-value]
+
+
+def test_search_in_a_task_file_without_a_guard_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "looping.py"
+    path.write_text(
+        "import autocompress as ac\ndef task():\n    return None\nac.search(task, jobs=2)\n"
+    )
+
+    with pytest.raises(InputError) as caught:
+        ac.search(path, quiet=True, results=tmp_path)
+
+    assert f"{path}, line 4, searches while it is loaded" in caught.value.message
+
+
+def test_script_without_a_guard_may_use_workers(tmp_path: Path, task_module: Any) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import autocompress as ac\n"
+        f"result = ac.search({task_module.__file__!r}, budget=1, quiet=True, threads=1, "
+        f"results={str(tmp_path)!r}, objectives='accuracy,size', proxy='none', without='table')\n"
+        "print(len(result.trials), result.run.info['options']['executor'])\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False
+    )
+
+    assert done.stdout.strip().splitlines() == ["1 local"], done.stderr
