@@ -4,8 +4,6 @@ A Content-Security-Policy in the page forbids every request and every script but
 ones, which are named by their hashes: even an unescaped name could not run or load anything.
 """
 
-import base64
-import hashlib
 import html
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +13,9 @@ from plotly.offline import get_plotlyjs
 
 from autocompress.atomic_file import write_atomically
 from autocompress.report.figures import run_figures
-from autocompress.report.page_assets import page_script, style_sheet
+from autocompress.report.page_assets import page_script
 from autocompress.report.page_data import json_block, page_data
+from autocompress.report.page_frame import page_html
 from autocompress.report.page_gain import gain_section
 from autocompress.report.page_plot import figure_json, plot_html
 from autocompress.report.page_sections import (
@@ -101,11 +100,10 @@ def render_page(
     payload = render_parts(run, repeats)
     scripts = [get_plotlyjs()] if payload["figures"] or extra_script else []
     scripts += [page_script(), *filter(None, [extra_script])]
-    policy = _content_policy(scripts, may_fetch=bool(extra_script))
-    title = html.escape(shorten(run.name, _NAME_CHARS))
+    name = shorten(run.name, _NAME_CHARS)
     body = "\n".join([
         '<a class="skip" href="#main">Skip to the findings</a>',
-        f"<header><h1>{title}</h1>{_part(payload, 'counts')}</header>",
+        f"<header><h1>{html.escape(name)}</h1>{_part(payload, 'counts')}</header>",
         _nav(payload),
         f'<main id="main" tabindex="-1">{_main(payload)}</main>',
         "<footer>Written by autocompress from the run's study; write it again at any time with "
@@ -114,15 +112,9 @@ def render_page(
         '<div id="status" class="unseen" role="status"></div>',
         '<script type="application/json" id="report-data">'
         f"{json_block({'data': payload['data'], 'figures': payload['figures']})}</script>",
-        *(f"<script>{script}</script>" for script in scripts),
     ])  # fmt: skip
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}: compression report</title>\n<style>{style_sheet()}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
-    )
+    title = f"{name}: compression report"
+    return page_html(title, body, scripts, may_fetch=bool(extra_script))
 
 
 def render_update(run: RunRecord, repeats: Sequence[RunRecord] = ()) -> str:
@@ -194,14 +186,3 @@ def _nav(payload: dict[str, Any]) -> str:
         for name, (title, is_there) in targets.items()
     )
     return f'<nav aria-label="Sections"><ul>{items}</ul></nav>'
-
-
-def _content_policy(scripts: Sequence[str], *, may_fetch: bool) -> str:
-    """Nothing may be loaded; only these scripts may run. Plotly writes style sheets at run time."""
-    digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
-    allowed = " ".join(f"'sha256-{digest}'" for digest in digests)
-    fetch = "connect-src 'self'; " if may_fetch else ""
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; {fetch}"
-        "img-src data: blob:; base-uri 'none'; form-action 'none'"
-    )

@@ -12,19 +12,21 @@ from collections.abc import Sequence
 from autocompress.report.page_assets import style_sheet
 
 
-def page_html(title: str, body: str, scripts: Sequence[str]) -> str:
+def page_html(title: str, body: str, scripts: Sequence[str], *, may_fetch: bool = False) -> str:
     """A whole HTML document.
 
     Args:
         title: Text, not escaped.
         body: HTML, without the scripts.
         scripts: Sources that may run; they are put at the end of the body.
+        may_fetch: Whether they may ask the server that the page came from.
     """
     digests = [base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts]
     allowed = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
+    fetch = "connect-src 'self'; " if may_fetch else ""
     # Plotly writes style sheets at run time, and pictures into its own blobs.
     policy = (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; "
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; {fetch}"
         "img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
     inlined = "\n".join(f"<script>{script}</script>" for script in scripts)
