@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from autocompress.analysis.channel_codes import LEAST, Decoded, agree, decode, halves
 from autocompress.analysis.probed_model import EVERY_CHANNEL, Hits, Key, ProbedModel
 
 _N_DRAWS = 2  # made-up numbers per channel: a gate that happens to be shut hides what it gates
@@ -56,7 +57,11 @@ def probe_channels(
     for names in _without_common_keys(apart):
         together = {name: varying[name] for name in names}
         watched = set().union(*(keys[name] for name in names))
-        for name, hits in _probe_together(model, together, range(_N_DRAWS), watched).items():
+        found = _probe_by_codes(model, together, keys)
+        rest = {name: channels for name, channels in together.items() if name not in found}
+        if rest:
+            found |= _probe_together(model, rest, range(_N_DRAWS), watched)
+        for name, hits in found.items():
             own = {key: hit for key, hit in hits.items() if key in keys[name]}
             reaches[name] = _look_again(model, name, Reach(channels=varying[name], hits=own))
     for name, channels in producers.items():
@@ -66,21 +71,63 @@ def probe_channels(
 
 
 def _scout(model: ProbedModel, producers: Mapping[str, NDArray[np.int64]]) -> dict[str, Hits]:
-    """Per producer three examples: all channels at once, the first alone, the last alone."""
+    """Per producer three examples: all channels at once, the first alone, the last alone.
+
+    Producers are perturbed one after the other in two draws only, since that costs a pass over the
+    whole model for each; then together with others that reach nothing in common.
+    """
+    alone = _scout_alone(model, producers, (EVERY_CHANNEL,), range(_N_DRAWS))
+    keys = {name: {key for key, hit in hits.items() if hit.any()} for name, hits in alone.items()}
+    found: dict[str, Hits] = {}
+    for names in _without_common_keys(keys):
+        wanted = {
+            name: list(
+                enumerate((EVERY_CHANNEL, int(producers[name][0]), int(producers[name][-1])))
+            )
+            for name in names
+        }
+        hits = _union([model.probe(3, wanted, seed) for seed in range(_N_SCOUT_DRAWS)])
+        known = set().union(*(keys[name] for name in names))
+        if any(hit.any() for key, hit in hits.items() if key not in known):
+            found |= _scout_each(model, {name: producers[name] for name in names})
+            continue
+        for name in names:
+            found[name] = {key: hits[key] for key in keys[name]}
+    return {name: found[name] for name in producers}
+
+
+def _scout_each(model: ProbedModel, producers: Mapping[str, NDArray[np.int64]]) -> dict[str, Hits]:
+    """As `_scout`, each producer by itself: whose hits they are cannot be told otherwise."""
+    channels = (EVERY_CHANNEL, 0, -1)
+    return _scout_alone(model, producers, channels, range(_N_SCOUT_DRAWS))
+
+
+def _scout_alone(
+    model: ProbedModel,
+    producers: Mapping[str, NDArray[np.int64]],
+    places: tuple[int, ...],
+    seeds: Iterable[int],
+) -> dict[str, Hits]:
+    """Perturb all channels of each producer, then some by place, each in an example of its own.
+
+    The first of `places` is `EVERY_CHANNEL`.
+    """
+    seeds = list(seeds)
     probes = [
-        (name, int(channel))
+        (name, EVERY_CHANNEL if i == 0 else int(channels[place]))
         for name, channels in producers.items()
-        for channel in (EVERY_CHANNEL, channels[0], channels[-1])
+        for i, place in enumerate(places)
     ]
+    n = len(places)
     rows: list[dict[Key, NDArray[np.bool_]]] = []
-    size = _examples_per_pass(model) // 3 * 3
+    size = _examples_per_pass(model) // n * n
     for start in range(0, len(probes), size):
         part = probes[start : start + size]
         wanted: dict[str, list[tuple[int, int]]] = {}
         for example, (name, channel) in enumerate(part):
             wanted.setdefault(name, []).append((example, channel))
-        hits = _union([model.probe(len(part), wanted, seed) for seed in range(_N_SCOUT_DRAWS)])
-        rows += [{key: hit[i : i + 3] for key, hit in hits.items()} for i in range(0, len(part), 3)]
+        hits = _union([model.probe(len(part), wanted, seed) for seed in seeds])
+        rows += [{key: hit[i : i + n] for key, hit in hits.items()} for i in range(0, len(part), n)]
     return dict(zip(producers, rows, strict=True))
 
 
@@ -110,6 +157,58 @@ def _without_common_keys(keys: Mapping[str, set[Key]]) -> list[list[str]]:
         else:
             classes.append(([name], set(own)))
     return [names for names, _ in classes]
+
+
+def _probe_by_codes(
+    model: ProbedModel,
+    producers: Mapping[str, NDArray[np.int64]],
+    keys: Mapping[str, Collection[Key]],
+) -> dict[str, Hits]:
+    """Producers with many channels that `channel_codes` can read, and what their channels reach."""
+    coded = {name: channels for name, channels in producers.items() if len(channels) >= LEAST}
+    if not coded:
+        return {}
+    watched = set().union(*(keys[name] for name in coded))
+    rows = _probe_examples(model, {n: halves(c) for n, c in coded.items()}, watched)
+    decoded: dict[str, Decoded] = {}
+    for name, channels in coded.items():
+        own = {key: hit for key, hit in rows[name].items() if key in keys[name]}
+        read = decode(own, len(channels))
+        if read is not None and 2 * len(read.doubtful) <= len(channels):
+            decoded[name] = read
+    doubtful = {n: coded[n][list(d.doubtful)] for n, d in decoded.items() if d.doubtful}
+    if doubtful:
+        seen = _probe_together(model, doubtful, range(_N_DRAWS), watched)
+        for name in doubtful:
+            if not agree(decoded[name], seen[name]):
+                del decoded[name]
+    return {name: read.hits for name, read in decoded.items()}
+
+
+def _probe_examples(
+    model: ProbedModel,
+    examples: Mapping[str, list[NDArray[np.int64]]],
+    keys: Collection[Key],
+) -> dict[str, Hits]:
+    """What is reached in each example, by the channels perturbed there; (examples, C)."""
+    size = _examples_per_pass(model)
+    n_examples = max(map(len, examples.values()))
+    parts: list[Hits] = []
+    for start in range(0, n_examples, size):
+        wanted = {
+            name: list(enumerate(own[start : start + size]))
+            for name, own in examples.items()
+            if start < len(own)
+        }
+        n_in_pass = max(map(len, wanted.values()))
+        parts.append(
+            _union([model.probe(n_in_pass, wanted, seed, keys) for seed in range(_N_DRAWS)])
+        )
+    together = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    return {
+        name: {key: hit[: len(own)] for key, hit in together.items()}
+        for name, own in examples.items()
+    }
 
 
 def _probe_together(

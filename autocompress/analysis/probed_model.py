@@ -11,7 +11,7 @@ import copy
 import functools
 import zlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -31,7 +31,7 @@ from autocompress.analysis.slots import PER_CHANNEL, channel_dim, is_weighted
 from autocompress.tasks.base import Inputs
 
 Key: TypeAlias = tuple[Literal["in", "norm", "mixer", "state", "output"], str]
-Perturbations: TypeAlias = Mapping[str, list[tuple[int, int]]]
+Perturbations: TypeAlias = Mapping[str, Sequence[tuple[int, int | NDArray[np.int64]]]]
 Hits: TypeAlias = dict[Key, NDArray[np.bool_]]
 
 EVERY_CHANNEL: Final = -1
@@ -103,7 +103,8 @@ class ProbedModel:
 
         Args:
             n_examples: B.
-            perturbations: Layer -> (example, channel) pairs; `EVERY_CHANNEL` for all of a layer.
+            perturbations: Layer -> (example, channel or channels) pairs; `EVERY_CHANNEL` for all
+                of a layer.
             seed: Of the made-up numbers.
             keys: Where to look for differences; None for everywhere.
 
@@ -243,7 +244,11 @@ class ProbedModel:
                 if layout.batch_dim is not None:
                     n_rows = layout.shape[layout.batch_dim]
                     own = tensor.narrow(layout.batch_dim, example * n_rows, n_rows)
-                if channel == EVERY_CHANNEL:
+                if isinstance(channel, np.ndarray):
+                    factors = torch.ones(layout.shape[dim])
+                    factors[torch.from_numpy(channel % layout.shape[dim])] = _PERTURBATION
+                    own.mul_(factors.view(-1, *[1] * (len(layout.shape) - 1 - dim)))
+                elif channel == EVERY_CHANNEL:
                     own.copy_(noise(layout.shape, seed + 1))
                 else:
                     # the states of a bidirectional layer are narrower than its output
