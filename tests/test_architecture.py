@@ -16,6 +16,7 @@ FLOORS = {
     "objective": 1,
     "measurement": 1,
     "pareto": 1,
+    "scratch": 1,
     "plan": 2,
     "tasks": 2,
     "analysis": 2,
