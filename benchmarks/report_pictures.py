@@ -46,7 +46,7 @@ def main() -> int:
         )
         page = _open(browser, path, width=1100, height=1560)
         page.screenshot(path=_FOLDER / "report-light.png")
-        page.set_viewport_size({"width": 1000, "height": 1150})
+        page.set_viewport_size({"width": 1000, "height": 1500})
         page.evaluate(f"location.hash = 'trial-{best.number}'")
         page.locator("dialog[open]").screenshot(path=_FOLDER / "report-card.png")
         page = _open(browser, path, width=1100, height=1560, dark=True)
