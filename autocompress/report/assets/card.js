@@ -143,11 +143,11 @@ const fillCard = trial => {
     trial.reason ? make('p', {}, `Reason: ${trial.reason}`) : null,
     trial.cells ? waysOf(trial) : null,
     trial.cells ? figuresOf(trial) : null,
+    ...(trial.cells ? commandsOf(trial) : []),
     make('h3', {}, 'Its plan'),
     make('p', {class: 'plan'}, trial.plan),
     stripOf(trial),
     trial.skipped ? make('p', {}, `Asked for, but not applied: ${trial.skipped.join('; ')}`) : null,
-    ...(trial.cells ? commandsOf(trial) : []),
   ].filter(Boolean));
 };
 
@@ -157,6 +157,7 @@ const followAddress = () => {
   const trial = named && report.byNumber.get(Number(named[1]));
   if (!trial) {
     if (card.open) card.close();
+    if (named) say(`This run has no trial ${named[1]}.`);
     return;
   }
   fillCard(trial);
