@@ -133,10 +133,9 @@ class MlflowRuns:
     @contextlib.contextmanager
     def _guarding(self) -> Iterator[None]:
         """Turn what MLflow raises into one line, without what a URI may hold of a password."""
-        exceptions = importlib.import_module("mlflow.exceptions")
         try:
             yield
-        except (exceptions.MlflowException, OSError, ValueError) as error:
+        except Exception as error:  # MLflow raises just that where a folder is gone
             reason = _CREDENTIALS.sub("//", first_line(error))
             raise AutocompressError(f"MLflow cannot be written to: {reason}.") from error
 

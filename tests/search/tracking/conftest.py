@@ -1,4 +1,4 @@
-"""A run that was searched in no time, and trackers that write into this test's folder."""
+"""A search that costs nothing: trials that are there already are told one after the other."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,44 +6,64 @@ from typing import Any
 
 import pytest
 
-from autocompress.errors import TrialError
-from autocompress.run_record import RunRecord
-from autocompress.search.driver import run_search
-from autocompress.search.study import Study
+from autocompress.measurement import Measurement
+from autocompress.objective import parse_objectives
+from autocompress.run_record import RunRecord, TrialRecord
+from autocompress.space.search_space import SearchSpace
 
-N_TRIALS = 4
-_FAILS_AT = 3
+_STATES = ("complete", "complete", "failed", "complete", "stopped", "complete")
 
 
-@pytest.fixture
-def search(open_study: Callable[..., Study], make_executor: type) -> Callable[..., RunRecord]:
-    """Search to a budget, with what is told of it; the third call fails."""
-
-    def fail(call: int) -> None:
-        if call == _FAILS_AT:
-            raise TrialError("export", "no kernel")
-
-    def run(budget: int = N_TRIALS, tracking: Any = None) -> RunRecord:
-        with open_study() as study:
-            if tracking is None:
-                return run_search(
-                    study, make_executor(fail), budget=budget, sampler="random", run_seed=0
-                )
-            tracking.begin(study.record())
-            with tracking:
-                return run_search(
-                    study,
-                    make_executor(fail),
-                    budget=budget,
-                    sampler="random",
-                    run_seed=0,
-                    listener=tracking.listener,
-                )
-
-    return run
+def _trial(space: SearchSpace, number: int) -> TrialRecord:
+    levels = {knob.name: min(number, len(knob.levels) - 1) for knob in space.knobs}
+    state = _STATES[number]
+    measured = Measurement(
+        fidelity=1, accuracy=0.95 - number / 100, loss=0.1, size_bytes=100_000 // (number + 1),
+        latency_ms=1.0 / (number + 1), latency_spread_ms=0.1, baseline_latency_ms=1.0, macs=1000,
+        n_params=100, seconds=0.5,
+    )  # fmt: skip
+    return TrialRecord(
+        number=number,
+        role="search" if number else "baseline",
+        label=f"trial {number}" if number else "baseline",
+        state=state,  # type: ignore[arg-type]
+        levels=levels,
+        plan=space.decode(levels),
+        measurement=measured if state == "complete" else None,
+        reason={"failed": "export: no kernel", "stopped": "not tuned"}.get(state),
+    )
 
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
-    """Where `search` keeps its study."""
+    """Where the run's study would be."""
     return tmp_path / "run"
+
+
+@pytest.fixture
+def search(space: SearchSpace, run_folder: Path) -> Callable[..., RunRecord]:
+    """Search up to a budget of at most six; goes on where the call before ended."""
+    trials = [_trial(space, number) for number in range(len(_STATES))]
+    done = 0
+
+    def first(n_trials: int) -> RunRecord:
+        return RunRecord(
+            name="run",
+            folder=run_folder,
+            objectives=parse_objectives("accuracy,size,latency"),
+            knobs=space.knobs,
+            trials=tuple(trials[:n_trials]),
+            info={"seed": 0, "started": "2026-01-01", "versions": {"torch": "2.13.0"}},
+        )
+
+    def run(budget: int = 4, tracking: Any = None) -> RunRecord:
+        nonlocal done
+        if tracking is not None:
+            tracking.begin(first(done))
+            with tracking:
+                for number in range(done, budget):
+                    tracking.listener.on_finish(trials[number], first(number + 1))
+        done = max(done, budget)
+        return first(done)
+
+    return run

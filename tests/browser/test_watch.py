@@ -1,0 +1,145 @@
+"""`watch` in a real browser: it updates itself, takes its reader along, and asks nobody else."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autocompress.errors import InputError
+from autocompress.measurement import Measurement
+from autocompress.objective import parse_objectives
+from autocompress.plan import CompressionPlan
+from autocompress.report.live_page import LivePage
+from autocompress.report.watch_server import WatchServer
+from autocompress.run_record import RunRecord, TrialRecord
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra: dev")
+_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(_CHROMIUM is None, reason="needs a chromium")
+
+
+def _trial(number: int) -> TrialRecord:
+    measured = Measurement(
+        fidelity=1, accuracy=0.95 - number / 500, loss=0.1, size_bytes=100_000 // (number + 1),
+        latency_ms=None, latency_spread_ms=None, baseline_latency_ms=None, macs=1, n_params=1,
+        seconds=1.0,
+    )  # fmt: skip
+    return TrialRecord(
+        number=number, role="search" if number else "baseline",
+        label=f"trial {number}" if number else "baseline", state="complete", levels={},
+        plan=CompressionPlan(), measurement=measured, reason=None,
+    )  # fmt: skip
+
+
+def _run(n_trials: int) -> RunRecord:
+    return RunRecord(
+        name="<script>alert(1)</script>", folder=Path("r"),
+        objectives=parse_objectives("accuracy,size"), knobs=(),
+        trials=tuple(_trial(number) for number in range(n_trials)), info={},
+    )  # fmt: skip
+
+
+class WatchedRun:
+    """A run whose trials appear when the test says so."""
+
+    def __init__(self) -> None:
+        self.run, self.is_driven = _run(12), True
+        self.page = LivePage(
+            stamp=lambda: self.run, load=lambda: (self.run, ()), is_driven=lambda: self.is_driven
+        )
+
+
+@pytest.fixture(scope="module")
+def watch_browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def watched() -> WatchedRun:
+    return WatchedRun()
+
+
+@pytest.fixture
+def watch_server(watched: WatchedRun) -> Iterator[WatchServer]:
+    with WatchServer(watched.page, "token") as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join(30)
+
+
+@pytest.fixture
+def watch_page(watch_browser: Any, watch_server: WatchServer) -> Iterator[Any]:
+    """The page, 390 px wide; it must neither complain nor ask anybody else."""
+    page = watch_browser.new_page(viewport={"width": 390, "height": 800})
+    messages: list[str] = []
+    addresses: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: addresses.append(request.url))
+    page.goto(watch_server.url)
+    page.wait_for_selector("text=Live: 12 trials finished")
+    yield page
+    page.close()
+    assert messages == []
+    own = watch_server.url.split("?")[0]
+    assert {a for a in addresses if not a.startswith((own, "data:", "blob:"))} == set()
+
+
+def test_watch_updates_itself_and_takes_its_reader_along(
+    watch_page: Any, watched: WatchedRun
+) -> None:
+    watch_page.locator("details").last.evaluate("part => part.open = true")
+    watch_page.evaluate("scrollTo(0, 600)")
+    watch_page.wait_for_function("scrollY > 500")
+    scrolled = watch_page.evaluate("scrollY")
+    watch_page.evaluate("document.title = 'before'")
+
+    watched.run = _run(15)
+    watch_page.wait_for_selector("text=Live: 15 trials finished")
+    watch_page.wait_for_function("document.title !== 'before' && scrollY > 500")
+    assert abs(watch_page.evaluate("scrollY") - scrolled) < 100
+    assert watch_page.locator("details").last.get_attribute("open") is not None
+    assert watch_page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert "15 trials measured" in watch_page.inner_text("header")
+
+    watched.is_driven = False
+    watch_page.wait_for_selector("text=15 trials finished; no search is running")
+
+
+def test_watch_leaves_who_reads_in_peace_and_offers_the_news(
+    watch_page: Any, watched: WatchedRun
+) -> None:
+    watch_page.evaluate(
+        "document.title = 'before', getSelection().selectAllChildren(document.querySelector('h1'))"
+    )
+    watched.run = _run(13)
+    watch_page.wait_for_selector("#autocompress-watch button:not([hidden])")
+    assert watch_page.title() == "before"
+    assert watch_page.evaluate("String(getSelection())") != ""
+    watch_page.click("#autocompress-watch button")
+    watch_page.wait_for_function("document.title !== 'before'")
+    watch_page.wait_for_selector("text=Live: 13 trials finished")
+
+
+def test_watch_waits_for_a_run_that_has_nothing_to_show(
+    watch_browser: Any, watch_server: WatchServer, watched: WatchedRun
+) -> None:
+    def gone() -> Any:
+        raise InputError("The run folder <b>x</b> is gone.")
+
+    watched.page._load = gone
+    page = watch_browser.new_page()
+    page.goto(watch_server.url)
+    page.wait_for_selector("text=The run folder <b>x</b> is gone.")
+    page.wait_for_selector("text=Waiting for the run")
+    watched.page._load = lambda: (watched.run, ())
+    page.wait_for_selector("text=Live: 12 trials finished")
+    page.close()
