@@ -1,4 +1,4 @@
-# Two commands on a fresh machine with Python >= 3.11 and make:
+# Two commands on a fresh machine with Python >= 3.11 and make (`make docs` builds the site):
 #   make search    sets up .venv and searches on the embedded default (digits)
 #   make test      sets up .venv and passes the tests
 PYTHON ?= python3
@@ -6,7 +6,7 @@ VENV ?= .venv
 BUDGET ?= 50
 BIN := $(VENV)/bin
 
-.PHONY: search test check clean
+.PHONY: search test check docs clean
 
 search: $(VENV)/.installed
 	$(BIN)/autocompress search --budget $(BUDGET)
@@ -16,6 +16,11 @@ test: $(VENV)/.installed-dev
 
 check: $(VENV)/.installed-dev
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check
+
+# The site, into site/; nothing is fetched while it is built or read.
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # torch first and by its exact version: where a CPU build is offered under that name it is taken,
 # and nothing later asks for another.

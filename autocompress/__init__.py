@@ -27,22 +27,28 @@ if TYPE_CHECKING:
     from autocompress.run_record import RunRecord, TrialRecord
     from autocompress.search.records import load_run
     from autocompress.tasks.base import Task, TensorData
+    from autocompress.tasks.calling import adapt_call
     from autocompress.tasks.cifar10 import read_cifar10
     from autocompress.tasks.idx import read_idx, read_mnist
     from autocompress.tasks.images import crop_and_flip, normalize
+    from autocompress.tasks.layer_channels import LayerChannels
+    from autocompress.tasks.streamed import StreamedData
 
 _HOMES = {
     "AutocompressError": "autocompress.errors",
     "Bundle": "autocompress.api.bundle",
     "CompressionPlan": "autocompress.plan",
+    "LayerChannels": "autocompress.tasks.layer_channels",
     "LayerPlan": "autocompress.plan",
     "Measurement": "autocompress.measurement",
     "PackedModel": "autocompress.packing.packed",
     "Result": "autocompress.api.result",
     "RunRecord": "autocompress.run_record",
+    "StreamedData": "autocompress.tasks.streamed",
     "Task": "autocompress.tasks.base",
     "TensorData": "autocompress.tasks.base",
     "TrialRecord": "autocompress.run_record",
+    "adapt_call": "autocompress.tasks.calling",
     "crop_and_flip": "autocompress.tasks.images",
     "load": "autocompress.export.load",
     "load_run": "autocompress.search.records",
@@ -59,14 +65,17 @@ __all__ = [
     "AutocompressError",
     "Bundle",
     "CompressionPlan",
+    "LayerChannels",
     "LayerPlan",
     "Measurement",
     "PackedModel",
     "Result",
     "RunRecord",
+    "StreamedData",
     "Task",
     "TensorData",
     "TrialRecord",
+    "adapt_call",
     "crop_and_flip",
     "load",
     "load_run",

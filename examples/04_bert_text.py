@@ -2,7 +2,7 @@
 
     autocompress search examples/04_bert_text.py --data FOLDER --space transformer --budget 12
 
-FOLDER holds `text/sst2/train.tsv` and `dev.tsv`, with the columns `label` and `sentence`. The model
+FOLDER holds `text/sst2/train.tsv` and `dev.tsv`, with the columns `label` and `content`. The model
 is trained from scratch on the training sentences, once; its weights are kept in the cache folder.
 `--task-arg quick=true` trains on a tenth of them, in a minute.
 """
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from autocompress import Task, TensorData
 from autocompress.errors import InputError
 from autocompress.tasks.model_cache import load_or_train
+from autocompress.tasks.training_progress import training_progress
 
 LENGTH = 32  # words; longer sentences are cut
 N_WORDS = 8000
@@ -114,18 +115,20 @@ def train(model: Bert, data: TensorData, n_epochs: int) -> None:
     n_steps = n_epochs * (len(data) // 64)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-4, total_steps=n_steps, pct_start=0.1)
     model.train()
-    for step in range(n_steps):
-        if step % (len(data) // 64) == 0:
-            order = torch.randperm(len(data))
-        at = step % (len(data) // 64) * 64
-        (tokens,), labels = data.batch(order[at : at + 64])
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = F.cross_entropy(model(tokens).float(), labels, label_smoothing=0.1)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        rate.step()
+    with training_progress("a small BERT on SST-2", n_steps) as advance:
+        for step in range(n_steps):
+            if step % (len(data) // 64) == 0:
+                order = torch.randperm(len(data))
+            at = step % (len(data) // 64) * 64
+            (tokens,), labels = data.batch(order[at : at + 64])
+            with torch.autocast("cpu", torch.bfloat16):
+                loss = F.cross_entropy(model(tokens).float(), labels, label_smoothing=0.1)
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            rate.step()
+            advance()
 
 
 def task(data: Path, quick: bool = False) -> Task:

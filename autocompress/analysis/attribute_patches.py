@@ -7,7 +7,7 @@ import numpy as np
 from torch import nn
 
 from autocompress.analysis.channel_group import AttributePatch, ChannelGroup
-from autocompress.analysis.slots import CUTTABLE
+from autocompress.analysis.slots import CUTTABLE, is_weighted
 
 _MAX_PROPOSALS = 6
 _MAX_TOGETHER = 3
@@ -56,7 +56,7 @@ def _proposals(model: nn.Module, group: ChannelGroup) -> list[AttributePatch]:
     per_channel = {1} | {len(np.unique(m.local)) // group.n_channels for m in group.members}
     found: dict[tuple[str, str], AttributePatch] = {}
     for owner in _modules_around(group):
-        if isinstance(modules[owner], CUTTABLE):
+        if isinstance(modules[owner], CUTTABLE) or is_weighted(modules[owner]):
             continue
         for attribute, value in vars(modules[owner]).items():
             if type(value) is not int or attribute.startswith("_"):

@@ -7,7 +7,7 @@ channel by channel.
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +55,8 @@ def probe_channels(
     apart = {name: keys[name] for name in varying if name not in reaches}
     for names in _without_common_keys(apart):
         together = {name: varying[name] for name in names}
-        for name, hits in _probe_together(model, together, range(_N_DRAWS)).items():
+        watched = set().union(*(keys[name] for name in names))
+        for name, hits in _probe_together(model, together, range(_N_DRAWS), watched).items():
             own = {key: hit for key, hit in hits.items() if key in keys[name]}
             reaches[name] = _look_again(model, name, Reach(channels=varying[name], hits=own))
     for name, channels in producers.items():
@@ -112,7 +113,10 @@ def _without_common_keys(keys: Mapping[str, set[Key]]) -> list[list[str]]:
 
 
 def _probe_together(
-    model: ProbedModel, producers: Mapping[str, NDArray[np.int64]], seeds: Iterable[int]
+    model: ProbedModel,
+    producers: Mapping[str, NDArray[np.int64]],
+    seeds: Iterable[int],
+    keys: Collection[Key],
 ) -> dict[str, Hits]:
     """Probe producers that reach nothing in common: example `i` is the `i`-th channel of each."""
     seeds = list(seeds)
@@ -122,7 +126,7 @@ def _probe_together(
         chunk = {name: c[start : start + size] for name, c in producers.items() if start < len(c)}
         wanted = {name: [(i, int(c)) for i, c in enumerate(part)] for name, part in chunk.items()}
         n_examples = max(map(len, chunk.values()))
-        hits = _union([model.probe(n_examples, wanted, seed) for seed in seeds])
+        hits = _union([model.probe(n_examples, wanted, seed, keys) for seed in seeds])
         for name, part in chunk.items():
             parts[name].append({key: hit[: len(part)] for key, hit in hits.items()})
     return {
@@ -137,7 +141,7 @@ def _look_again(model: ProbedModel, name: str, reach: Reach) -> Reach:
     if not (silent.any() and reach.hits):
         return reach
     seeds = range(_N_DRAWS, _N_DRAWS + _N_MORE_DRAWS)
-    again = _probe_together(model, {name: reach.channels[silent]}, seeds)[name]
+    again = _probe_together(model, {name: reach.channels[silent]}, seeds, reach.hits)[name]
     for key, hit in reach.hits.items():
         hit[silent] |= again[key]
     return reach

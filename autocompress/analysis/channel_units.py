@@ -15,7 +15,7 @@ from torch import nn
 from autocompress.analysis.channel_group import ChannelGroup, GroupMember, Side
 from autocompress.analysis.channel_probe import Reach
 from autocompress.analysis.exactness import NO_CONSUMER
-from autocompress.analysis.slots import WEIGHTED, Convolution, is_depthwise, width_of
+from autocompress.analysis.slots import Convolution, is_depthwise, is_weighted, width_of
 
 Node: TypeAlias = tuple[str, Side, int]
 
@@ -72,7 +72,7 @@ def find_families(model: nn.Module, reaches: Mapping[str, Reach]) -> list[Family
         One family per make of units, in the order of their first producers.
     """
     modules = dict(model.named_modules())
-    weighted = {name: m for name, m in modules.items() if isinstance(m, WEIGHTED)}
+    weighted = {name: m for name, m in modules.items() if is_weighted(m)}
     union, taints = _Union(), Taints(set)
     for name, reach in reaches.items():
         _join_reach(union, taints, name, reach, width_of(modules[name], "out"))
@@ -161,7 +161,7 @@ def _sides_of_weight(module: nn.Module) -> tuple[Side | None, Side | None]:
 def _family(units: list[list[Node]], modules: Mapping[str, nn.Module], taints: Taints) -> Family:
     order = {name: index for index, name in enumerate(modules)}
     producers = sorted(
-        {n for n, side, _ in units[0] if side == "out" and isinstance(modules[n], WEIGHTED)},
+        {n for n, side, _ in units[0] if side == "out" and is_weighted(modules[n])},
         key=order.__getitem__,
     )
     first = producers[0]

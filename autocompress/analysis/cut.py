@@ -20,6 +20,7 @@ from autocompress.analysis.slots import (
     width_of,
 )
 from autocompress.errors import InputError
+from autocompress.tasks.layer_channels import channels_of
 
 _BATCH_OR_INSTANCE = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 Cut = tuple[ChannelGroup, NDArray[np.int64]]
@@ -105,7 +106,12 @@ def _select(tensor: Tensor, kept: dict[int, Tensor]) -> Tensor:
 
 def _set_widths_(layer: nn.Module, widths: dict[Side, int]) -> None:
     """Bring the numbers a layer keeps about itself in line with its tensors."""
-    if isinstance(layer, Convolution):
+    declared = channels_of(layer)
+    if declared is not None:
+        for attribute, side in declared.attributes.items():
+            wanted: Side = "in" if side == "into" else "out"
+            setattr(layer, attribute, width_of(layer, wanted))  # of tensors that are cut by now
+    elif isinstance(layer, Convolution):
         n_before = layer.out_channels
         n_out = widths.get("out", n_before)
         layer.in_channels = n_out if is_depthwise(layer) else widths.get("in", layer.in_channels)

@@ -34,6 +34,7 @@ def count_macs(model: nn.Module, example_inputs: Inputs) -> dict[str, int]:
 
 def _count_flops(model: nn.Module, inputs: Inputs) -> dict[str, int]:
     counter = FlopCounterMode(display=False)
+    model.requires_grad_(False)  # the counter stumbles over a parameter that a layer is called on
     with torch.no_grad(), counter:
         model.eval()(*inputs)
     return {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}

@@ -11,7 +11,7 @@ import copy
 import functools
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
@@ -27,7 +27,7 @@ from autocompress.analysis.probe_layout import (
     noise,
     repeat_examples,
 )
-from autocompress.analysis.slots import PER_CHANNEL, WEIGHTED, Convolution
+from autocompress.analysis.slots import PER_CHANNEL, channel_dim, is_weighted
 from autocompress.tasks.base import Inputs
 
 Key: TypeAlias = tuple[Literal["in", "norm", "mixer", "state", "output"], str]
@@ -63,10 +63,11 @@ class ProbedModel:
         self._shapes: dict[tuple[Key, int], list[tuple[int, ...]]] | None = {}
         self._output_shapes: dict[tuple[str, int], list[list[tuple[int, ...]]]] = {}
         self._clean: dict[tuple[Key, int], Tensor] | None = None
+        self._watched: Collection[Key] | None = None
         self.free_parameters = [
             f"{name}.{own}".removeprefix(".")
             for name, module in self._modules.items()
-            if not isinstance(module, (*WEIGHTED, *PER_CHANNEL, *MIXERS))
+            if not (is_weighted(module) or isinstance(module, (*PER_CHANNEL, *MIXERS)))
             for own, _ in module.named_parameters(recurse=False)
         ]
         for name, module in self._modules.items():
@@ -91,19 +92,30 @@ class ProbedModel:
             for layout in layouts
         )
 
-    def probe(self, n_examples: int, perturbations: Perturbations, seed: int) -> Hits:
+    def probe(
+        self,
+        n_examples: int,
+        perturbations: Perturbations,
+        seed: int,
+        keys: Collection[Key] | None = None,
+    ) -> Hits:
         """One pass of many examples, equal but for perturbed channels.
 
         Args:
             n_examples: B.
             perturbations: Layer -> (example, channel) pairs; `EVERY_CHANNEL` for all of a layer.
             seed: Of the made-up numbers.
+            keys: Where to look for differences; None for everywhere.
 
         Returns:
             What was reached -> shape (B, C): which channels of it differ from what they are
             without perturbation. For mixers and the output C is 1.
         """
-        hits = self._run(n_examples + 1, perturbations, seed)  # the last example stays untouched
+        self._watched = keys
+        try:
+            hits = self._run(n_examples + 1, perturbations, seed)  # the last one stays untouched
+        finally:
+            self._watched = None
         return {key: hit[:-1] for key, hit in hits.items()}
 
     def probe_constant(self, layer: str, channels: NDArray[np.int64], seed: int) -> Hits:
@@ -124,7 +136,7 @@ class ProbedModel:
         return hits
 
     def _replacement(self, name: str, module: nn.Module) -> Callable[..., Any] | None:
-        if isinstance(module, WEIGHTED):
+        if is_weighted(module):
             return functools.partial(self._weighted, name, module.forward)
         if isinstance(module, (*PER_CHANNEL, *MIXERS)):
             return functools.partial(self._norm, name, module.forward)
@@ -179,8 +191,7 @@ class ProbedModel:
             msg = f"the input of '{name}' is a {type(tensor).__name__}"
             raise TypeError(msg)
         if not isinstance(module, nn.Embedding):
-            n_trailing = module.weight.ndim - 2 if isinstance(module, Convolution) else 0
-            self._observe(("in", name), call, tensor, tensor.ndim - 1 - n_trailing)
+            self._observe(("in", name), call, tensor, channel_dim(module, tensor.ndim))
         if isinstance(module, nn.RNNBase):
             for index, state in enumerate(tensors_in(rest)):
                 self._observe(("state", name), 2 * call + index, state, state.ndim - 1)
@@ -201,7 +212,8 @@ class ProbedModel:
         return forward(tensor)
 
     def _observe(self, key: Key, call: int, tensor: Tensor, channel_dim: int | None) -> None:
-        if not tensor.is_floating_point():
+        is_watched = self._watched is None or key in self._watched
+        if not tensor.is_floating_point() or not is_watched:
             return
         if self._shapes is not None:
             self._shapes.setdefault((key, call), []).append(tuple(tensor.shape))
@@ -224,9 +236,7 @@ class ProbedModel:
         for part, layout in enumerate(self._output_layouts[name, call]):
             seed = zlib.crc32(f"{name} {call} {part} {self._seed}".encode())
             tensor = repeat_examples(noise(layout.shape, seed), layout, self._n_examples)
-            dim = len(layout.shape) - 1
-            if isinstance(module, Convolution):
-                dim -= module.weight.ndim - 2
+            dim = channel_dim(module, len(layout.shape))
             width = width or layout.shape[dim]
             for example, channel in self._perturbations.get(name, ()):
                 own = tensor

@@ -12,9 +12,10 @@ from torch import nn
 from autocompress.analysis.channel_groups import ChannelGroup, find_channel_groups
 from autocompress.analysis.layer_kind import LayerKind, layer_kind
 from autocompress.analysis.macs import count_macs
-from autocompress.analysis.refusals import refusals_of
+from autocompress.analysis.refusals import FROZEN, refusals_of
 from autocompress.analysis.residual_blocks import find_residual_blocks
 from autocompress.tasks.base import Inputs
+from autocompress.tasks.frozen import is_frozen
 
 _TIEABLE = (nn.Embedding, nn.Linear)
 
@@ -105,15 +106,22 @@ def profile_model(model: nn.Module, example_inputs: Inputs) -> ModelProfile:
         )
     groups, refused = find_channel_groups(model, example_inputs)
     blocks, refused_blocks = find_residual_blocks(model, example_inputs)
+    frozen = {name for name, module in model.named_modules() if is_frozen(module)}
+    refused |= {g.name: FROZEN for g in groups if any(m.layer in frozen for m in g.members)}
+    refused_blocks |= {b: FROZEN for b in blocks if any(_is_within(name, b) for name in frozen)}
     return ModelProfile(
         layers=tuple(layers),
-        groups=groups,
+        groups=tuple(group for group in groups if group.name not in refused),
         refused_groups=refused,
         n_params=sum(p.numel() for p in model.parameters()),
         macs=macs.get("", 0),
-        blocks=blocks,
+        blocks=tuple(block for block in blocks if block not in refused_blocks),
         refused_blocks=refused_blocks,
     )
+
+
+def _is_within(name: str, block: str) -> bool:
+    return name == block or name.startswith(f"{block}.")
 
 
 def _owners(model: nn.Module) -> dict[int, list[tuple[str, nn.Module, str]]]:

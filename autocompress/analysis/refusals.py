@@ -5,6 +5,7 @@ from typing import Final
 from torch import nn
 
 from autocompress.analysis.layer_kind import CONVS, LayerKind, layer_kind
+from autocompress.tasks.frozen import is_frozen
 
 COMPRESSIBLE: Final[tuple[type[nn.Module], ...]] = (
     nn.Linear,
@@ -17,6 +18,7 @@ COMPRESSIBLE: Final[tuple[type[nn.Module], ...]] = (
     nn.GRU,
     nn.RNN,
 )
+FROZEN: Final = "it is frozen by the task"
 _IN_WORDS: Final[dict[LayerKind, str]] = {
     "transposed_conv": "transposed convolutions",
     "recurrent": "recurrent layers",
@@ -38,7 +40,7 @@ def refusals_of(
         is_tied: Whether any of its parameters is tied in another way.
         is_tie_source: Whether a later layer is tied to this one's weight.
     """
-    weight = _why_not_weight(module, n_calls)
+    weight = FROZEN if is_frozen(module) else _why_not_weight(module, n_calls)
     if not weight and tied_to:
         weight = f"its weight is tied to '{tied_to}': choose there"
     elif not weight and is_tied:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autocompress.analysis.channel_group import Side
+from autocompress.tasks.layer_channels import channels_of
 
 Convolution: TypeAlias = (
     nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
@@ -59,9 +60,17 @@ def slots_of(layer: nn.Module, side: Side) -> tuple[TensorSlot, ...]:
     A grouped convolution has no slot for its inputs: whole groups of it go, with their outputs.
 
     Args:
-        layer: One of `CUTTABLE`; others have no slots.
+        layer: One of `CUTTABLE`, or one that says where its channels lie; others have no slots.
         side: `in` or `out`; layers that keep every channel apart (norms) have the same for both.
     """
+    declared = channels_of(layer)
+    if declared is not None:
+        width, is_read = width_of(layer, side), side == "in"
+        tensors = declared.into if is_read else declared.out
+        return tuple(
+            TensorSlot(tensor=t, dim=dim, width=width, is_read=is_read)
+            for t, dim in tensors.items()
+        )
     if isinstance(layer, Convolution):
         return tuple(_slots_of_convolution(layer, side))
     if isinstance(layer, nn.RNNBase):
@@ -80,7 +89,11 @@ def slots_of(layer: nn.Module, side: Side) -> tuple[TensorSlot, ...]:
 
 
 def width_of(layer: nn.Module, side: Side) -> int:
-    """Number of channels of one side of a layer of `CUTTABLE`."""
+    """Number of channels of one side of a layer of `CUTTABLE`, or that says where they lie."""
+    declared = channels_of(layer)
+    if declared is not None:
+        tensor, dim = next(iter((declared.into if side == "in" else declared.out).items()))
+        return int(getattr(layer, tensor).shape[dim])
     if isinstance(layer, Convolution):
         return layer.out_channels if side == "out" else layer.in_channels
     if isinstance(layer, nn.Linear):
@@ -94,6 +107,19 @@ def width_of(layer: nn.Module, side: Side) -> int:
     if isinstance(layer, nn.GroupNorm):
         return layer.num_channels
     return int(getattr(layer, "num_features", 0))
+
+
+def is_weighted(layer: nn.Module) -> bool:
+    """Whether a layer makes new channels of those it reads."""
+    return isinstance(layer, WEIGHTED) or channels_of(layer) is not None
+
+
+def channel_dim(layer: nn.Module, n_dims: int) -> int:
+    """Dimension of the channels in an input or output of `n_dims` dimensions."""
+    declared = channels_of(layer)
+    if declared is not None:
+        return declared.dim % n_dims
+    return n_dims - 1 - (layer.weight.ndim - 2 if isinstance(layer, Convolution) else 0)
 
 
 def is_depthwise(layer: nn.Module) -> bool:

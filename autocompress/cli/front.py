@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,8 +113,14 @@ def _print_table(run: RunRecord, show_all: bool) -> None:
         click.echo(_printable(problem), err=True)
 
 
-def points_table(run: RunRecord, trials: tuple[TrialRecord, ...]) -> Table:
-    """Some trials of a run as a rich table; refined ones are named so."""
+def points_table(run: RunRecord, trials: Sequence[TrialRecord], names: Sequence[str] = ()) -> Table:
+    """Some trials of a run as a rich table; refined ones are named so.
+
+    Args:
+        run: Whose they are.
+        trials: One row each.
+        names: What to call them instead of their labels.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -128,11 +135,11 @@ def points_table(run: RunRecord, trials: tuple[TrialRecord, ...]) -> Table:
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     on_front = {t.number for t in run.front()}
-    for trial in trials:
+    for trial, name in zip(trials, names or [trial.label for trial in trials], strict=True):
         is_strong = trial.number in on_front and len(trials) > len(on_front)
         cells = _figures(run, trial)[: len(titles)]
         # Text, not markup: a name such as [red] stays a name.
-        what = Text(_printable(", ".join([trial.label, *violation_words(run, trial)])))
+        what = Text(_printable(", ".join([name, *violation_words(run, trial)])))
         table.add_row(str(trial.number), what, *cells, style="bold" if is_strong else None)
     return table
 

@@ -7,6 +7,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 
+def is_watched(console: Console) -> bool:
+    """Whether what a console shows can be drawn over: FORCE_COLOR makes no terminal of a file."""
+    return console.is_interactive and console.file.isatty()
+
+
 class LiveBar:
     """One bar with a count, the time and a few words; a context manager while it is shown.
 
@@ -19,7 +24,7 @@ class LiveBar:
     def __init__(self, title: str, total: int | None, *, quiet: bool) -> None:
         self._quiet = quiet
         self._console = Console(stderr=True)
-        self._is_live = self._console.is_terminal and not quiet
+        self._is_live = is_watched(self._console) and not quiet
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),

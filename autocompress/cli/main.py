@@ -17,6 +17,7 @@ _COMMANDS = {
     "analyze": "Show layers, channel groups and knobs of a task's model, and what gets none.",
     "bench": "Time exported files side by side.",
     "check": "Check a task before it is searched, and say what to fix.",
+    "compare": "Put runs side by side: fronts, hypervolumes, options.",
     "doctor": "Check a run folder, and repair what can be repaired.",
     "export": "Write one point of a run as a verified bundle.",
     "front": "Print the Pareto front of a run.",
@@ -32,6 +33,7 @@ _COMMANDS = {
     "unpack": "Turn a packed model into a runnable ONNX file.",
     "verify": "Check a bundle: hashes, sizes, outputs, accuracy, latency.",
     "validate": "Compare the proxy's ranking with that of full training.",
+    "watch": "Serve a run's report, up to date while it is searched.",
 }
 _EPILOG = (
     "Exit codes: 0 done; 1 something failed; 2 bad input; 3 the run folder belongs to another "
@@ -51,6 +53,7 @@ class _LazyGroup(click.Group):
         if name not in _COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"autocompress.cli.{name}").command
+        command.name = name  # not that of its function, for whoever walks the commands
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -70,9 +73,16 @@ def cli(debug: bool) -> None:
     """
 
 
+class _StderrHandler(logging.Handler):
+    """Writes to what `sys.stderr` is at the moment: a live display puts something in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
 def _log_to_stderr() -> None:
     """Show what the package has to say; the library itself never configures logging."""
-    handler = logging.StreamHandler()
+    handler = _StderrHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("autocompress")
     logger.handlers = [handler]

@@ -1,18 +1,25 @@
-"""Live progress of a search on stderr: a bar on a terminal, one line per trial elsewhere."""
+"""Live progress of a search on stderr: a display on a terminal, one line per trial elsewhere."""
 
-import sys
 import time
+from types import TracebackType
+from typing import Self
 
 import click
+from rich.console import Console
+from rich.live import Live
 
-from autocompress.cli.live_bar import LiveBar
+from autocompress.cli.live_bar import duration_words, is_watched
+from autocompress.cli.live_view import LiveView, UnderWay
+from autocompress.cli.pace import Pace
 from autocompress.report.limits import violation_words
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.search.listener import Listener
 from autocompress.search.stop_rules import Ending, StopRules
 
+_SUMMED_UP_EVERY = 10
 
-class SearchProgress(LiveBar):
+
+class SearchProgress:
     """Shows what a search does; a context manager while it runs.
 
     Args:
@@ -21,10 +28,6 @@ class SearchProgress(LiveBar):
     """
 
     def __init__(self, rules: StopRules, *, quiet: bool) -> None:
-        self._rules = rules
-        super().__init__("Searching", rules.budget, quiet=quiet)
-        self._labels: dict[int, str] = {}
-        self._started: list[float] = []
         self.listener = Listener(
             on_start=self._on_start,
             on_stage=self._on_stage,
@@ -32,11 +35,31 @@ class SearchProgress(LiveBar):
             on_wait=self._on_wait,
             on_end=self._on_end,
         )
-        self._is_waiting = False
+        self._rules = rules
+        self._quiet = quiet
+        self._console = Console(stderr=True, highlight=False)
+        self._pace = Pace()
+        self._view = LiveView(rules.budget, self._pace)
+        # transient: what remains in the terminal's history is a line per trial
+        self._live = Live(self._view, console=self._console, transient=True, refresh_per_second=4)
+        self._is_live = is_watched(self._console) and not quiet
+        self._has_started = self._is_waiting = False
         self._n_finished = 0
         self._options_began = 0.0
         self._options_told = 0
-        self._options_s = 0.0
+
+    def __enter__(self) -> Self:
+        if self._is_live:
+            self._live.start(refresh=True)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._live.stop()
 
     def note(self, text: str) -> None:
         """Say something in passing."""
@@ -45,12 +68,13 @@ class SearchProgress(LiveBar):
 
     def warn(self, text: str) -> None:
         """Say something that must be seen."""
-        click.echo(f"Warning: {text}", err=True)
+        self._echo(f"Warning: {text}")
 
     def begin(self, run: RunRecord) -> None:
         """Say what lies ahead."""
         self._n_finished = run.n_finished
-        self._bar.update(self._task, completed=run.n_finished)
+        self._pace.begin(run.n_finished)
+        self._view.show(run)
         verb = f"Continuing after {run.n_finished} trials" if run.n_finished else "Starting"
         self.note(f"{verb}: {len(run.knobs)} knobs, budget {self._rules.budget}, in {run.folder}")
 
@@ -62,40 +86,50 @@ class SearchProgress(LiveBar):
         if label:
             self._options_told += 1
             seconds = (time.monotonic() - self._options_began) / self._options_told
-            left = f", about {seconds * (n_plans - n_known):.0f} s left"
+            left = f", about {duration_words(seconds * (n_plans - n_known))} left"
         else:
             self._options_began = time.monotonic()
-        self._bar.update(self._task, stage=f"option {n_known} of {n_plans}{left}")
+        self._view.aside = f"Looking at option {n_known} of {n_plans}{left}"
         if n_known == n_plans:
-            self._options_s = time.monotonic() - self._options_began
+            self._view.aside = ""
+            self._pace.leave_out(time.monotonic() - self._options_began)
 
     def _on_start(self, number: int, label: str) -> None:
-        self._labels[number] = label
-        self._started.append(time.monotonic())
-        self._is_waiting = False
-        self._bar.update(self._task, stage=label)
+        self._has_started, self._is_waiting = True, False
+        self._pace.start()
+        self._view.aside = ""
+        self._view.running[number] = UnderWay(label=_printable(label))
 
     def _on_stage(self, number: int, stage: str, share: float) -> None:
-        percent = f" {share:.0%}" if share else ""
-        self._bar.update(self._task, stage=f"{self._labels[number]}: {stage}{percent}")
+        if (trial := self._view.running.get(number)) is not None:
+            trial.stage, trial.share = _printable(stage), share
 
     def _on_finish(self, trial: TrialRecord, run: RunRecord) -> None:
         self._n_finished = run.n_finished
-        self._bar.update(self._task, completed=run.n_finished, stage=self._eta())
+        self._pace.finish(run.n_finished)
+        finished = {t.number for t in run.trials if t.is_finished}
+        # one that another driver has taken over ends without a word
+        self._view.running = {
+            number: t for number, t in self._view.running.items() if number not in finished
+        }
         counted = f"[{run.n_finished}/{self._rules.budget}]"
         self._print(f"{counted} {trial.label}: {_outcome(trial, run)}")
+        if self._is_live or run.n_finished % _SUMMED_UP_EVERY == 0:
+            self._view.show(run)
+        if not self._is_live and run.n_finished % _SUMMED_UP_EVERY == 0:
+            self._print(f"So far: {self._view.summary()}")
 
     def _on_wait(self, n_elsewhere: int) -> None:
         what = f"trials elsewhere: {n_elsewhere}" if n_elsewhere else "options measured elsewhere"
         if not self._is_waiting:
             self._print(f"Waiting for another driver ({what}).")
         self._is_waiting = True
-        self._bar.update(self._task, stage=what)
+        self._view.aside = f"Waiting for another driver: {what}"
 
     def _on_end(self, ending: Ending) -> None:
         """Say why it ended and how to go on; a budget that was just used up explains itself."""
         budget = self._rules.budget
-        if ending == "budget" and not self._started:
+        if ending == "budget" and not self._has_started:
             self._print(f"The budget of {budget} trials is reached; nothing was left to do.")
         elif ending == "exhausted":
             self._print("The search space is exhausted: every plan in it has been measured.")
@@ -112,16 +146,15 @@ class SearchProgress(LiveBar):
             )
 
     def _print(self, line: str) -> None:
-        """Write a line above the bar."""
         if not self._quiet:
-            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
-            sys.stderr.flush()
+            self._echo(line)
 
-    def _eta(self) -> str:
-        in_trials = time.monotonic() - self._started[0] - self._options_s
-        seconds = in_trials / len(self._started)
-        left_s = seconds * max(0, self._rules.budget - self._n_finished)
-        return f"about {left_s / 60:.0f} min left" if left_s >= 60 else f"about {left_s:.0f} s left"
+    def _echo(self, line: str) -> None:
+        """Write a line, above the display if there is one."""
+        if self._live.is_started:
+            self._console.print(_printable(line), markup=False, soft_wrap=True)
+        else:
+            click.echo(_printable(line), err=True)
 
 
 def _outcome(trial: TrialRecord, run: RunRecord) -> str:
@@ -144,3 +177,8 @@ def _outcome(trial: TrialRecord, run: RunRecord) -> str:
     if measured.train_images_per_s:
         parts.append(f"{measured.train_images_per_s:,.0f} images/s")
     return ", ".join(parts)
+
+
+def _printable(text: str) -> str:
+    """The text without control characters: a reason or a name must not steer the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)

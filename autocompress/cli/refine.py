@@ -115,3 +115,11 @@ def refine_points(
             f"None of the {len(chosen)} trials could be refined.", f"The first reason: {reasons[0]}"
         )
     return refined
+
+
+def refine_best(run: Any, top: int, *, quiet: bool) -> Any:
+    """Refine members of the front with the default recipe; the run as it is then."""
+    from autocompress.search.records import load_run
+
+    refine_points(run, numbers=(), top=top, quiet=quiet, fields={})
+    return load_run(run.folder)

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from autocompress.cli.runs import load_trusted, results_option, trust_option
+from autocompress.cli.track_option import track_option
 
 
 @click.command(short_help="Continue a run with the options it was started with.")
@@ -15,6 +16,7 @@ from autocompress.cli.runs import load_trusted, results_option, trust_option
 @click.option("--until-stalled", type=int, metavar="N", help="As in `search`; default: as before.")
 @click.option("--timeout", metavar="TIME", help="End after this time, such as 30m or 2h.")
 @click.option("--jobs", type=int, help="Trials at once; default: as before.")
+@track_option
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print the front as JSON.")
 @trust_option
@@ -22,6 +24,7 @@ from autocompress.cli.runs import load_trusted, results_option, trust_option
 def command(
     run: str | None,
     timeout: str | None,
+    track: tuple[str, ...],
     quiet: bool,
     as_json: bool,
     is_trusted: bool,
@@ -59,6 +62,7 @@ def command(
         results=record.folder.resolve().parent,
         storage=None,  # the run folder says where it is
         timeout=timeout,
+        track=track,
         quiet=quiet,
         as_json=as_json,
     )

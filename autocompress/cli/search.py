@@ -16,11 +16,12 @@ from autocompress.cli.runtime_options import (
 )
 from autocompress.cli.search_result import print_result
 from autocompress.cli.task_options import task_arguments, task_options
+from autocompress.cli.track_option import track_option
 
 # The task and its arguments are kept apart; the rest belongs to one session.
 NOT_KEPT = (
     *("task", "data", "task_args", "name", "results", "storage"),
-    *("timeout", "quiet", "as_json"),
+    *("timeout", "track", "quiet", "as_json"),
 )
 # How trials are measured, as `EvaluationSettings` takes it.
 SETTINGS = (
@@ -104,6 +105,7 @@ SETTINGS = (
     help="Keep the study on a database server, such as postgresql://user@host/database, where "
     "several searches share its budget; default: SQLite in the run folder.",
 )
+@track_option
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
 @click.option("--json", "as_json", is_flag=True, help="Print the front as JSON.")
 @results_option
@@ -172,23 +174,15 @@ def _lasting(options: dict[str, Any]) -> dict[str, Any]:
 
 def _search(request: Any, *, refine: int, quiet: bool, as_json: bool) -> None:
     from autocompress.cli.progress import SearchProgress
+    from autocompress.cli.refine import refine_best
     from autocompress.errors import NoPointError
     from autocompress.search.search_task import search_task
 
     run = search_task(request, SearchProgress(request.rules, quiet=quiet))
     if refine:
         try:
-            run = _refine(run, refine, quiet=quiet)
+            run = refine_best(run, refine, quiet=quiet)
         except NoPointError:  # the search's result stands
             print_result(run, as_json=as_json)
             raise
     print_result(run, as_json=as_json)
-
-
-def _refine(run: Any, top: int, *, quiet: bool) -> Any:
-    """Refine members of the front with the default recipe; the run as it is then."""
-    from autocompress.cli.refine import refine_points
-    from autocompress.search.records import load_run
-
-    refine_points(run, numbers=(), top=top, quiet=quiet, fields={})
-    return load_run(run.folder)

@@ -1,5 +1,6 @@
 """Options that say which task a command works on."""
 
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,18 +10,41 @@ import click
 
 from autocompress.errors import InputError
 
+_DEFAULT: Final = "digits"
 _SECRET: Final = re.compile("token|secret|passw|credential|api_?key", re.IGNORECASE)
 
 
 def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add TASK, `--data` and `--task-arg` to a command."""
-    for decorate in (click.argument("task", default="digits"), argument_options):
-        command = decorate(command)
-    return command
+    """Add TASK and `--task`, which are one, `--data`, `--task-arg` and its shorthands."""
+
+    @functools.wraps(command)
+    def with_task(task: str | None, task_option: str | None, **options: Any) -> Any:
+        if task is not None and task_option is not None:
+            raise InputError(
+                f"The task must be given once, but came as {task!r} and as --task {task_option}."
+            )
+        return command(task=task or task_option or _DEFAULT, **options)
+
+    for decorate in (
+        click.argument("task", required=False),
+        click.option("--task", "task_option", metavar="TASK", help="TASK, as an option."),
+        argument_options,
+    ):
+        with_task = decorate(with_task)
+    return with_task
 
 
 def argument_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--data` and `--task-arg` to a command."""
+    """Add `--data` and `--task-arg` to a command, and `--model` and `--dataset`, its shorthands."""
+
+    @functools.wraps(command)
+    def with_shorthands(
+        task_args: tuple[str, ...], model: str | None, dataset: str | None, **options: Any
+    ) -> Any:
+        named = {"model": model, "dataset": dataset}
+        short = (f"{k}={_path_or_name(v)}" for k, v in named.items() if v is not None)
+        return command(task_args=(*short, *task_args), **options)
+
     for decorate in (
         click.option("--data", help="Data folder, passed to the task as `data`."),
         click.option(
@@ -31,9 +55,19 @@ def argument_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Argument of the task's factory; may be repeated. VALUE env:NAME is what the "
             "environment variable NAME holds.",
         ),
+        click.option(
+            "--dataset",
+            metavar="PATH_OR_NAME",
+            help="Data of the task `hf`: short for --task-arg dataset=...",
+        ),
+        click.option(
+            "--model",
+            metavar="PATH_OR_NAME",
+            help="Model of the task `hf`: short for --task-arg model=...",
+        ),
     ):
-        command = decorate(command)
-    return command
+        with_shorthands = decorate(with_shorthands)
+    return with_shorthands
 
 
 def task_arguments(data: str | None, task_args: tuple[str, ...]) -> dict[str, str]:
@@ -64,3 +98,9 @@ def _lasting(value: str) -> str:
     path = Path(value)
     looks_like_path = len(path.parts) > 1 or bool(path.suffix)
     return str(path.absolute()) if looks_like_path and path.exists() else value
+
+
+def _path_or_name(value: str) -> str:
+    """A file or folder that exists, as an absolute path; else a name on the hub."""
+    path = Path(value).expanduser()
+    return str(path.absolute()) if path.exists() else value

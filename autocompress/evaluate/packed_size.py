@@ -1,7 +1,6 @@
 """The size of a candidate: that of its packed file, in all and layer by layer."""
 
 import itertools
-import tempfile
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +12,7 @@ from autocompress.packing.ledger import tensor_bytes
 from autocompress.packing.packed import write_packed
 from autocompress.plan import CompressionPlan
 from autocompress.runtime.exported_graph import ExportedGraph
+from autocompress.scratch import scratch_folder
 
 _RECURRENT: Final = ("GRU", "LSTM", "RNN")
 
@@ -46,7 +46,7 @@ def packed_bytes(
         0 for one that is gone. What several layers use belongs to the first of them. What is left
         is the graph, the metadata, and tensors that no layer owns.
     """
-    with tempfile.TemporaryDirectory(prefix="autocompress-") as folder:
+    with scratch_folder() as folder:
         path = Path(folder) / "model.acz"
         size_bytes = write_packed(path, exported.model, exported.quantized, file_metadata(plan))
         by_tensor = tensor_bytes(path, exported.model) if layers else {}

@@ -7,7 +7,6 @@ integer kernels on calibrated grids (static), and integer kernels on grids of th
 
 import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
@@ -35,6 +34,7 @@ from autocompress.runtime.latency import time_files
 from autocompress.runtime.latency_cache import Latency
 from autocompress.runtime.onnxruntime import executed_integer_nodes, make_session
 from autocompress.runtime.table import find_runtime
+from autocompress.scratch import scratch_folder
 
 Form = Literal["weights", "static", "dynamic"]
 FORMS: Final[tuple[Form, ...]] = ("weights", "static", "dynamic")
@@ -277,7 +277,7 @@ def _is_faster(one: Latency, other: Latency) -> bool:
 def _timed(
     graph: onnx.ModelProto, original: onnx.ModelProto, example: Arrays, threads: int
 ) -> Latency:
-    with tempfile.TemporaryDirectory(prefix="autocompress-") as scratch:
+    with scratch_folder() as scratch:
         own, base = Path(scratch) / "candidate.onnx", Path(scratch) / "original.onnx"
         own.write_bytes(graph.SerializeToString())
         base.write_bytes(original.SerializeToString())

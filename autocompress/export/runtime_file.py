@@ -16,7 +16,7 @@ from autocompress.runtime.latency import time_files
 from autocompress.runtime.onnxruntime import executed_integer_nodes
 from autocompress.runtime.process import RunningModel
 from autocompress.runtime.table import versions_of
-from autocompress.tasks.base import TensorData
+from autocompress.tasks.base import Examples
 from autocompress.tasks.prepare import PreparedTask
 
 _CHUNK = 4096  # examples handed to a fresh process at a time
@@ -109,7 +109,7 @@ def scores(
 
 
 def outputs_of(
-    runtime: Runtime, path: Path, data: TensorData, settings: EvaluationSettings
+    runtime: Runtime, path: Path, data: Examples, settings: EvaluationSettings
 ) -> torch.Tensor:
     """First output of a file for all examples, computed in a fresh process."""
     chunks: list[Array] = []
@@ -124,7 +124,7 @@ def outputs_of(
     return torch.from_numpy(np.concatenate(chunks))
 
 
-def arrays_of(data: TensorData, indices: slice) -> Arrays:
+def arrays_of(data: Examples, indices: slice) -> Arrays:
     """Inputs of some examples."""
     return tuple(np.ascontiguousarray(tensor.numpy()) for tensor in data.batch(indices)[0])
 

@@ -1,7 +1,6 @@
 """Whether a bundle still is what its manifest promises."""
 
 import dataclasses
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -18,6 +17,7 @@ from autocompress.export.runtime_file import scores, timing
 from autocompress.runtime.base import Runtime
 from autocompress.runtime.process import RunningModel
 from autocompress.runtime.table import RUNTIMES, find_runtime, is_installed, versions_of
+from autocompress.scratch import scratch_folder
 from autocompress.search.environment import processor_name
 from autocompress.tasks.base import Task
 from autocompress.tasks.prepare import PreparedTask, prepare_task
@@ -199,7 +199,7 @@ def _check_timing(
         note = differs[0]
         yield Check(promise="latency", what=path.name, verdict="not checked", note=note)
         return
-    with tempfile.TemporaryDirectory(prefix="autocompress-") as scratch:
+    with scratch_folder() as scratch:
         baseline = Path(scratch) / f"baseline{runtime.suffix}"
         runtime.write(deploy(prepared.task.model, prepared), baseline, settings.runtime_batch)
         found = timing(runtime, path, baseline, prepared, settings)

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from autocompress.runtime.latency_cache import Latency, LatencyCache
 from autocompress.runtime.process import RunningModel
 from autocompress.runtime.structure import structure_digest
 from autocompress.runtime.table import versions_of
+from autocompress.scratch import scratch_folder
 
 
 def measure_latency(
@@ -56,7 +56,7 @@ def measure_latency(
         known = cache.get(key)
         if known is not None:
             return known
-    with tempfile.TemporaryDirectory(prefix="autocompress-") as scratch:
+    with scratch_folder() as scratch:
         own = _written(candidate, Path(scratch), "candidate", runtime, len(example[0]))
         base = own
         if candidate is not baseline:

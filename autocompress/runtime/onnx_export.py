@@ -1,5 +1,6 @@
 """Export a module as a plain ONNX graph whose quantized weights are exactly codes times scale."""
 
+import inspect
 import io
 import logging
 import warnings
@@ -17,6 +18,7 @@ from autocompress.runtime.exported_graph import ExportedGraph
 from autocompress.runtime.graph import clean, drop_unread, rename_values, shorten_names
 from autocompress.runtime.half_precision import halve_scales_and_biases
 from autocompress.runtime.layer_nodes import name_after_layers, name_after_modules
+from autocompress.runtime.onnx_symbolics import register
 from autocompress.runtime.recurrent import unstack_recurrent
 from autocompress.runtime.structure import structure_digest
 from autocompress.runtime.template import Templates
@@ -30,7 +32,7 @@ from autocompress.runtime.weight_match import (
 )
 
 _OPSET = 17  # the first with LayerNormalization; the legacy exporter's default
-_DYNAMO_OPSET = 18  # the dynamo exporter's lowest
+_LATER_OPSET = 18  # the dynamo exporter's lowest; the first with Col2Im
 
 
 def make_templates() -> Templates:
@@ -101,7 +103,13 @@ def _is_same(one: onnx.ModelProto, other: onnx.ModelProto) -> bool:
     return structure_digest(copies[0]) == structure_digest(copies[1])
 
 
-def _trace(module: nn.Module, inputs: tuple[Tensor, ...], *, folds: bool = True) -> onnx.ModelProto:
+def _trace(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    *,
+    folds: bool = True,
+    opset: int = _OPSET,
+) -> onnx.ModelProto:
     """Run PyTorch's exporters: the fast legacy one, then the slow one that knows more.
 
     Args:
@@ -109,7 +117,9 @@ def _trace(module: nn.Module, inputs: tuple[Tensor, ...], *, folds: bool = True)
         inputs: Examples in dimension 0.
         folds: Whether the exporter may compute constants from weights; if not, only the legacy one
             is asked, and every weight is an initializer of its parameter's name.
+        opset: Version of ONNX's operators; a later one is tried where an operator needs it.
     """
+    register()
     names = [f"input_{i}" for i in range(len(inputs))]
     buffer = io.BytesIO()
     with torch.no_grad(), _quiet_export():
@@ -121,12 +131,14 @@ def _trace(module: nn.Module, inputs: tuple[Tensor, ...], *, folds: bool = True)
                 dynamo=False,
                 do_constant_folding=folds,
                 training=torch.onnx.TrainingMode.PRESERVE,  # EVAL folds batch-norms by itself
-                opset_version=_OPSET,
+                opset_version=opset,
                 input_names=names,
                 dynamic_axes={name: {0: "batch"} for name in names},
             )
             return onnx.load_from_string(buffer.getvalue())
         except Exception as legacy_error:  # tracing runs the user's forward
+            if opset < _LATER_OPSET and f"added in version {_LATER_OPSET}" in str(legacy_error):
+                return _trace(module, inputs, folds=folds, opset=_LATER_OPSET)
             if not folds:
                 raise TrialError("export", first_line(legacy_error)) from legacy_error
             return _trace_with_dynamo(module, inputs, legacy_error)
@@ -140,8 +152,8 @@ def _trace_with_dynamo(
             module,
             inputs,
             dynamo=True,
-            opset_version=_DYNAMO_OPSET,
-            dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in inputs),
+            opset_version=_LATER_OPSET,
+            dynamic_shapes=_free_batch(module, len(inputs)),
             optimize=False,  # its optimiser folds batch-norms by itself
             verbose=False,
         )
@@ -150,10 +162,27 @@ def _trace_with_dynamo(
             "export",
             "The model cannot be written as ONNX: "
             f"{type(legacy_error).__name__}: {first_line(legacy_error)} "
-            f"(and with dynamo: {type(error).__name__}: {first_line(error)}).",
+            f"(and with dynamo: {_cause(error)}).",
         ) from error
     assert program is not None
     return program.model_proto
+
+
+def _free_batch(module: nn.Module, n_inputs: int) -> tuple[object, ...]:
+    """That dimension 0 of all inputs is one and free, in the form of the forward's signature."""
+    free = tuple({0: torch.export.Dim("batch")} for _ in range(n_inputs))
+    parameters = inspect.signature(module.forward).parameters.values()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    has_rest = any(parameter.kind == parameter.VAR_POSITIONAL for parameter in parameters)
+    # what a `*tensors` takes is one tuple of its own
+    return (*free[: len(named)], free[len(named) :]) if has_rest else free
+
+
+def _cause(error: BaseException) -> str:
+    """What an error of the dynamo exporter comes from, which its own first line does not say."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import select
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +15,7 @@ import numpy as np
 
 from autocompress.errors import TrialError
 from autocompress.runtime.base import Array, Arrays, InputSpec, Runtime
+from autocompress.scratch import scratch_folder
 
 PATIENCE_S = 600.0
 """Seconds for one command, or one batch: what takes longer to load or to run is given up."""
@@ -42,7 +42,7 @@ class RunningModel:
 
     def __init__(self, runtime: Runtime, path: Path, threads: int) -> None:
         self._name = f"{runtime.title} on {path.name}"
-        self._folder = tempfile.TemporaryDirectory(prefix="autocompress-")
+        self._folder = scratch_folder()
         self._words = (Path(self._folder.name) / "stderr").open("w+b")
         # -P: what lies in the current folder, a bundle perhaps, is not imported
         command = [sys.executable, "-P", "-m", "autocompress.runtime.child"]

@@ -27,3 +27,31 @@ class Listener:
     on_finish: Callable[[TrialRecord, RunRecord], None] = lambda trial, run: None
     on_wait: Callable[[int], None] = lambda n_elsewhere: None
     on_end: Callable[[Ending], None] = lambda ending: None
+
+
+def both(one: Listener, other: Listener) -> Listener:
+    """A listener that tells two others, in that order."""
+
+    def on_start(number: int, label: str) -> None:
+        one.on_start(number, label)
+        other.on_start(number, label)
+
+    def on_stage(number: int, stage: str, share: float) -> None:
+        one.on_stage(number, stage, share)
+        other.on_stage(number, stage, share)
+
+    def on_finish(trial: TrialRecord, run: RunRecord) -> None:
+        one.on_finish(trial, run)
+        other.on_finish(trial, run)
+
+    def on_wait(n_elsewhere: int) -> None:
+        one.on_wait(n_elsewhere)
+        other.on_wait(n_elsewhere)
+
+    def on_end(ending: Ending) -> None:
+        one.on_end(ending)
+        other.on_end(ending)
+
+    return Listener(
+        on_start=on_start, on_stage=on_stage, on_finish=on_finish, on_wait=on_wait, on_end=on_end
+    )

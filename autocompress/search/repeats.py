@@ -1,6 +1,5 @@
 """Runs that repeat another with a different seed: what error bars are made of."""
 
-import dataclasses
 import sqlite3
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,7 +35,7 @@ def find_repeats(run: RunRecord) -> tuple[RunRecord, ...]:
             continue
         repeat = None if other["seed"] in (identity["seed"], *by_seed) else _load(path)
         if repeat is not None and repeat.n_finished >= run.n_finished:
-            by_seed[other["seed"]] = _cut(repeat, run.n_finished)
+            by_seed[other["seed"]] = repeat.after(run.n_finished)
     return tuple(by_seed[seed] for seed in sorted(by_seed))
 
 
@@ -59,9 +58,3 @@ def _load(path: Path) -> RunRecord | None:
             return record_of(path.parent, study)
     except (*DATABASE_ERRORS, AutocompressError, KeyError):
         return None
-
-
-def _cut(run: RunRecord, n_trials: int) -> RunRecord:
-    """A run as it was when its first `n_trials` trials had finished."""
-    finished = tuple(trial for trial in run.trials if trial.is_finished)
-    return dataclasses.replace(run, trials=finished[:n_trials])

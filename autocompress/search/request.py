@@ -14,6 +14,7 @@ from autocompress.search.executors.table import Resources
 from autocompress.search.sampler import check_sampler
 from autocompress.search.stop_rules import StopRules
 from autocompress.search.stores.server import check_server, parse_storage
+from autocompress.search.tracking.table import make_trackers
 from autocompress.train.presets import parse_proxy
 
 
@@ -42,6 +43,7 @@ class SearchRequest:
         executor: Name in `executors.table.EXECUTORS`.
         storage: Address of a database server; None for the run folder.
         is_usual_storage: Whether that is only where new runs go.
+        track: Who else is told of finished trials, as `make_trackers` reads it.
     """
 
     task: str
@@ -63,6 +65,7 @@ class SearchRequest:
     executor: str = "local"
     storage: str | None = None
     is_usual_storage: bool = False
+    track: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Check everything that can be wrong before the task is loaded.
@@ -83,6 +86,7 @@ class SearchRequest:
         check_sampler(self.sampler)
         check_parts(self.without)
         parse_proxy(self.proxy)
+        make_trackers(self.track, self.results)  # are they there?
         if self.storage is not None:
             server = parse_storage(self.storage)
             if not self.is_usual_storage:

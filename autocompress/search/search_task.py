@@ -8,12 +8,16 @@ from autocompress.run_record import RunRecord
 from autocompress.search.driver import run_search
 from autocompress.search.executors.table import make_executor
 from autocompress.search.executors.worker import WorkerSpec
+from autocompress.search.listener import both
 from autocompress.search.options import option_cache
+from autocompress.search.report_refresh import refreshing
 from autocompress.search.request import SearchRequest, settled_integer
 from autocompress.search.session import absolute_spec, open_session
 from autocompress.search.stores.located import store_for
 from autocompress.search.stores.server import parse_storage
 from autocompress.search.study import Study
+from autocompress.search.tracking.table import make_trackers
+from autocompress.search.tracking.tracking import Tracking
 from autocompress.search.views import write_study_views
 from autocompress.search.watch import Watch
 from autocompress.space.targets import load_target
@@ -77,7 +81,9 @@ def search_task(request: SearchRequest, watch: Watch) -> RunRecord:
     ) as study:
         watch.begin(study.record())
         try:
-            with watch:
+            tracking = Tracking(make_trackers(request.track, folder), watch.warn)
+            tracking.begin(study.record())
+            with watch, tracking:
                 return run_search(
                     study,
                     executor,
@@ -91,7 +97,7 @@ def search_task(request: SearchRequest, watch: Watch) -> RunRecord:
                         on_progress=watch.tell_option,
                     ),
                     n_shortlisted=session.n_shortlisted,
-                    listener=watch.listener,
+                    listener=refreshing(both(watch.listener, tracking.listener), watch.warn),
                     **dataclasses.asdict(request.rules),
                 )
         except KeyboardInterrupt:

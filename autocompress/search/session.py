@@ -20,7 +20,7 @@ from autocompress.search.environment import describe_environment, processor_name
 from autocompress.space.build import BuiltSpace, build_space
 from autocompress.space.rules import SpaceRules, load_rules
 from autocompress.space.targets import Target, restrict
-from autocompress.tasks.base import Task, TensorData
+from autocompress.tasks.base import Examples, Task, TensorData
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.leakage import val_looks_seen
 from autocompress.tasks.prepare import PreparedTask, prepare_task
@@ -171,7 +171,7 @@ def _accelerator(device: torch.device) -> dict[str, str]:
     return {} if device.type != "cuda" else {"accelerator": torch.cuda.get_device_name(device)}
 
 
-def splits_of(prepared: PreparedTask) -> dict[str, TensorData]:
+def splits_of(prepared: PreparedTask) -> dict[str, Examples]:
     """The splits a task has, by name."""
     splits = {name: getattr(prepared, name) for name in ("train", "val", "test")}
     return {name: data for name, data in splits.items() if data is not None}
@@ -183,7 +183,7 @@ def data_fingerprints(prepared: PreparedTask) -> dict[str, str]:
     The splits, `example_inputs` (two of train after their transform), and where there are some the
     unlabelled inputs, other teachers' weights and the weights of early in training.
     """
-    data = {
+    data: dict[str, Examples] = {
         **splits_of(prepared),
         "example_inputs": TensorData(prepared.example_inputs, torch.zeros(2)),
     }
@@ -193,6 +193,9 @@ def data_fingerprints(prepared: PreparedTask) -> dict[str, str]:
     prints = {name: tensors.fingerprint() for name, tensors in data.items()}
     for i, teacher in enumerate(prepared.teachers):
         prints[f"teacher_{i}"] = model_fingerprint(teacher)
+    output = prepared.task.output
+    if output is not None:
+        prints["output"] = getattr(output, "__qualname__", None) or repr(output)
     if prepared.task.initial_state is not None:
         prints["initial_state"] = state_fingerprint(prepared.task.initial_state)
     return prints

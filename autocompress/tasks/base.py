@@ -2,13 +2,15 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
+
+from autocompress.tasks.layer_channels import LayerChannels
 
 Inputs = tuple[Tensor, ...]
 Transform = Callable[[Inputs], Inputs]
@@ -16,6 +18,8 @@ Augment = Callable[[Inputs, torch.Generator], Inputs]
 Loss = Callable[[Any, Tensor], Tensor]
 Metric = Callable[[Any, Tensor], float]
 Distill = Literal["kl", "mse", "none"]
+Output = str | int | Callable[[Any], Tensor]
+Collate = Callable[[list[Any]], tuple[Any, Tensor]]
 
 
 def top1(outputs: Tensor, targets: Tensor) -> float:
@@ -28,6 +32,35 @@ def top1(outputs: Tensor, targets: Tensor) -> float:
     return float((outputs.argmax(dim=1) == targets).double().mean())
 
 
+class Examples(Protocol):
+    """A split as training and scoring read it: `TensorData` in memory, or `StreamedData`."""
+
+    @property
+    def targets(self) -> Tensor:
+        """Targets of all examples, shape (N, ...)."""
+
+    def __len__(self) -> int:
+        """Number of examples, N."""
+
+    def batch(
+        self, indices: Tensor | slice, augment: Callable[[Inputs], Inputs] | None = None
+    ) -> tuple[Inputs, Tensor]:
+        """The examples at `indices`: augmented, transformed inputs, and targets."""
+
+    def batches(
+        self,
+        chosen: Iterable[Tensor | slice],
+        augment: Callable[[Inputs], Inputs] | None = None,
+    ) -> Iterator[tuple[Inputs, Tensor]]:
+        """One batch after the other, as `batch` gives each of them."""
+
+    def subset(self, indices: Tensor | slice) -> "Examples":
+        """The examples at `indices` as a data set of their own."""
+
+    def fingerprint(self) -> str:
+        """What changes when the data does, in hex."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class TensorData:
     """A data set held in memory, so that a batch is one indexing operation.
@@ -35,6 +68,8 @@ class TensorData:
     Attributes:
         inputs: The model's inputs, each of shape (N, ...); a single tensor is taken as one input.
             Keep images in uint8 and turn them into floats in `transform`: four times less memory.
+            With a mapping the model is called by these names; `transform` and `Task.augment` get
+            a tuple in its order.
         targets: Shape (N, ...).
         transform: Applied to the inputs of a batch after augmentation; None means as they are.
     """
@@ -57,6 +92,14 @@ class TensorData:
             inputs = self.transform(inputs)
         return inputs, self.targets[indices]
 
+    def batches(
+        self,
+        chosen: Iterable[Tensor | slice],
+        augment: Callable[[Inputs], Inputs] | None = None,
+    ) -> Iterator[tuple[Inputs, Tensor]]:
+        """One batch after the other, as `batch` gives each of them."""
+        return (self.batch(indices, augment) for indices in chosen)
+
     def subset(self, indices: Tensor | slice) -> "TensorData":
         """The examples at `indices` as a data set of their own."""
         return TensorData(
@@ -72,7 +115,7 @@ class TensorData:
         return digest.hexdigest()
 
 
-Data = TensorData | Dataset[Any] | tuple[Tensor, Tensor]
+Data = Examples | Dataset[Any] | DataLoader[Any] | tuple[Tensor, Tensor]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -82,8 +125,10 @@ class Task:
     The defaults are those of image classification. Give `model` and `train`; the rest is optional.
 
     Attributes:
-        model: The trained model, called as `model(*inputs)`.
-        train: Training data: `TensorData`, a pair of tensors, or any map-style torch data set.
+        model: The trained model, called as `model(*inputs)`, or by name where inputs have names.
+        train: Training data: `TensorData`, `StreamedData`, a pair of tensors, or any map-style
+            torch data set or a `DataLoader` of one. Data that would fill much of the memory is
+            streamed. Inputs may be a tensor, a tuple, or a mapping of names to tensors.
         val: Data the search judges candidates on; carved from `train` (10 %) if None.
         test: Data no search ever sees; read once per exported point.
         name: Names the run folder.
@@ -103,6 +148,15 @@ class Task:
         unlabelled: More inputs to train on, without labels: only the distillation loss sees them.
             Tensors of shape (N, ...) like those of `train`, whose augmentation and transform they
             pass through; a single tensor is taken as one input.
+        output: Which part of what the model returns is judged, where that is no single tensor: a
+            key or attribute, an index, or a function that makes one tensor of it, with a row for
+            each example.
+        collate: Makes (inputs, targets) of a list of a data set's rows; the default stacks pairs
+            of (input, target), where an input may be a tensor, a tuple or a mapping.
+        frozen: Names of modules, with wildcards, that stay exactly as they are: not compressed, not
+            tuned, their statistics not re-estimated.
+        channels: Layer classes of your own, or of a package, and where their channels lie, so that
+            they can be pruned; a class may say so itself, see `LayerChannels`.
         initial_state: State of `model` early in its training, for the lottery ticket (Frankle &
             Carbin 2019): every parameter of `model` by name, buffers at will.
     """
@@ -123,3 +177,7 @@ class Task:
     teacher: nn.Module | tuple[nn.Module, ...] | None = None
     unlabelled: Tensor | Inputs | None = None
     initial_state: Mapping[str, Tensor] | None = None
+    output: Output | None = None
+    collate: Collate | None = None
+    frozen: Sequence[str] = ()
+    channels: Mapping[type[nn.Module], LayerChannels] = dataclasses.field(default_factory=dict)

@@ -5,20 +5,15 @@ Kept apart from `train/`, which tunes compressed copies and stands on a higher f
 
 import contextlib
 import dataclasses
-import logging
 import math
-import sys
 from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
-from rich.console import Console
-from rich.progress import Progress
 from torch import nn
 
 from autocompress.tasks.base import Augment, TensorData
-
-_logger = logging.getLogger(__name__)
+from autocompress.tasks.training_progress import training_progress
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +56,10 @@ def train_classifier(
 ) -> None:
     """Train `model` from scratch in place and leave it in eval mode.
 
-    SGD with Nesterov momentum 0.9. Progress goes to stderr if that is a terminal, else one line
-    before and one after go to the log. Global random state is seeded: call it in `own_torch_state`.
+    SGD with Nesterov momentum 0.9; `training_progress` tells the user. Global random state is
+    seeded: call it in `own_torch_state`.
     """
-    with _progress(name, recipe.n_epochs) as advance:
+    with training_progress(f"the {name} network", recipe.n_epochs, "epochs") as advance:
         torch.manual_seed(recipe.seed)
         _reset_parameters(model)
         model.train()
@@ -112,27 +107,3 @@ def _reset_parameters(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
             module.reset_parameters()
-
-
-class _Advance:
-    """Counts epochs on a progress bar, if there is one."""
-
-    def __init__(self, progress: Progress | None, name: str, n_epochs: int) -> None:
-        self._progress = progress
-        if progress is not None:
-            self._task = progress.add_task(f"Training {name}, once", total=n_epochs)
-
-    def __call__(self) -> None:
-        if self._progress is not None:
-            self._progress.advance(self._task)
-
-
-@contextlib.contextmanager
-def _progress(name: str, n_epochs: int) -> Iterator[_Advance]:
-    _logger.info("Training the %s network, once: %d epochs.", name, n_epochs)
-    if sys.stderr.isatty():
-        with Progress(console=Console(stderr=True), transient=True) as progress:
-            yield _Advance(progress, name, n_epochs)
-    else:
-        yield _Advance(None, name, n_epochs)
-    _logger.info("The %s network is trained.", name)

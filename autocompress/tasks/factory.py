@@ -24,6 +24,7 @@ from autocompress.tasks.user_code import Place, describe_error, place_of
 # Tasks that can be asked for by name. To add one, write its factory and add a line here.
 TASKS: dict[str, str] = {
     "digits": "autocompress.tasks.digits:digits",
+    "hf": "autocompress.tasks.huggingface.factory:hf",
 }
 
 FILE_MODULE = "autocompress_task_"

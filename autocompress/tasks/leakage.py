@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from autocompress.tasks.base import TensorData
+from autocompress.tasks.base import Examples, TensorData
 from autocompress.tasks.prepare import PreparedTask
 
 _N_COMPARED = 2_000
@@ -51,6 +51,8 @@ def val_looks_seen(prepared: PreparedTask, n_compared: int = _N_COMPARED) -> str
 
 
 def _shared_examples(prepared: PreparedTask) -> str | None:
+    if not (isinstance(prepared.train, TensorData) and isinstance(prepared.val, TensorData)):
+        return None  # comparing every example would read all of the data
     seen = _example_hashes(prepared.train)
     known = set(seen)
     n_shared = sum(example in known for example in _example_hashes(prepared.val))
@@ -120,7 +122,7 @@ def _typical(losses: Tensor) -> float:
 
 
 def _losses_and_score(
-    prepared: PreparedTask, data: TensorData, n_compared: int
+    prepared: PreparedTask, data: Examples, n_compared: int
 ) -> tuple[Tensor, float] | None:
     """Loss of each sampled example, shape (N,), positive, and the metric over them.
 
@@ -150,13 +152,14 @@ def _losses_and_score(
 
 
 def _predict(
-    prepared: PreparedTask, data: TensorData, chosen: Tensor
+    prepared: PreparedTask, data: Examples, chosen: Tensor
 ) -> tuple[Tensor | None, Tensor]:
     outputs: list[Tensor] = []
-    for indices in chosen.split(_BATCH_SIZE):
-        inputs, _ = data.batch(indices)
+    targets: list[Tensor] = []
+    for inputs, own_targets in data.batches(chosen.split(_BATCH_SIZE)):
         output = prepared.task.model(*inputs)
-        if not isinstance(output, Tensor) or len(output) != len(indices):
-            return None, data.targets[chosen]
+        targets.append(own_targets)
+        if not isinstance(output, Tensor) or len(output) != len(own_targets):
+            return None, own_targets
         outputs.append(output)
-    return torch.cat(outputs), data.targets[chosen]
+    return torch.cat(outputs), torch.cat(targets)

@@ -1,31 +1,36 @@
-"""From what a user brings to what the search works with: in memory, split, contracts checked."""
+"""From what a user brings to what the search works with: drawable, split, contracts checked."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autocompress.errors import InputError, first_line, unknown_name
-from autocompress.tasks.base import Distill, Inputs, Task, TensorData
+from autocompress.tasks.base import Distill, Examples, Inputs, Task
+from autocompress.tasks.calling import adapt_call, describe_result
 from autocompress.tasks.explicit_attention import make_attention_explicit
+from autocompress.tasks.frozen import freeze
+from autocompress.tasks.layer_channels import check_channels, declare_channels_
 from autocompress.tasks.recipe_inputs import (
     check_initial_state,
     check_teachers,
     check_teachers_fit,
     check_unlabelled,
 )
+from autocompress.tasks.splits import Names, as_examples, in_order_of
+from autocompress.tasks.streamed import StreamedData
 
 _VAL_SHARE = 0.1
+_N_LOOKED_AT = 64
 _SPLIT_SEED = 20180607
 METRIC_SLACK = 1e-6  # a mean in float32 may end a hair above 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PreparedTask:
-    """A task whose data is in memory, whose splits exist and whose contracts hold.
+    """A task whose data can be drawn, whose splits exist and whose contracts hold.
 
     Attributes:
         task: What the user gave.
@@ -38,9 +43,9 @@ class PreparedTask:
     """
 
     task: Task
-    train: TensorData
-    val: TensorData
-    test: TensorData | None
+    train: Examples
+    val: Examples
+    test: Examples | None
     is_val_carved: bool
     teachers: tuple[nn.Module, ...] = ()
     unlabelled: Inputs | None = None
@@ -51,65 +56,8 @@ class PreparedTask:
         return self.train.batch(slice(0, 2))[0]
 
 
-def as_tensor_data(data: object, split: str) -> TensorData:
-    """Bring a data set into memory.
-
-    Args:
-        data: `TensorData`, a pair (inputs, targets) of tensors, or a map-style data set of
-            (input, target) pairs.
-        split: Name of the split, for messages.
-
-    Raises:
-        InputError: If `data` is something else, empty, or its tensors differ in length.
-    """
-    if isinstance(data, tuple) and len(data) == 2:
-        data = TensorData(*data)
-    if not isinstance(data, TensorData):
-        data = _stack(data, split)
-    inputs = data.inputs if isinstance(data.inputs, tuple | list) else (data.inputs,)
-    for part in (*inputs, data.targets):
-        if not isinstance(part, Tensor) or part.ndim == 0:
-            got = "a single number" if isinstance(part, Tensor) else type(part).__name__
-            raise InputError(
-                f"The {split} split must hold tensors of shape (N, ...), but got {got}."
-            )
-    if len(inputs) == 0:
-        raise InputError(f"The {split} split must hold at least one input tensor, but has none.")
-    data = dataclasses.replace(data, inputs=tuple(inputs))
-    lengths = [len(tensor) for tensor in data.inputs]
-    if any(length != len(data) for length in lengths):
-        raise InputError(
-            f"Inputs and targets of the {split} split must be equally many, "
-            f"but got {lengths} inputs and {len(data)} targets."
-        )
-    if len(data) == 0:
-        raise InputError(f"The {split} split must hold at least one example, but it is empty.")
-    return data
-
-
-def _stack(data: object, split: str) -> TensorData:
-    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
-        raise InputError(
-            f"The {split} split must be TensorData, a pair of tensors or a map-style data set, "
-            f"but got {type(data).__name__}."
-        )
-    n_examples = len(data)
-    if n_examples == 0:
-        raise InputError(f"The {split} split must hold at least one example, but it is empty.")
-    try:
-        rows: Sequence[Any] = [data[i] for i in range(n_examples)]
-        inputs = torch.stack([torch.as_tensor(row[0]) for row in rows])
-        targets = torch.stack([torch.as_tensor(row[1]) for row in rows])
-    except Exception as error:  # a user's data set may raise anything
-        raise InputError(
-            f"The {split} split must yield (input, target) pairs of equal shapes, "
-            f"but: {type(error).__name__}: {first_line(error)}."
-        ) from error
-    return TensorData((inputs,), targets)
-
-
 def prepare_task(task: object) -> PreparedTask:
-    """Check a task's contracts, bring its data into memory and carve `val` if there is none.
+    """Check a task's contracts, bring its data into one form and carve `val` if there is none.
 
     Raises:
         InputError: If a contract does not hold; the message names it.
@@ -124,37 +72,60 @@ def prepare_task(task: object) -> PreparedTask:
         )
     task = dataclasses.replace(
         task,
-        model=make_attention_explicit(task.model),
+        model=freeze(make_attention_explicit(task.model), task.frozen),
         initial_state=check_initial_state(task.initial_state, task.model),
     )
+    _declare_channels_(task)
     for field in ("batch_size", "learning_rate", "proxy_epochs"):
         value = getattr(task, field)
         if not isinstance(value, int | float) or not value > 0:
             raise InputError(f"`Task.{field}` must be a positive number, but got {value!r}.")
     if task.distill not in get_args(Distill):
         raise unknown_name("Task.distill", str(task.distill), get_args(Distill))
-    train = as_tensor_data(task.train, "train")
+    train, names = as_examples(task.train, "train", task.collate)
     is_val_carved = task.val is None
     if task.val is None:
         train, val = carve(train, _VAL_SHARE)
     else:
-        val = as_tensor_data(task.val, "val")
-    test = None if task.test is None else as_tensor_data(task.test, "test")
+        val = _like_train(task.val, "val", task, names)
+    test = None if task.test is None else _like_train(task.test, "test", task, names)
+    task = dataclasses.replace(task, model=adapt_call(task.model, names, task.output))
+    teachers = check_teachers(task.teacher)
     prepared = PreparedTask(
         task=task,
         train=train,
         val=val,
         test=test,
         is_val_carved=is_val_carved,
-        teachers=check_teachers(task.teacher),
-        unlabelled=check_unlabelled(task.unlabelled, train, task.distill),
+        teachers=tuple(adapt_call(teacher, names, task.output) for teacher in teachers),
+        unlabelled=check_unlabelled(task.unlabelled, train, task.distill, names),
     )
     outputs = _check_runs(prepared)
     check_teachers_fit(prepared.teachers, prepared.example_inputs, outputs)
     return prepared
 
 
-def carve(data: TensorData, share: float) -> tuple[TensorData, TensorData]:
+def _like_train(data: object, split: str, task: Task, names: Names | None) -> Examples:
+    """Another split, with its inputs in the order of those of train."""
+    examples, own_names = as_examples(data, split, task.collate)
+    return in_order_of(examples, own_names, names, split)
+
+
+def _declare_channels_(task: Task) -> None:
+    for layer_class, channels in task.channels.items():
+        layers = [module for module in task.model.modules() if type(module) is layer_class]
+        if not layers:
+            raise InputError(
+                f"`Task.channels` must name layer classes of the model, "
+                f"but it has no {layer_class.__name__}."
+            )
+        for layer in layers:
+            declare_channels_(layer, channels)
+    for name, module in task.model.named_modules():
+        check_channels(name, module)
+
+
+def carve(data: Examples, share: float) -> tuple[Examples, Examples]:
     """Split off a random `share` of `data`, always the same one. Returns (rest, carved).
 
     Raises:
@@ -176,6 +147,8 @@ def _check_runs(prepared: PreparedTask) -> Tensor:
     try:
         with torch.no_grad():
             outputs = task.model(*inputs)
+    except InputError:
+        raise
     except Exception as error:
         shapes = [tuple(tensor.shape) for tensor in inputs]
         raise InputError(
@@ -186,8 +159,9 @@ def _check_runs(prepared: PreparedTask) -> Tensor:
         task.model.train(was_training)
     if not isinstance(outputs, Tensor):
         raise InputError(
-            f"The model must return one tensor, but returned {type(outputs).__name__}.",
-            "Wrap it in a module that returns the tensor your loss and metric need.",
+            f"The model must return one tensor, but returned {describe_result(outputs)}.",
+            "Say which part is judged by `Task.output`: its name, its index, or a function that "
+            "makes one tensor of them.",
         )
     if task.loss is F.cross_entropy:
         _check_labels(prepared, outputs)
@@ -207,7 +181,7 @@ def _check_runs(prepared: PreparedTask) -> Tensor:
     return outputs
 
 
-def _first_batch(train: TensorData) -> tuple[Inputs, Tensor]:
+def _first_batch(train: Examples) -> tuple[Inputs, Tensor]:
     try:
         return train.batch(slice(0, 2))
     except Exception as error:
@@ -229,13 +203,21 @@ def _check_labels(prepared: PreparedTask, outputs: Tensor) -> None:
         data = getattr(prepared, split)
         if data is None:
             continue
-        if data.targets.dtype != torch.int64:
+        if _labels(data).dtype != torch.int64:
             raise InputError(
-                f"Labels of the {split} split must be int64, but got {data.targets.dtype}."
+                f"Labels of the {split} split must be int64, but got {_labels(data).dtype}."
             )
-        low, high = int(data.targets.min()), int(data.targets.max())
+        targets = _labels(data)
+        low, high = int(targets.min()), int(targets.max())
         if low < 0 or high >= n_classes:
             raise InputError(
                 f"Labels of the {split} split must lie in [0, {n_classes - 1}] "
                 f"(the model has {n_classes} outputs), but range over [{low}, {high}]."
             )
+
+
+def _labels(data: Examples) -> Tensor:
+    """All labels that are at hand: of streamed data those of its first examples."""
+    if isinstance(data, StreamedData) and data.known_targets is None:
+        return data.batch(slice(0, _N_LOOKED_AT))[1]
+    return data.targets

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.errors import InputError, first_line
-from autocompress.tasks.base import Inputs, TensorData
+from autocompress.tasks.base import Examples, Inputs, TensorData
 from autocompress.tasks.explicit_attention import make_attention_explicit
 
 
@@ -67,14 +67,34 @@ def check_teachers_fit(teachers: tuple[nn.Module, ...], inputs: Inputs, outputs:
             )
 
 
-def check_unlabelled(unlabelled: object, train: TensorData, distill: str) -> Inputs | None:
+def check_unlabelled(
+    unlabelled: object, train: Examples, distill: str, names: tuple[str, ...] | None = None
+) -> Inputs | None:
     """Bring `Task.unlabelled` into one form: a tuple of tensors, or None.
+
+    Args:
+        unlabelled: As the user gave it.
+        train: Training data, in memory.
+        distill: How outputs are matched.
+        names: Names of the inputs of `train`, if they have some; those of a mapping must be these.
 
     Raises:
         InputError: If the inputs are not like those of `train`, or nothing is distilled.
     """
     if unlabelled is None:
         return None
+    if not isinstance(train, TensorData):
+        raise InputError(
+            "`Task.unlabelled` needs training data in memory, but `train` is streamed.",
+            "Give `train` as tensors, or leave the unlabelled inputs out.",
+        )
+    if isinstance(unlabelled, Mapping):
+        if names is None or set(unlabelled) != set(names):
+            raise InputError(
+                "The inputs of `Task.unlabelled` must be named as those of train, "
+                f"{names or 'which have no names'}, but are {tuple(unlabelled)}."
+            )
+        unlabelled = tuple(unlabelled[name] for name in names)
     inputs = tuple(unlabelled) if isinstance(unlabelled, tuple | list) else (unlabelled,)
     for part in inputs:
         if not isinstance(part, Tensor) or part.ndim == 0:

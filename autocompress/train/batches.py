@@ -1,5 +1,7 @@
 """Random batches of training examples, labelled and not."""
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,12 @@ class Batches:
         self.per_epoch = self.n_examples // self.batch_size
         self.generator = generator
         self.queue: list[Tensor] = []
+        self._read: Iterator[tuple[Inputs, Tensor]] = iter(())
+
+    @property
+    def _augment(self) -> Callable[[Inputs], Inputs] | None:
+        change = self.prepared.task.augment
+        return None if change is None else lambda inputs: change(inputs, self.generator)
 
     def draw(self) -> tuple[Inputs, Tensor, Tensor]:
         """Inputs, targets and numbers of the next batch.
@@ -36,13 +44,14 @@ class Batches:
         if not self.queue:
             order = torch.randperm(self.n_examples, generator=self.generator)
             self.queue = list(order.split(self.batch_size)[: self.per_epoch])
+            if self.prepared.unlabelled is None:
+                self._read = self.prepared.train.batches(self.queue[::-1], self._augment)
         indices = self.queue.pop()
-        change = self.prepared.task.augment
-        augment = None if change is None else lambda inputs: change(inputs, self.generator)
-        train = self.prepared.train
+        train, augment = self.prepared.train, self._augment
         if self.prepared.unlabelled is None:
-            inputs, targets = train.batch(indices, augment)
+            inputs, targets = next(self._read)
             return inputs, targets, indices
+        assert isinstance(train, TensorData)
         labelled, further = indices[indices < len(train)], indices[indices >= len(train)]
         pairs = zip(train.inputs, self.prepared.unlabelled, strict=True)
         mixed = tuple(torch.cat([a[labelled], b[further - len(train)]]) for a, b in pairs)

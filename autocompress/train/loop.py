@@ -13,6 +13,7 @@ from autocompress.compress.error_compensation import is_priced
 from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.compress.quantizers.base import WeightQuantizer
 from autocompress.errors import TrialError
+from autocompress.tasks.frozen import keep_frozen_
 from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.batches import Batches
 from autocompress.train.entropy import mean_code_bits
@@ -175,6 +176,7 @@ class Training:
         assert self._optimizer is not None, "enter the context first"
         recipe, device = self._recipe, self._device
         self._model.train()
+        keep_frozen_(self._model)
         for _ in range(n_steps):
             rate = recipe.learning_rate * rate_share(self.step, self.n_steps)
             for group in self._optimizer.param_groups:

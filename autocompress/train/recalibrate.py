@@ -11,6 +11,7 @@ from torch import nn
 
 from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.tasks.base import Inputs
+from autocompress.tasks.frozen import is_frozen
 from autocompress.tasks.prepare import PreparedTask
 
 
@@ -48,7 +49,9 @@ def recalibrate_(
     norms = [
         module
         for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and module.track_running_stats
+        and not is_frozen(module)
     ]
     quantizers = [module for module in model.modules() if isinstance(module, InputQuantizer)]
     norms, quantizers = norms if batch_norm else [], quantizers if grids else []

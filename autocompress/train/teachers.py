@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autocompress.tasks.base import TensorData
+from autocompress.tasks.base import Examples, TensorData
 from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.precision import Precision, autocast, to_device, to_fast_layout_
 from autocompress.train.recipe import Recipe
@@ -97,23 +97,25 @@ def make_teacher(
         temperature = recipe.temperature if recipe.distill == "kl" else None
         model = Ensemble(models, temperature).eval()
     is_asked_once = prepared.task.augment is None and recipe.features == "none"
+    is_asked_once = is_asked_once and isinstance(prepared.train, TensorData)  # or it would be read
     cached = None
     if is_asked_once and recipe.distill != "none":
         cached = outputs_on(model, prepared.train, device, precision)
         if prepared.unlabelled is not None:
             n_more = len(prepared.unlabelled[0])
+            assert isinstance(prepared.train, TensorData)
             more = TensorData(prepared.unlabelled, torch.zeros(n_more), prepared.train.transform)
             cached = torch.cat([cached, outputs_on(model, more, device, precision)])
     return Teacher(model=model, cached=cached)
 
 
 def outputs_on(
-    model: nn.Module, data: TensorData, device: torch.device, precision: Precision
+    model: nn.Module, data: Examples, device: torch.device, precision: Precision
 ) -> Tensor:
     """Outputs for all examples, in order, without augmentation: float32 on the CPU."""
     outputs = []
     with torch.inference_mode(), autocast(precision, device):
-        for start in range(0, len(data), _BATCH_SIZE):
-            inputs, _ = data.batch(slice(start, start + _BATCH_SIZE))
+        slices = (slice(at, at + _BATCH_SIZE) for at in range(0, len(data), _BATCH_SIZE))
+        for inputs, _ in data.batches(slices):
             outputs.append(model(*to_device(inputs, device)).float().cpu())
     return torch.cat(outputs)

@@ -89,3 +89,18 @@ def test_count_macs_changes_nothing(is_training, zoo, model_hash):
         assert net.model.training is is_training
     finally:
         net.model.eval()
+
+
+class _CalledOnAParameter(nn.Module):
+    """As DeBERTa projects its table of relative positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.project = nn.Parameter(torch.randn(5, 4)), nn.Linear(4, 3)
+
+    def forward(self, x):
+        return x @ self.project(self.table).T
+
+
+def test_macs_of_a_layer_that_is_called_on_a_parameter_are_counted():
+    assert _total(_CalledOnAParameter(), 2, 3) == 5 * 4 * 3 + 3 * 5

@@ -1,8 +1,19 @@
+import codecs
+import contextlib
 import dataclasses
+import fcntl
+import logging
+import os
+import pty
+import re
+import struct
+import termios
+import threading
 from pathlib import Path
 
 import pytest
 
+from autocompress.cli.main import _log_to_stderr
 from autocompress.cli.progress import SearchProgress
 from autocompress.measurement import Measurement
 from autocompress.objective import Limits, parse_objectives
@@ -105,3 +116,115 @@ def test_progress_says_why_a_search_ended_and_how_to_go_on(
     capsys.readouterr()
     progress.listener.on_end(ending)  # type: ignore[arg-type]
     assert capsys.readouterr().err == line
+
+
+class Terminal:
+    """A pseudo terminal of some size in the place of stderr."""
+
+    def __init__(self, columns: int, lines: int) -> None:
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        self.settings = termios.tcgetattr(theirs)
+        self.stream = open(theirs, "w", encoding="utf-8", newline="")  # noqa: SIM115
+        self.text = ""
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        while True:
+            try:
+                self.text += decoder.decode(os.read(self._ours, 65536))
+            except OSError:  # the other end is closed
+                return
+
+    def end(self) -> str:
+        """All that was written; escape sequences that move the cursor stay."""
+        assert termios.tcgetattr(self.stream.fileno()) == self.settings
+        self.stream.close()
+        self._reader.join(30)
+        os.close(self._ours)
+        return re.sub(r"\x1b\[[0-9;]*m", "", self.text)
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Terminal:
+    for name in ("COLUMNS", "LINES", "NO_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    return Terminal(*request.param)
+
+
+SIZES = pytest.mark.parametrize("terminal", [(80, 24), (120, 30)], indirect=True)
+
+
+def drive(progress: SearchProgress, *, is_stopped: bool) -> None:
+    """Two jobs: one trial ends, the other one is in the middle when the search is stopped."""
+    progress.begin(run_of(TRIAL))
+    with contextlib.suppress(KeyboardInterrupt), progress:
+        for number in (0, 1):
+            progress.listener.on_start(number, f"trial {number}")
+        progress.listener.on_stage(1, "tune", 0.5)
+        progress.listener.on_finish(TRIAL, run_of(TRIAL))
+        logging.getLogger("autocompress.test").warning("a worker was lost")
+        progress.warn("\x1b[31mred")
+        if is_stopped:
+            raise KeyboardInterrupt
+    progress.note("Stopped.")
+
+
+@SIZES
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_progress_draws_on_a_terminal_and_leaves_it_as_it_was(
+    terminal: Terminal, is_stopped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", terminal.stream)  # not in a fixture: pytest sets it, too
+    logger = logging.getLogger("autocompress")
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "propagate", False)
+    _log_to_stderr()
+    drive(SearchProgress(StopRules(budget=9), quiet=False), is_stopped=is_stopped)
+    text = terminal.end()
+    assert "\nSearching " in text
+    assert re.search(r"trial 1 +tune +50%", text)
+    assert text.rindex("\x1b[?25h") > text.rindex("\x1b[?25l")  # the cursor is back
+    # after the last drawing is wiped away nothing but the last words follows
+    *_, wiped = text.split("\x1b[2K")
+    assert wiped.replace("\r", "").splitlines() == ["Stopped."]
+    for line in ("[1/9] trial 0: 90.00%", "a worker was lost", "Warning: ?[31mred"):
+        # on a line of its own, that is on one which was wiped before
+        assert re.search(rf"(\x1b\[2K|\n|\r){re.escape(line)}", text), line
+
+
+@SIZES
+def test_quiet_progress_shows_warnings_only_on_a_terminal(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", terminal.stream)
+    drive(SearchProgress(StopRules(budget=9), quiet=True), is_stopped=True)
+    assert [line for line in terminal.end().splitlines() if line != "a worker was lost"] == [
+        "Warning: ?[31mred"
+    ]
+
+
+def test_progress_draws_nothing_where_colours_are_forced_on_a_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    drive(SearchProgress(StopRules(budget=9), quiet=False), is_stopped=False)
+    lines = capsys.readouterr().err.splitlines()
+    assert "\x1b" not in "".join(lines)
+    assert lines[1].startswith("[1/9] trial 0: 90.00%")
+
+
+def test_progress_sums_up_every_tenth_trial_where_it_cannot_draw(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    progress = SearchProgress(StopRules(budget=20), quiet=False)
+    trials = tuple(dataclasses.replace(TRIAL, number=number) for number in range(10))
+    first = dataclasses.replace(trials[0], role="baseline")
+    run = dataclasses.replace(run_of(TRIAL), trials=(first, *trials[1:]))
+    progress.listener.on_start(9, "trial 9")
+    progress.listener.on_finish(trials[9], run)
+    summary = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(r"So far: hypervolume 0\.00, [\d,]+ trials/h, about \d+ s left", summary)

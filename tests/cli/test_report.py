@@ -61,3 +61,16 @@ def test_report_ends_in_no_point_error_after_writing_a_page_without_points(
     run_command: Invoke,
 ) -> None:
     assert isinstance(run_command().exception, NoPointError)
+
+
+def test_report_writes_pictures_where_it_is_told_and_prints_their_paths(
+    run_command: Invoke, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("autocompress.cli.report.require_a_point", lambda run: None)
+    monkeypatch.setattr(
+        "autocompress.report.pictures.write_pictures",
+        lambda figures, folder, kind: [folder / f"size.{kind}"],
+    )
+    result = run_command("demo", "--png", str(tmp_path / "p"), "--svg", str(tmp_path / "s"))
+    lines = [str(tmp_path / "p" / "size.png"), str(tmp_path / "s" / "size.svg")]
+    assert result.stdout.splitlines()[1:] == lines

@@ -120,7 +120,7 @@ def test_search_stops_cleanly_on_a_signal(
     process = start_cli("search", "my_task.py", "--budget", "2", "--run", "s", HOLD=str(hold))
     wait_for(task_file.parent / "hold.reached", process)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate(timeout=120)
 
     assert process.returncode == code
     assert "Traceback" not in stderr

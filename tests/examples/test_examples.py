@@ -260,3 +260,177 @@ def test_example_04_learns_and_can_be_made_integer(fake_sentences, tmp_path, mon
 def test_example_04_names_the_file_it_misses(tmp_path):
     with pytest.raises(InputError, match=r"train\.tsv"):
         load_task(str(_EXAMPLES / "04_bert_text.py"), {"data": str(tmp_path)})
+
+
+def _eight_bits_and_half_pruned(space):
+    """Levels: the first of each 8-bit knob, and the first pruning ratio everywhere."""
+    kinds = ("weight_bits", "activation_bits", "pruning_ratio")
+    return space.decode({knob.name: int(knob.kind in kinds) for knob in space.knobs})
+
+
+@pytest.fixture
+def fake_vowels(tmp_path, monkeypatch):
+    """Sequences of 4 to 9 steps around a place of their speaker's; returns the data folder."""
+    monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path / "cache"))
+    generator = np.random.default_rng(0)
+    places = generator.normal(size=(3, 4))
+    arrays = {}
+    for name, n, n_steps in (("train", 60, 8), ("test", 41, 9)):
+        speakers = np.arange(n) % 3
+        lengths = generator.integers(4, n_steps + 1, n)
+        x = places[speakers][:, None] + 0.3 * generator.normal(size=(n, n_steps, 4))
+        x[np.arange(n_steps) >= lengths[:, None]] = 0.0
+        arrays |= {f"x_{name}": x, f"len_{name}": lengths, f"y_{name}": speakers}
+    (tmp_path / "timeseries").mkdir()
+    np.savez(tmp_path / "timeseries" / "japanese_vowels.npz", **arrays)
+    return tmp_path
+
+
+_LSTM = str(_EXAMPLES / "05_lstm_series.py")
+
+
+def test_example_05_learns_and_is_compressed(fake_vowels):
+    task = load_task(_LSTM, {"data": str(fake_vowels), "quick": "true"})
+    session = open_session(task, "recurrent", EvaluationSettings(threads=1, has_latency=False))
+    plan = _eight_bits_and_half_pruned(session.built.space)
+
+    baseline = session.evaluator.evaluate(CompressionPlan(), seed=0)
+    small = session.evaluator.evaluate(plan, seed=0)
+
+    assert baseline.accuracy >= 0.9
+    assert small.accuracy >= 0.9
+    assert small.size_bytes < 0.3 * baseline.size_bytes
+    assert (len(task.train), len(task.val), len(task.test)) == (60, 21, 20)
+
+
+def test_example_05_reads_nothing_after_a_sequences_end(fake_vowels):
+    task = load_task(_LSTM, {"data": str(fake_vowels), "quick": "true"})
+    (x, lengths), _ = task.val.batch(slice(0, 8))
+    assert lengths.min() < x.shape[1]
+    past = torch.arange(x.shape[1]) >= lengths[:, None]
+
+    with torch.no_grad():
+        assert torch.equal(
+            task.model(x, lengths), task.model(x.masked_fill(past[:, :, None], 9.0), lengths)
+        )
+
+
+def test_example_05_names_the_file_it_misses_or_cannot_read(tmp_path):
+    with pytest.raises(InputError, match=r"japanese_vowels\.npz, but: No such file"):
+        load_task(_LSTM, {"data": str(tmp_path)})
+    (tmp_path / "timeseries").mkdir()
+    path = tmp_path / "timeseries" / "japanese_vowels.npz"
+    path.write_bytes(b"no archive")
+    with pytest.raises(InputError, match=r"japanese_vowels\.npz must hold the arrays"):
+        load_task(_LSTM, {"data": str(tmp_path)})
+    np.savez(path, x_train=np.zeros((2, 3, 4)))
+    with pytest.raises(InputError, match=r"but: .*x_test"):
+        load_task(_LSTM, {"data": str(tmp_path)})
+
+
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory):
+    """Lines that count, and at the end a character that is nowhere else."""
+    data = tmp_path_factory.mktemp("text")
+    folder = data / "text" / "tinyshakespeare"
+    folder.mkdir(parents=True)
+    lines = "".join(f"{i % 1000} is what comes next.\n" for i in range(500))
+    (folder / "input.txt").write_text(lines + "!", encoding="utf-8")
+    return data
+
+
+@pytest.fixture
+def fake_text(text_folder, monkeypatch):
+    """The data folder, with a cache that its tests share: the model is trained once."""
+    monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(text_folder / "cache"))
+    return text_folder
+
+
+_GPT = str(_EXAMPLES / "06_gpt_like.py")
+_SHORT = {"quick": "true", "steps": "40"}
+
+
+def test_example_06_learns_and_is_compressed(fake_text):
+    task = load_task(_GPT, {"data": str(fake_text), **_SHORT})
+    settings = EvaluationSettings(threads=1, has_latency=False, proxy_epochs=0.1)
+    session = open_session(task, "transformer", settings)
+    plan = _eight_bits_and_half_pruned(session.built.space)
+    assert plan != CompressionPlan()
+
+    baseline = session.evaluator.evaluate(CompressionPlan(), seed=0)
+    small = session.evaluator.evaluate(plan, seed=0, fidelity=0)
+
+    assert baseline.accuracy > 0.4  # always the likeliest character: 0.13
+    assert small.accuracy > 0.2
+    assert small.size_bytes < 0.3 * baseline.size_bytes
+
+
+def test_example_06_splits_the_text_in_stretches_and_sees_no_later_character(fake_text):
+    task = load_task(_GPT, {"data": str(fake_text), **_SHORT})
+    text = (fake_text / "text" / "tinyshakespeare" / "input.txt").read_text()
+    prepared = prepare_task(task)
+    n_characters = [split.inputs[0].numel() for split in (prepared.train, prepared.val)]
+    ids, following = prepared.test.inputs[0], prepared.test.targets
+
+    assert torch.equal(ids[:, 1:], following[:, :-1])
+    assert torch.equal(ids[1:, 0], following[:-1, -1])
+    assert n_characters[0] <= 0.8 * len(text)
+    assert n_characters[1] <= 0.1 * len(text)
+    known = {int(i) for i in prepared.train.inputs[0].unique()}
+    assert known == set(range(1, len(set(text[:-1])) + 1))  # 0: not in the training text
+    later = ids.clone()
+    later[:, 40:] = 1
+    with torch.no_grad():
+        same, other = (task.model.eval()(tokens)[:, :40] for tokens in (ids, later))
+    torch.testing.assert_close(same, other)
+
+
+def test_example_06_names_what_is_wrong_with_its_text(tmp_path):
+    with pytest.raises(InputError, match=r"input\.txt, but: No such file"):
+        load_task(_GPT, {"data": str(tmp_path)})
+    folder = tmp_path / "text" / "tinyshakespeare"
+    folder.mkdir(parents=True)
+    (folder / "input.txt").write_text("To be.")
+    with pytest.raises(InputError, match="must have 2560 characters or more, but has 6"):
+        load_task(_GPT, {"data": str(tmp_path)})
+    (folder / "input.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(InputError, match="must be UTF-8"):
+        load_task(_GPT, {"data": str(tmp_path)})
+
+
+_VIT = str(_EXAMPLES / "07_vit.py")
+
+
+def test_example_07_keeps_val_aside_and_is_compressed(fake_data, monkeypatch):
+    monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(fake_data / "cache"))
+    task = load_task(_VIT, {"data": str(fake_data), "quick": "true"})
+    session = open_session(task, "transformer", EvaluationSettings(threads=1, has_latency=False))
+    space = session.built.space
+    assert {"drop_block", "pruning_ratio", "weight_bits"} <= {knob.kind for knob in space.knobs}
+
+    baseline = session.evaluator.evaluate(CompressionPlan(), seed=0)
+    small = session.evaluator.evaluate(_eight_bits_and_half_pruned(space), seed=0, fidelity=0)
+
+    assert small.size_bytes < 0.5 * baseline.size_bytes  # the convolutions stay as they are
+    assert task.val.targets.bincount().tolist() == [1] * 10
+    assert len(task.test) == 60
+    seen = {image.numpy().tobytes() for image in task.train.inputs[0]}
+    assert len(seen) == 9
+    assert not seen & {image.numpy().tobytes() for image in task.val.inputs[0]}
+
+
+def test_example_07_names_the_folder_it_misses(tmp_path):
+    with pytest.raises(InputError, match="must be or hold cifar-10-batches-bin"):
+        load_task(_VIT, {"data": str(tmp_path / "nowhere")})
+
+
+@pytest.mark.realdata
+@pytest.mark.slow
+def test_example_05_scores_on_real_sequences_in_its_quick_form(real_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path))
+    prepared = prepare_task(load_task(_LSTM, {"data": real_data, "quick": "true"}))
+    inputs, speakers = prepared.val.batch(slice(None))
+
+    with torch.no_grad():
+        assert top1(prepared.task.model(*inputs), speakers) >= 0.9
+    assert val_looks_seen(prepared) is None

@@ -129,6 +129,59 @@ def test_export_onnx_raises_one_line_when_an_operator_has_no_onnx_form():
     assert "\n" not in str(caught.value)
 
 
+class _Differences(nn.Module):
+    """What transformers look for in positions: where one sequence ends and the next begins."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        first = torch.diff(x, dim=1, prepend=x[:, :1])
+        return self.head(first) + torch.diff(x, n=2, dim=-1).sum(1, keepdim=True)
+
+
+class _Folds(nn.Module):
+    """Col2Im came with opset 18. One parameter for all inputs, as wrappers of others' models."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, *images):
+        columns = nn.functional.unfold(self.conv(images[0]), 2, stride=2)
+        return nn.functional.fold(columns, (8, 8), 2, stride=2)
+
+
+@pytest.mark.parametrize(
+    ("module", "shape"), [(_Differences(), (7, 6)), (_Folds(), (7, 3, 8, 8))], ids=["diff", "fold"]
+)
+def test_export_onnx_knows_what_the_fast_exporter_does_not(module, shape):
+    x = torch.randn(shape)
+    exported = export_onnx(module.eval(), (x[:2],), {})
+    np.testing.assert_allclose(run(exported.model, x), expected(module, x), atol=1e-5)
+
+
+class _RestOfInputs(nn.Module):
+    """Nothing the fast exporter can write, and inputs behind a star."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x, *others):
+        return self.head(x * torch.polar(x, others[0]).abs()) + others[1].mean()
+
+
+def test_export_onnx_frees_the_batch_of_inputs_behind_a_star():
+    module, inputs = _RestOfInputs().eval(), tuple(torch.rand(5, 6) for _ in range(3))
+    exported = export_onnx(module, tuple(x[:2] for x in inputs), {})
+    session = make_session(exported.model, threads=1)
+    got = predict(session, tuple(x.numpy() for x in inputs), 5)
+    with torch.no_grad():
+        np.testing.assert_allclose(got, module(*inputs).numpy(), atol=1e-5)
+
+
 def test_export_onnx_says_nothing(build, capfd):
     module, x = build("attention")
     with warnings.catch_warnings():

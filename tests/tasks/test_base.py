@@ -8,7 +8,8 @@ from torch import nn
 
 from autocompress.errors import InputError
 from autocompress.tasks.base import Task, TensorData, top1
-from autocompress.tasks.prepare import as_tensor_data, carve, prepare_task
+from autocompress.tasks.prepare import carve, prepare_task
+from autocompress.tasks.splits import as_examples
 
 INPUTS, TARGETS = torch.randn(20, 4), torch.arange(20) % 3
 
@@ -103,13 +104,13 @@ class _MapStyle(torch.utils.data.Dataset):
 
 
 def test_map_style_data_set_is_stacked():
-    data = as_tensor_data(_MapStyle(), "train")
+    data = as_examples(_MapStyle(), "train")[0]
     assert data.inputs[0].tolist() == [[float(i)] * 2 for i in range(4)]
     assert data.targets.tolist() == [0, 1, 2, 3]
 
 
 def test_several_inputs_are_taken_as_a_tuple():
-    data = as_tensor_data(((INPUTS, INPUTS[:, :2]), TARGETS), "train")
+    data = as_examples(((INPUTS, INPUTS[:, :2]), TARGETS), "train")[0]
     assert [t.shape for t in data.inputs] == [(20, 4), (20, 2)]
 
 
@@ -131,7 +132,7 @@ def test_several_inputs_are_taken_as_a_tuple():
 )
 def test_data_that_is_not_data_is_refused(data, message):
     with pytest.raises(InputError) as caught:
-        as_tensor_data(data, "val")
+        as_examples(data, "val")
     assert caught.value.message.startswith("The val split must ") or "of the val split" in (
         caught.value.message
     )

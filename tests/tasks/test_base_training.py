@@ -1,4 +1,5 @@
 import logging
+import sys
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def test_train_classifier_does_not_depend_on_the_initial_weights(bright_or_dark)
 def test_train_classifier_shows_that_it_works(
     bright_or_dark, monkeypatch, capsys, caplog, is_terminal
 ):
-    monkeypatch.setattr(base_training.sys.stderr, "isatty", lambda: is_terminal)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
     caplog.set_level(logging.INFO, logger="autocompress")
     with own_torch_state(1):
         recipe = TrainingRecipe(n_epochs=2)
@@ -56,7 +57,7 @@ def test_train_classifier_shows_that_it_works(
     assert "Training the toy network, once: 2 epochs." in caplog.text
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert ("Training toy, once" in captured.err) == is_terminal
+    assert ("Training the toy network, once" in captured.err) == is_terminal
 
 
 def test_own_torch_state_comes_back_after_an_error():

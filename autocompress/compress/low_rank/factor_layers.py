@@ -7,11 +7,57 @@ without bias commutes with every padding mode, so the mode goes wherever the pad
 from collections import OrderedDict
 from typing import Any, TypeAlias
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Factorizable: TypeAlias = nn.Linear | nn.Embedding | nn.Conv1d | nn.Conv2d | nn.Conv3d
 Conv: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONV_OF_NDIM: dict[int, Any] = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
+_CONVOLVE_OF_NDIM: dict[int, Any] = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
+
+
+class Factors(nn.Sequential):
+    """The factors of one layer in a row, which can be asked whatever that layer could be asked.
+
+    Many models look at a layer past its forward: `x.to(self.proj.weight.dtype)` stands in most
+    vision transformers, and those with TensorFlow's padding read strides.
+
+    Args:
+        layer: That was split; its widths and geometry become attributes.
+        factors: Name of a factor -> the factor.
+    """
+
+    def __init__(self, layer: Factorizable, factors: OrderedDict[str, nn.Module]) -> None:
+        super().__init__(factors)
+        self._ndim = layer.weight.ndim
+        for name in layer.__constants__:
+            setattr(self, name, getattr(layer, name))
+
+    @property
+    def weight(self) -> Tensor:
+        """The product of all factors, in the shape of the weight that was split."""
+        parts: list[Any] = list(self)
+        first = parts[0].weight
+        if isinstance(parts[0], nn.Embedding):
+            return first @ parts[1].weight.T  # (V, I)
+        if self._ndim == 2:
+            return parts[1].weight @ first  # (O, I)
+        n_in = parts[0].in_channels
+        kernel = torch.eye(n_in, dtype=first.dtype, device=first.device)
+        kernel = kernel.reshape(n_in, n_in, *[1] * (self._ndim - 2))  # (I, I, 1, ...)
+        for part in parts:  # what a lone impulse of each input channel becomes
+            reach = [size - 1 for size in part.weight.shape[2:]]
+            convolve = _CONVOLVE_OF_NDIM[self._ndim]
+            kernel = convolve(kernel, part.weight, padding=reach, groups=part.groups)
+        flipped = kernel.flip(*range(2, self._ndim))  # torch's convolutions are correlations
+        return flipped.transpose(0, 1)  # (O, I, *kernel)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """Of the last factor."""
+        last: Any = self[-1]
+        return last.bias
 
 
 def linear_of(weight: Tensor, bias: Tensor | None = None) -> nn.Linear:
@@ -69,9 +115,9 @@ def geometry_of(conv: Conv) -> dict[str, Any]:
     }
 
 
-def in_a_row(layer: Factorizable, **factors: nn.Module) -> nn.Sequential:
-    """The factors as a Sequential with these names, in the mode of `layer`, frozen if it is."""
-    row = nn.Sequential(OrderedDict(factors))
+def in_a_row(layer: Factorizable, **factors: nn.Module) -> Factors:
+    """The factors as `Factors` with these names, in the mode of `layer`, frozen if it is."""
+    row = Factors(layer, OrderedDict(factors))
     if not layer.weight.requires_grad:
         row.requires_grad_(False)
     return row.train(layer.training)

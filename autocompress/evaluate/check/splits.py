@@ -8,7 +8,7 @@ from torch import Tensor
 
 from autocompress.evaluate.check.finding import Finding, failed, passed, warned
 from autocompress.evaluate.check.subject import Subject
-from autocompress.tasks.base import TensorData
+from autocompress.tasks.base import Examples
 from autocompress.tasks.leakage import val_looks_seen
 
 _BATCH: Final = 512
@@ -50,10 +50,10 @@ def are_disjoint(subject: Subject) -> Finding:
     )
 
 
-def _digests(data: TensorData) -> Iterator[bytes]:
+def _digests(data: Examples) -> Iterator[bytes]:
     """One for each example: of its inputs, after the transform."""
-    for start in range(0, len(data), _BATCH):
-        inputs, _ = data.batch(slice(start, start + _BATCH))
+    slices = (slice(start, start + _BATCH) for start in range(0, len(data), _BATCH))
+    for inputs, _ in data.batches(slices):
         columns = [_rows(tensor) for tensor in inputs]
         for row in zip(*columns, strict=True):
             yield hashlib.blake2b(b"".join(row), digest_size=16).digest()

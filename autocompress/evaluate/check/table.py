@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +23,7 @@ from autocompress.evaluate.check.splits import are_disjoint, val_is_unseen
 from autocompress.evaluate.check.subject import Subject
 from autocompress.evaluate.check.whole_task import data, loads, same_everywhere
 from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.scratch import scratch_folder
 from autocompress.space.rules import SpaceRules
 from autocompress.tasks.user_code import describe_error, place_of_error
 
@@ -97,7 +97,7 @@ def check_task(
     for name in only:
         if name not in CONTRACTS:
             raise unknown_name("contract", name, CONTRACTS)
-    with tempfile.TemporaryDirectory(prefix="autocompress-") as scratch:
+    with scratch_folder() as scratch:
         subject = Subject(
             spec,
             arguments,

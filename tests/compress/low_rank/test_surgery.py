@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -70,6 +71,40 @@ def test_factorized_layer_computes_with_one_low_rank_weight(method, name):
     dense.weight = nn.Parameter(_dense_weight(factors, layer))
     torch.testing.assert_close(factors(x), dense(x), rtol=1e-4, atol=1e-5)
     assert (dense.weight - layer.weight).norm() < layer.weight.norm()
+
+
+@pytest.mark.parametrize(("method", "name"), CASES)
+def test_factors_have_the_weight_they_compute_with(method, name):
+    """Models read it: for its dtype most of all."""
+    layer, factors, _ = _split(method, name, 0.25)
+    torch.testing.assert_close(factors.weight, _dense_weight(factors, layer))
+    assert (factors.bias is None) == (layer.bias is None)
+
+
+def test_factors_of_an_embedding_have_its_weight():
+    model = nn.Sequential(nn.Embedding(30, 12))
+    assert _factorize_(model, "0", 0.5) == ""
+    tokens = torch.arange(30)
+    torch.testing.assert_close(model[0].weight, model(tokens))
+
+
+class _LooksAtItsLayers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.head = nn.Conv2d(3, 16, 4, stride=4), nn.Linear(16, 12)
+
+    def forward(self, x):
+        x = F.pad(x.to(self.conv.weight.dtype), (0, self.conv.stride[0] - x.shape[3] % 4))
+        x = self.conv(x).mean((2, 3))
+        assert x.shape[1] == self.head.in_features
+        return self.head(x.to(self.head.weight.dtype))
+
+
+def test_factorized_model_runs_when_it_looks_at_its_layers_weights():
+    model, x = _LooksAtItsLayers(), torch.randn(2, 3, 8, 8)
+    for name in ("conv", "head"):
+        assert _factorize_(model, name, 0.3) == ""
+    assert model(x).shape == (2, 12)
 
 
 def _dense_weight(factors, layer):

@@ -1,0 +1,31 @@
+"""ONNX forms of operators that PyTorch's fast exporter has none for."""
+
+from typing import Any
+
+import torch
+from torch.onnx import register_custom_op_symbolic, symbolic_helper
+
+_FIRST_OPSET = 13  # Slice and Sub as they are written here
+
+
+@symbolic_helper.parse_args("v", "i", "i", "v", "v")
+def _diff(graph: Any, x: Any, n: int, dim: int, prepend: Any, append: Any) -> Any:
+    """torch.diff: what follows minus what precedes, `n` times along `dim`."""
+    pieces = [piece for piece in (prepend, x, append) if not symbolic_helper._is_none(piece)]
+    if len(pieces) > 1:
+        x = graph.op("Concat", *pieces, axis_i=dim)
+
+    def number(value: int) -> Any:
+        return graph.op("Constant", value_t=torch.tensor([value]))
+
+    for _ in range(n):
+        last = torch.iinfo(torch.int64).max
+        later = graph.op("Slice", x, number(1), number(last), number(dim))
+        earlier = graph.op("Slice", x, number(0), number(-1), number(dim))
+        x = graph.op("Sub", later, earlier)
+    return x
+
+
+def register() -> None:
+    """Make them known to the exporter; to be called before it is used."""
+    register_custom_op_symbolic("aten::diff", _diff, _FIRST_OPSET)

@@ -1,0 +1,1 @@
+"""Trials as runs of other tools that people look at experiments with."""

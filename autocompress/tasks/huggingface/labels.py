@@ -1,0 +1,94 @@
+"""Labels of a data set as the model's own class numbers."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autocompress.errors import InputError
+from autocompress.tasks.huggingface.extra import datasets
+from autocompress.tasks.huggingface.rows import choose_column
+
+_USUAL = ("label", "labels", "target", "class", "category", "sentiment", "fine_label")
+_HIDDEN = -1  # of test splits whose labels are kept back
+_logger = logging.getLogger(__name__)
+
+
+def label_column(rows: Any, asked: str | None) -> str:
+    """The column of labels.
+
+    Raises:
+        InputError: If there is none, or it cannot be told.
+    """
+    is_class = datasets().ClassLabel
+    fitting = [name for name, feature in rows.features.items() if isinstance(feature, is_class)]
+    return choose_column(rows, asked, _USUAL, "label", fitting)
+
+
+def check_single_label(config: Any) -> None:
+    """Refuse models of other outputs than one class among several.
+
+    Raises:
+        InputError: For regression and for several labels at once.
+    """
+    problem = getattr(config, "problem_type", None)
+    if config.num_labels < 2 or problem not in (None, "single_label_classification"):
+        raise InputError(
+            "The model must tell one class among several, but has "
+            f"{config.num_labels} label(s) and problem_type {problem!r}.",
+            "Write a task of your own with its loss and metric: autocompress init my_task.py",
+        )
+
+
+def read_labels(rows: Any, column: str, config: Any, split: str) -> tuple[Tensor, list[int]]:
+    """Class numbers of the rows that have one.
+
+    Names are looked up in the model's `id2label` (without regard to case); where the data set's
+    names are none of the model's, its numbers count.
+
+    Args:
+        rows: Of one split.
+        column: Of labels.
+        config: Of the model.
+        split: For messages.
+
+    Returns:
+        int64 labels (N,) and the numbers of their rows; rows whose label is kept back (-1, or
+        none) are left out.
+
+    Raises:
+        InputError: If a label is none of the model's.
+    """
+    feature, values = rows.features[column], rows[column]
+    numbers = {str(name).lower(): int(i) for i, name in config.id2label.items()}
+    names = getattr(feature, "names", None)
+    if names is not None and {name.lower() for name in names} <= set(numbers):
+        values = [v if v is None or v < 0 else numbers[names[v].lower()] for v in values]
+    kept = [i for i, value in enumerate(values) if value is not None and value != _HIDDEN]
+    labels = [_number(values[i], numbers, column, split) for i in kept]
+    n_classes = config.num_labels
+    wrong = next((label for label in labels if not 0 <= label < n_classes), None)
+    if wrong is not None:
+        raise InputError(
+            f"Labels of the {split} split must lie in [0, {n_classes - 1}] (the model has "
+            f"{n_classes} classes), but column {column!r} holds {wrong}.",
+        )
+    return torch.tensor(labels, dtype=torch.int64), kept
+
+
+def _number(value: Any, numbers: Mapping[str, int], column: str, split: str) -> int:
+    if isinstance(value, bool | int) or (isinstance(value, float) and value.is_integer()):
+        return int(value)
+    text = str(value).strip().lower()
+    if text in numbers:
+        return numbers[text]
+    if text.isdecimal():
+        return int(text)
+    shown = ", ".join(list(numbers)[:8]) + (", ..." if len(numbers) > 8 else "")
+    raise InputError(
+        f"Labels of the {split} split must be the model's, but column {column!r} holds "
+        f"{str(value)[:40]!r}.",
+        f"The model's id2label has: {shown}.",
+    )

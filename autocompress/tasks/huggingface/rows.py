@@ -1,0 +1,196 @@
+"""Rows of a data set: splits of a folder, a file or a name on the hub, and the columns in them."""
+
+import csv
+import dataclasses
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from autocompress.errors import InputError, first_line, unknown_name
+from autocompress.tasks.huggingface.extra import datasets
+
+# Builder of `datasets` by a file's ending, and what it is told beyond its defaults: quotes stand
+# for themselves in tab-separated files (those of GLUE hold single ones), and line breaks are text.
+_BUILDERS: dict[str, tuple[str, dict[str, Any]]] = {
+    ".csv": ("csv", {}),
+    ".tsv": ("csv", {"sep": "\t", "quoting": csv.QUOTE_NONE}),
+    ".json": ("json", {}),
+    ".jsonl": ("json", {}),
+    ".parquet": ("parquet", {}),
+    ".arrow": ("arrow", {}),
+    ".txt": ("text", {"sample_by": "document"}),
+}
+_SPLITS = {
+    "train": ("train", "training"),
+    "val": ("validation", "val", "valid", "dev", "validation_matched"),
+    "test": ("test", "testing", "eval"),
+}
+_SEED = 20180607
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Splits:
+    """Rows of each split; None where the data set has none.
+
+    Attributes:
+        train: To tune on.
+        val: To judge on.
+        test: To report.
+    """
+
+    train: Any
+    val: Any | None
+    test: Any | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which rows of a data set are wanted.
+
+    Attributes:
+        subset: Name of a configuration of the data set.
+        train_split: Name of the split to tune on; None takes the usual names, or the only split.
+        val_split: Name of the split to judge on.
+        test_split: Name of the split to report.
+        max_train: Most rows of each split, always the same random ones; None takes all.
+        max_val: As `max_train`.
+        max_test: As `max_train`.
+    """
+
+    subset: str | None = None
+    train_split: str | None = None
+    val_split: str | None = None
+    test_split: str | None = None
+    max_train: int | None = None
+    max_val: int | None = None
+    max_test: int | None = None
+
+
+def read_splits(source: str, wanted: Wanted) -> Splits:
+    """Read a data set.
+
+    Args:
+        source: A file (csv, tsv, json, jsonl, parquet, txt), a folder of such files or of images,
+            a folder that `save_to_disk` wrote, or a name on the hub.
+        wanted: Which splits and how many rows.
+
+    Raises:
+        InputError: If it cannot be read, or has no rows or no split of a name that was asked for.
+    """
+    for field in ("max_train", "max_val", "max_test"):
+        limit = getattr(wanted, field)
+        if limit is not None and limit < 1:
+            raise InputError(f"`{field}` must be at least 1, but got {limit}.")
+    found = _load(source, wanted.subset)
+    named = dict(found) if isinstance(found, datasets().DatasetDict) else {"train": found}
+    chosen: dict[str, Any | None] = {}
+    for split, usual in _SPLITS.items():
+        asked = getattr(wanted, f"{split}_split")
+        if asked is not None and asked not in named:
+            raise unknown_name(f"split of {source}", asked, named)
+        name = asked or next((name for name in usual if name in named), None)
+        if split == "train" and name is None and len(named) == 1:
+            name = next(iter(named))
+        rows = None if name is None else named[name]
+        chosen[split] = _some(rows, getattr(wanted, f"max_{split}"))
+    if chosen["train"] is None:
+        raise InputError(
+            f"The data set {source} must have a split `train`, but has {', '.join(named)}.",
+            "Name one: --task-arg train_split=...",
+        )
+    if len(chosen["train"]) == 0:
+        raise InputError(f"The split `train` of {source} must hold rows, but is empty.")
+    return Splits(train=chosen["train"], val=chosen["val"], test=chosen["test"])
+
+
+def _some(rows: Any, most: int | None) -> Any:
+    if rows is None or most is None or len(rows) <= most:
+        return rows
+    # Random ones: folders of images are sorted by class.
+    picked = rows.shuffle(seed=_SEED).select(range(most))
+    return picked.flatten_indices()
+
+
+def _load(source: str, subset: str | None) -> Any:
+    path = Path(source).expanduser()
+    if not path.exists() and (source.startswith((".", "~", "/")) or source.count("/") > 1):
+        raise InputError(f"The data set must exist, but {path} does not.")
+    try:
+        if path.is_file():
+            return _load_files([path], subset)
+        if path.is_dir():
+            return _load_folder(path, subset)
+        return datasets().load_dataset(source, subset)
+    except InputError:
+        raise
+    except Exception as error:  # of the hub's client, of Arrow, of any reader of files
+        cause = error.__cause__ or error
+        hint = (
+            "HF_HUB_OFFLINE is set: give a file or folder."
+            if os.environ.get("HF_HUB_OFFLINE") and not path.exists()
+            else "Give a file, a folder, or a name on the hub that can be reached."
+        )
+        raise InputError(
+            f"The data set {source!r} could not be read: "
+            f"{type(cause).__name__}: {first_line(cause)}.",
+            hint,
+        ) from error
+
+
+def _load_folder(folder: Path, subset: str | None) -> Any:
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        return datasets().load_from_disk(str(folder))
+    files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+    if not files:
+        raise InputError(f"The data folder must hold files, but {folder} has none.")
+    endings = {path.suffix.lower() for path in files}
+    special = endings & {".tsv", ".txt"}
+    kwargs = _BUILDERS[special.pop()][1] if len(endings) == 1 and special else {}
+    return datasets().load_dataset(str(folder), subset, **kwargs)
+
+
+def _load_files(files: Sequence[Path], subset: str | None) -> Any:
+    ending = files[0].suffix.lower()
+    if ending not in _BUILDERS:
+        raise unknown_name(f"ending of the data file {files[0].name}:", ending, _BUILDERS)
+    builder, kwargs = _BUILDERS[ending]
+    return datasets().load_dataset(builder, subset, data_files=[str(p) for p in files], **kwargs)
+
+
+def choose_column(
+    rows: Any, asked: str | None, usual: Iterable[str], argument: str, candidates: Sequence[str]
+) -> str:
+    """The column that holds something: the one asked for, one of usual name, or the only one.
+
+    Args:
+        rows: Of the data set.
+        asked: Name the user gave.
+        usual: Usual names; exactly one of them must be there.
+        argument: Name of the task's argument, for messages.
+        candidates: Columns whose type fits; if there is one alone, it is taken whatever its name.
+
+    Raises:
+        InputError: If it is not there, or cannot be told.
+    """
+    names = list(rows.column_names)
+    if asked is not None:
+        if asked not in names:
+            raise unknown_name(f"column given by `{argument}`:", asked, names)
+        return asked
+    found = [name for name in names if name.lower() in set(usual)]
+    found = found or list(candidates)
+    if len(found) == 1:
+        return found[0]
+    problem = f"{', '.join(found)} could be it" if found else "none of its columns is"
+    raise InputError(
+        f"The data set must have one column of {argument}s, but {problem} "
+        f"(columns: {', '.join(names)}).",
+        f"Name it: --task-arg {argument}=COLUMN",
+    )
+
+
+def text_columns(rows: Any) -> list[str]:
+    """Columns of strings."""
+    kinds = ("string", "large_string")
+    return [n for n, f in rows.features.items() if getattr(f, "dtype", None) in kinds]
