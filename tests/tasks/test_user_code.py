@@ -1,6 +1,7 @@
 import functools
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,12 +51,13 @@ PAIR = (torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64))
 
 
 @pytest.fixture
-def users(tmp_path):
+def users(tmp_path, monkeypatch):
     """A module of the user's."""
     path = tmp_path / "users.py"
     path.write_text(CODE)
     spec = importlib.util.spec_from_file_location("users", path)
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "users", module)
     spec.loader.exec_module(module)
     return module
 
