@@ -41,8 +41,8 @@ def test_notebook_runs(stored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     monkeypatch.setenv("PYTHONPATH", path)
     monkeypatch.setenv("PLOTLY_RENDERER", "plotly_mimetype")  # no browser needed
-    text = json.dumps(stored).replace("budget=8", "budget=2")
-    assert "budget=2" in text
+    text = json.dumps(stored).replace("budget=12", "budget=4")
+    assert "budget=4" in text
     notebook = nbformat.reads(text, as_version=4)
 
     client = nbclient.NotebookClient(
