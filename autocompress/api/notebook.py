@@ -1,6 +1,7 @@
 """Results as notebooks show them: a table and the figure, in whatever form plotly is set to."""
 
 import html
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,5 +57,6 @@ def figure_html(figure: "go.Figure") -> str:
         return str(bundle["image/svg+xml"])
     for kind in ("image/png", "image/jpeg"):
         if kind in bundle:
-            return f'<img alt="" src="data:{kind};base64,{bundle[kind]}">'
+            title = re.sub("<[^>]*>", "", str(figure.layout.title.text or ""))
+            return f'<img alt="{title}" src="data:{kind};base64,{bundle[kind]}">'
     return ""

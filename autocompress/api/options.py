@@ -42,7 +42,7 @@ def request_of(
         InputError: If one cannot be used.
     """
     options = _with_target(options)
-    timeout, storage = options.pop("timeout"), options.pop("storage")
+    timeout, storage, track = (options.pop(key) for key in ("timeout", "storage", "track"))
     kept = _kept(options)
     shapes = options["input_shapes"]
     settings = {key: kept[key] for key in _SETTINGS}
@@ -69,6 +69,7 @@ def request_of(
         settings=settings,
         options=kept,
         storage=storage,
+        track=(track,) if isinstance(track, str) else tuple(track),
         **{key: kept[key] for key in ("seed", "space", "target", "objectives", "sampler")},
         **{key: kept[key] for key in ("proxy", "executor")},
     )

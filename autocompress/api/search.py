@@ -48,6 +48,7 @@ def search(
     trial_memory: int | str | None = None,
     ray_address: str | None = None,
     storage: str | None = None,
+    track: str | Sequence[str] = (),
     refine: int = 0,
     quiet: bool = False,
     watch: Watch | None = None,
@@ -90,6 +91,7 @@ def search(
         trial_memory: Memory a trial may hold.
         ray_address: The cluster.
         storage: Address of a database server.
+        track: Who else is told of finished trials, such as "tensorboard" or "mlflow".
         refine: So many points of the front are trained in full at the end.
         quiet: No progress.
         watch: Told about progress instead.

@@ -1,5 +1,6 @@
 """`autocompress init`: a task file that runs, to put your own model and data in."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -27,8 +28,9 @@ def command(path: Path, force: bool) -> None:
     if path.exists() and not force:
         raise InputError(f"{path} exists already.", "Choose another name, or add --force.")
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in path.stem)
-    write_atomically(path, TEMPLATE.format(path=path, name=name))
+    typed = shlex.quote(path.as_posix())
+    write_atomically(path, TEMPLATE.format(path=typed, name=name))
     click.echo(f"Wrote {path}: it runs as it stands. Edit the four places marked with EDIT.\n")
-    click.echo(f"  autocompress check {path}")
-    click.echo(f"  autocompress search {path} --budget 50")
+    click.echo(f"  autocompress check {typed}")
+    click.echo(f"  autocompress search {typed} --budget 50")
     click.echo("  autocompress export --max-drop 0.01")

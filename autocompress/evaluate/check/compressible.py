@@ -44,6 +44,9 @@ def has_knobs(subject: Subject) -> Finding:
             subject.place("model"),
             **facts,
         )
+    unasked = [verb for verb, n in counts.items() if n == 0]
+    if unasked:
+        message += f" (no rule of the search space asks for {' or '.join(unasked)} layers here)"
     kept = "; ".join(f"not {verb}: {_reasons(r)}" for verb, r in refused.items() if r)
     return passed(f"{message}. {kept}" if kept else message, **facts)
 

@@ -46,7 +46,7 @@ def loss_falls(subject: Subject) -> Finding:
                 subject.place("learning_rate"),
                 **facts,
             )
-        return passed(f"{_STEPS} steps lower it from {before:.3g} to {after:.3g}", **facts)
+        return passed(f"{_STEPS} steps lower it from {before:.4g} to {after:.4g}", **facts)
     if before < 1e-6:
         return passed(f"it is {before:.1g} already, and cannot fall", loss=before)
     return failed(
