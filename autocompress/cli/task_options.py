@@ -25,13 +25,14 @@ def task_options(command: Callable[..., Any]) -> Callable[..., Any]:
             )
         return command(task=task or task_option or _DEFAULT, **options)
 
+    decorated: Callable[..., Any] = with_task
     for decorate in (
         click.argument("task", required=False),
         click.option("--task", "task_option", metavar="TASK", help="TASK, as an option."),
         argument_options,
     ):
-        with_task = decorate(with_task)
-    return with_task
+        decorated = decorate(decorated)
+    return decorated
 
 
 def argument_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -45,6 +46,7 @@ def argument_options(command: Callable[..., Any]) -> Callable[..., Any]:
         short = (f"{k}={_path_or_name(v)}" for k, v in named.items() if v is not None)
         return command(task_args=(*short, *task_args), **options)
 
+    decorated: Callable[..., Any] = with_shorthands
     for decorate in (
         click.option("--data", help="Data folder, passed to the task as `data`."),
         click.option(
@@ -66,8 +68,8 @@ def argument_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Model of the task `hf`: short for --task-arg model=...",
         ),
     ):
-        with_shorthands = decorate(with_shorthands)
-    return with_shorthands
+        decorated = decorate(decorated)
+    return decorated
 
 
 def task_arguments(data: str | None, task_args: tuple[str, ...]) -> dict[str, str]:

@@ -15,6 +15,7 @@ from autocompress.errors import InputError, first_line
 from autocompress.tasks.huggingface.extra import transformers
 
 _SAVE = "Write it with `save_pretrained` of transformers."
+_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.vocab", "spm.*", "tekken.json")
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.msgpack", "*.h5")
 
 
@@ -108,12 +109,14 @@ def read_tokenizer(model: str, tokenizer: str | None = None) -> Any:
         InputError: If there is none.
     """
     source = tokenizer or model
+    folder = Path(source).expanduser()
+    if folder.is_dir() and not any(p for name in _VOCABULARIES for p in folder.glob(name)):
+        # transformers would make one that knows no word at all
+        raise _not_read("tokenizer", source, FileNotFoundError("it has no vocabulary"))
     try:
         found = transformers().AutoTokenizer.from_pretrained(source, **_place(source))
     except Exception as error:  # of the hub's client, of JSON, of tokenizers
         raise _not_read("tokenizer", source, error) from error
-    if not found.get_vocab():
-        raise _not_read("tokenizer", source, ValueError("its vocabulary is empty"))
     if found.pad_token is None:
         found.pad_token = found.eos_token
     return found

@@ -1,6 +1,7 @@
 """A model of transformers as the rest of this package wants it: tensors in, one tensor out."""
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,10 +91,10 @@ def make_linear_(model: nn.Module) -> nn.Module:
     return model
 
 
-def _transposed(layer: nn.Module) -> nn.Linear:
+def _transposed(layer: Any) -> nn.Linear:
     n_in, n_out = layer.weight.shape
     linear = nn.utils.skip_init(nn.Linear, n_in, n_out)
     with torch.no_grad():
         linear.weight.copy_(layer.weight.T)
         linear.bias.copy_(layer.bias)
-    return linear.train(layer.training)
+    return linear.requires_grad_(layer.weight.requires_grad).train(layer.training)

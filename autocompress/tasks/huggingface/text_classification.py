@@ -114,16 +114,18 @@ def _read(
         if split == "train":
             raise InputError("The train split must have labels, but all of them are kept back.")
         return None
+    n_types = getattr(request.config, "type_vocab_size", 0) or 0
+    has_types = len(columns) == 2 and n_types > 1
     encoded = tokenizer(
         *_texts(rows.select(kept), columns),
         truncation=True,
         max_length=length,
         padding="max_length",
+        return_token_type_ids=has_types,
         return_tensors="pt",
     )
     check_ids(encoded["input_ids"], request.config)
     inputs: list[Tensor] = [encoded["input_ids"], encoded["attention_mask"]]
-    n_types = getattr(request.config, "type_vocab_size", 0) or 0
-    if len(columns) == 2 and n_types > 1 and "token_type_ids" in encoded:
+    if has_types:
         inputs.append(encoded["token_type_ids"])
     return TensorData(tuple(inputs), labels)
