@@ -144,7 +144,11 @@ _VISION: Mapping[str, Mapping[str, Any]] = {
         "stage_numb_of_layers": [2, 2],
     },
     "hiera": {"embed_dim": 16, "image_size": [32, 32], "depths": [1, 1, 1], "num_heads": [1, 2, 4]}
-    | {"num_query_pool": 2, "masked_unit_size": [4, 4], "masked_unit_attention": [True, True, False]},
+    | {
+        "num_query_pool": 2,
+        "masked_unit_size": [4, 4],
+        "masked_unit_attention": [True, True, False],
+    },
     "levit": {
         "hidden_sizes": [32, 48, 64],
         "num_attention_heads": [2, 3, 4],
@@ -187,7 +191,13 @@ _TEXT: Mapping[str, Mapping[str, Any]] = {
     "ernie": _BERT,
     "esm": {**_BERT, "position_embedding_type": "rotary"},
     "fnet": {**_BERT, "tpu_short_seq_length": _LENGTH},
-    "funnel": {"vocab_size": _VOCABULARY, "block_sizes": [1, 1], "d_model": 32, "n_head": 4, "d_head": 8}
+    "funnel": {
+        "vocab_size": _VOCABULARY,
+        "block_sizes": [1, 1],
+        "d_model": 32,
+        "n_head": 4,
+        "d_head": 8,
+    }
     | {"d_inner": 48, "num_decoder_layers": 1, "block_repeats": None},
     "megatron-bert": _BERT,
     "mobilebert": {**_BERT, "embedding_size": 16, "intra_bottleneck_size": 16}
@@ -203,7 +213,15 @@ _TEXT: Mapping[str, Mapping[str, Any]] = {
     "squeezebert": {**_BERT, "embedding_size": 32, "q_groups": 2, "k_groups": 2, "v_groups": 2}
     | {"intermediate_groups": 2, "output_groups": 2},
     "xlm": {**_BERT, "emb_dim": 32, "n_layers": 2, "n_heads": 4, "n_langs": 1},
-    "xlnet": {"vocab_size": _VOCABULARY, "pad_token_id": 0, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48, "d_head": 8},
+    "xlnet": {
+        "vocab_size": _VOCABULARY,
+        "pad_token_id": 0,
+        "d_model": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "d_inner": 48,
+        "d_head": 8,
+    },
     "bart": {**_BERT, "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "use_cache": False}
     | {"encoder_attention_heads": 4, "decoder_attention_heads": 4, "encoder_ffn_dim": 48}
     | {"decoder_ffn_dim": 48, "eos_token_id": _END, "bos_token_id": 1, "decoder_start_token_id": 2},
@@ -302,7 +320,12 @@ FAMILIES: Final = (
         draw=lambda: (torch.randn(N_EXAMPLES, 16, 32),),
         common=_LABELS,
         settings={
-            "whisper": {"num_mel_bins": 16, "d_model": 32, "encoder_layers": 2, "encoder_ffn_dim": 48}
+            "whisper": {
+                "num_mel_bins": 16,
+                "d_model": 32,
+                "encoder_layers": 2,
+                "encoder_ffn_dim": 48,
+            }
             | {"encoder_attention_heads": 4, "max_source_positions": 16, "vocab_size": _VOCABULARY}
             | {"decoder_layers": 1, "decoder_attention_heads": 4, "decoder_ffn_dim": 48}
             | {"classifier_proj_size": 24, "pad_token_id": 0, "decoder_start_token_id": 1}
@@ -362,9 +385,21 @@ def build(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     config = transformers.AutoConfig.for_model(name, **settings)
     auto = getattr(transformers, _CLASSES.get(name, family.auto))
     make = auto.from_config if hasattr(auto, "from_config") else auto._from_config
-    model, inputs = Logits(make(config).eval(), *family.keywords), family.draw()
+    model, inputs = Logits(with_linear_layers(make(config)).eval(), *family.keywords), family.draw()
     enliven_(model, inputs)
     return model, inputs
+
+
+def with_linear_layers(model: nn.Module) -> nn.Module:
+    """The model with `nn.Linear` for GPT-2's layers of transposed weights; numbers are the same."""
+    from transformers.pytorch_utils import Conv1D
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Conv1D):
+            linear = nn.Linear(module.nx, module.nf)
+            linear.weight, linear.bias = nn.Parameter(module.weight.data.T.clone()), module.bias
+            model.set_submodule(name, linear)
+    return model
 
 
 def enliven_(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:
