@@ -3,8 +3,9 @@
 from typing import Any
 
 import torch
-from torch.onnx import register_custom_op_symbolic, symbolic_helper
+from torch.onnx import symbolic_helper
 from torch.onnx._internal.torchscript_exporter import _type_utils
+from torch.onnx._internal.torchscript_exporter.utils import register_custom_op_symbolic
 
 _FIRST_OPSET = 13  # Slice and Sub as they are written here
 
