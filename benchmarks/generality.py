@@ -39,7 +39,12 @@ _COLUMNS: Final = (
     *("n_layers", "n_groups", "n_refused_groups", "n_blocks", "analyze_s", "analyze_peak_mb"),
     *("seconds", "peak_mb", "float_bytes", "packed_bytes", "difference", "reasons"),
 )
-_IMPORTED_ONCE: Final = ("autocompress.evaluate.deploy", "transformers", "onnxruntime")
+_IMPORTED_ONCE: Final = (  # two seconds that each of a hundred processes would spend
+    *("autocompress.evaluate.deploy", "autocompress.evaluate.evidence", "onnxruntime"),
+    *("autocompress.evaluate.proxy", "autocompress.export.load", "autocompress.space.build"),
+    *("transformers.modeling_utils", "transformers.models.bert.modeling_bert", "torch._dynamo"),
+    *("transformers.models.vit.modeling_vit", "transformers.models.llama.modeling_llama"),
+)
 _WALL_FACTOR: Final = 10
 
 
