@@ -385,9 +385,21 @@ def build(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
     config = transformers.AutoConfig.for_model(name, **settings)
     auto = getattr(transformers, _CLASSES.get(name, family.auto))
     make = auto.from_config if hasattr(auto, "from_config") else auto._from_config
-    model, inputs = Logits(make(config).eval(), *family.keywords), family.draw()
+    model, inputs = Logits(with_linear_layers(make(config)).eval(), *family.keywords), family.draw()
     enliven_(model, inputs)
     return model, inputs
+
+
+def with_linear_layers(model: nn.Module) -> nn.Module:
+    """The model with `nn.Linear` for GPT-2's layers of transposed weights; numbers are the same."""
+    from transformers.pytorch_utils import Conv1D
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Conv1D):
+            linear = nn.Linear(module.nx, module.nf)
+            linear.weight, linear.bias = nn.Parameter(module.weight.data.T.clone()), module.bias
+            model.set_submodule(name, linear)
+    return model
 
 
 def enliven_(model: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -141,6 +141,18 @@ class _Differences(nn.Module):
         return self.head(first) + torch.diff(x, n=2, dim=-1).sum(1, keepdim=True)
 
 
+class _CountsTruths(nn.Module):
+    """Positions from a mask, as decoders take them."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(6, 3)
+
+    def forward(self, x):
+        counts = (x > 0).cumsum(1) + x.cumsum(dim=1, dtype=torch.float64)
+        return self.head(counts.float())
+
+
 class _Folds(nn.Module):
     """Col2Im came with opset 18. One parameter for all inputs, as wrappers of others' models."""
 
@@ -154,7 +166,9 @@ class _Folds(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("module", "shape"), [(_Differences(), (7, 6)), (_Folds(), (7, 3, 8, 8))], ids=["diff", "fold"]
+    ("module", "shape"),
+    [(_Differences(), (7, 6)), (_CountsTruths(), (7, 6)), (_Folds(), (7, 3, 8, 8))],
+    ids=["diff", "cumsum", "fold"],
 )
 def test_export_onnx_knows_what_the_fast_exporter_does_not(module, shape):
     x = torch.randn(shape)

@@ -8,13 +8,11 @@ from collections import OrderedDict
 from typing import Any, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 Factorizable: TypeAlias = nn.Linear | nn.Embedding | nn.Conv1d | nn.Conv2d | nn.Conv3d
 Conv: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _CONV_OF_NDIM: dict[int, Any] = {3: nn.Conv1d, 4: nn.Conv2d, 5: nn.Conv3d}
-_CONVOLVE_OF_NDIM: dict[int, Any] = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 
 
 class Factors(nn.Sequential):
@@ -30,28 +28,19 @@ class Factors(nn.Sequential):
 
     def __init__(self, layer: Factorizable, factors: OrderedDict[str, nn.Module]) -> None:
         super().__init__(factors)
-        self._ndim = layer.weight.ndim
+        self._weight_shape = layer.weight.shape
         for name in layer.__constants__:
             setattr(self, name, getattr(layer, name))
 
     @property
     def weight(self) -> Tensor:
-        """The product of all factors, in the shape of the weight that was split."""
-        parts: list[Any] = list(self)
-        first = parts[0].weight
-        if isinstance(parts[0], nn.Embedding):
-            return first @ parts[1].weight.T  # (V, I)
-        if self._ndim == 2:
-            return parts[1].weight @ first  # (O, I)
-        n_in = parts[0].in_channels
-        kernel = torch.eye(n_in, dtype=first.dtype, device=first.device)
-        kernel = kernel.reshape(n_in, n_in, *[1] * (self._ndim - 2))  # (I, I, 1, ...)
-        for part in parts:  # what a lone impulse of each input channel becomes
-            reach = [size - 1 for size in part.weight.shape[2:]]
-            convolve = _CONVOLVE_OF_NDIM[self._ndim]
-            kernel = convolve(kernel, part.weight, padding=reach, groups=part.groups)
-        flipped = kernel.flip(*range(2, self._ndim))  # torch's convolutions are correlations
-        return flipped.transpose(0, 1)  # (O, I, *kernel)
+        """Shape, dtype and device of the weight that was split, and no numbers: NaN.
+
+        The product of the factors would cost as much as many examples do, in every forward that
+        asks for a dtype. Who computes with what is read here gets NaN, which no trial survives.
+        """
+        first = next(self.parameters())
+        return first.new_full((), torch.nan).expand(self._weight_shape)
 
     @property
     def bias(self) -> Tensor | None:
