@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autocompress import Task, TensorData
-from autocompress.errors import InputError
+from autocompress.errors import InputError, first_line
 from autocompress.tasks.model_cache import load_or_train
 from autocompress.tasks.training_progress import training_progress
 
@@ -91,12 +91,17 @@ def read_sst2(path: Path) -> tuple[list[list[str]], Tensor]:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]
+        return [text.split() for _, text in rows], torch.tensor([int(label) for label, _ in rows])
     except OSError as error:
         raise InputError(
             f"The sentences must lie in {path}, but: {error.strerror}.",
             "Give the folder that holds text/sst2 as --data.",
         ) from error
-    return [text.split() for _, text in rows], torch.tensor([int(label) for label, _ in rows])
+    except (ValueError, csv.Error) as error:
+        raise InputError(
+            f"{path} must hold a row of `label` and `content`, then 0 or 1, a tab and a sentence "
+            f"in each, but: {first_line(error)}."
+        ) from error
 
 
 def encode(sentences: list[list[str]], vocabulary: dict[str, int]) -> Tensor:

@@ -3,7 +3,7 @@
     autocompress search examples/06_gpt_like.py --data FOLDER --space transformer --budget 12
 
 FOLDER holds `text/tinyshakespeare/input.txt`. The model is trained from scratch, once, on the first
-eight tenths of the text, which takes about ten minutes on one core; its weights are kept in the
+eight tenths of the text, which takes about five minutes on one core; its weights are kept in the
 cache folder. `--task-arg quick=true` trains a smaller one, in half a minute; `--task-arg steps=N`
 trains for another number of steps.
 """

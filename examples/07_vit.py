@@ -1,9 +1,9 @@
 """A small vision transformer for CIFAR-10, with convolutions in front (Xiao et al. 2021).
 
-    autocompress search examples/07_vit.py --data FOLDER --space transformer --budget 24
+    autocompress search examples/07_vit.py --data FOLDER --space depth --budget 24
 
 FOLDER holds `cifar-10-batches-bin` (or `-py`). The model is trained from scratch, once, on 45,000
-of the training images, which takes about seven minutes on one core; its weights are kept in the
+of the training images, which takes about six minutes on one core; its weights are kept in the
 cache folder. `--task-arg quick=true` trains a smaller one on a tenth of them, in half a minute.
 """
 
