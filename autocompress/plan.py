@@ -101,6 +101,8 @@ class LayerPlan:
             *(() if self.sparsity > 0.0 else ("sparsity_pattern",)),
             *(() if self.is_quantized else _OF_GRIDS),
         }
+        if all(getattr(self, name) == getattr(_UNTOUCHED_LAYER, name) for name in idle):
+            return self
         said = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         return LayerPlan(**{name: value for name, value in said.items() if name not in idle})
 
@@ -108,6 +110,9 @@ class LayerPlan:
     def is_quantized(self) -> bool:
         """Whether the weight is stored in fewer than 32 bits."""
         return self.weight_bits < FULL_BITS
+
+
+_UNTOUCHED_LAYER: Final = LayerPlan()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +168,8 @@ class CompressionPlan:
         nothing where the weight stays float.
         """
         layers = {name: layer.effective for name, layer in self.layers.items()}
+        if all(layers[name] is layer for name, layer in self.layers.items()):
+            return self
         return dataclasses.replace(self, layers=layers)
 
     @property

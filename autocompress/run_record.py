@@ -13,6 +13,7 @@ from autocompress.measurement import Fidelity, Measurement
 from autocompress.objective import REGION, SLACK_HALVINGS, Limits, Objective
 from autocompress.pareto import knee, non_dominated, running_hypervolume
 from autocompress.plan import CompressionPlan
+from autocompress.space.option_table import OptionTable
 from autocompress.space.search_space import Knob
 
 Role = Literal["baseline", "control", "search"]
@@ -64,6 +65,9 @@ class RunRecord:
         fidelity: Training behind its searched trials; only trials of this fidelity are compared.
         refined: Trials that were trained in full, with those measurements (fidelity 2); they are on
             no front.
+        validated: Trials that `validate` trained again for longer, with those measurements; on no
+            front either.
+        options: What every level of every knob does by itself, if the run has measured it.
     """
 
     name: str
@@ -75,6 +79,8 @@ class RunRecord:
     limits: Limits = dataclasses.field(default_factory=Limits)
     fidelity: Fidelity = 1
     refined: tuple[TrialRecord, ...] = ()
+    validated: tuple[TrialRecord, ...] = ()
+    options: OptionTable | None = None
 
     @property
     def n_finished(self) -> int:

@@ -201,6 +201,7 @@ def _search(
 ) -> None:
     from autocompress.cli.progress import SearchProgress
     from autocompress.cli.refine import refine_best
+    from autocompress.cli.report_refresh import refreshing
     from autocompress.errors import NoPointError
     from autocompress.evaluate.sensitivity import measure_options
     from autocompress.evaluate.settings import EvaluationSettings
@@ -276,7 +277,7 @@ def _search(
                         on_progress=progress.tell_option,
                     ),
                     n_shortlisted=session.n_shortlisted,
-                    listener=both(progress.listener, tracking.listener),
+                    listener=refreshing(both(progress.listener, tracking.listener)),
                     **dataclasses.asdict(rules),
                 )
         except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from autocompress.report.wording import format_level, format_share, format_size,
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.space.search_space import Knob
 
-_KINDS: Final = {
+KINDS: Final = {
     "pruning_ratio": "channels removed",
     "drop_block": "block",
     "shared_with": "weight shared",
@@ -44,7 +44,7 @@ def choices_figure(run: RunRecord) -> go.Figure:
     )
     if not members:
         return note_figure("No choices to compare", "No compressed point is on the front.")
-    knobs = [k for kind in _KINDS for k in run.knobs if k.kind == kind]
+    knobs = [k for kind in KINDS for k in run.knobs if k.kind == kind]
     used = [k for k in knobs if any(t.levels.get(k.name, 0) > 0 for t in members)]
     n_idle = len(knobs) - len(used)
     subtitle = (
@@ -52,7 +52,7 @@ def choices_figure(run: RunRecord) -> go.Figure:
     )
     if not used:
         return note_figure("The front touches no knob", "Every knob is untouched in every point.")
-    rows = _rows(used)
+    rows = rows_of(used)
     figure = new_figure(_title(members), subtitle, height_px=230 + _ROW_PX * len(rows))
     figure.update_layout(margin_t=84 if subtitle else 60)
     figure.add_heatmap(**_cells(rows, members))
@@ -66,11 +66,11 @@ def _title(members: Sequence[TrialRecord]) -> str:
     return f"What the {len(members)} compressed points of the front chose"
 
 
-def _rows(knobs: Sequence[Knob]) -> list[Knob | str]:
+def rows_of(knobs: Sequence[Knob]) -> list[Knob | str]:
     """Knobs in order, each kind headed by a row that holds its title only."""
     rows: list[Knob | str] = []
     for knob in knobs:
-        title = _KINDS[knob.kind]
+        title = KINDS[knob.kind]
         if title not in rows:
             rows.append(title)
         rows.append(knob)
@@ -90,6 +90,7 @@ def _cells(rows: Sequence[Knob | str], members: Sequence[TrialRecord]) -> dict[s
         "x": [_column_name(trial) for trial in members],
         "y": [_row_name(row) for row in rows],
         "z": shades,
+        "meta": {"columns": [trial.number for trial in members]},
         "text": texts,
         "hovertext": values,
         "hovertemplate": "<b>%{y}</b><br>%{hovertext}<br>%{x}<extra></extra>",
@@ -149,7 +150,7 @@ def _row_name(row: Knob | str) -> str:
     """A category of the axis: unique, because names of knobs are."""
     if isinstance(row, str):
         return row
-    return f"{_KINDS[row.kind]}: {html.escape(row.label)}"
+    return f"{KINDS[row.kind]}: {html.escape(row.label)}"
 
 
 def _label_axes(

@@ -1,23 +1,30 @@
 """The front as a picture: accuracy against one cost, every point measured."""
 
-import dataclasses
 import html
 import math
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import plotly.graph_objects as go
 
-from autocompress.objective import OBJECTIVES, Objective
+from autocompress.objective import OBJECTIVES
 from autocompress.report.findings import (
     MAX_DROP,
     cheapest_within,
-    cost_of,
     headline,
     measured,
 )
-from autocompress.report.hover import hover_text, short_name
+from autocompress.report.hover import short_name
 from autocompress.report.labels import along_steps, place_labels
+from autocompress.report.plane import (
+    TRIALS,
+    Plane,
+    place_trials,
+    reach,
+    steps_of,
+    texts_of,
+    view_floor,
+)
 from autocompress.report.theme import (
     BLUE,
     GREEN,
@@ -26,46 +33,14 @@ from autocompress.report.theme import (
     cost_axis,
     new_figure,
     note_figure,
-    size_unit,
 )
+from autocompress.report.trained_marks import add_trained
 from autocompress.run_record import RunRecord, TrialRecord
 
-# Points further below the baseline than this start outside the view when they would squeeze it.
-_VIEW_DROP: Final = 0.10
-# A view that shows fewer members of the front than this would hide the finding.
-_MIN_IN_VIEW: Final = 3
 
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Plane:
-    """Measured trials placed on the two axes.
-
-    Attributes:
-        run: The run.
-        cost: The horizontal objective.
-        trials: Complete trials that have this cost.
-        axis_title: Title of the horizontal axis, with its unit.
-        x: Trial number -> cost in that unit.
-        y: Trial number -> accuracy in percent.
-        on_front: Numbers of the front's members.
-    """
-
-    run: RunRecord
-    cost: Objective
-    trials: tuple[TrialRecord, ...]
-    axis_title: str
-    x: dict[int, float]
-    y: dict[int, float]
-    on_front: frozenset[int]
-
-    def xs(self, trials: Sequence[TrialRecord]) -> list[float]:
-        return [self.x[t.number] for t in trials]
-
-    def ys(self, trials: Sequence[TrialRecord]) -> list[float]:
-        return [self.y[t.number] for t in trials]
-
-
-def front_figure(run: RunRecord, cost: Literal["size", "latency"]) -> go.Figure:
+def front_figure(
+    run: RunRecord, cost: Literal["size", "latency"], *, has_texts: bool = True
+) -> go.Figure:
     """Accuracy against one cost: every complete trial, the front, the controls, the baseline.
 
     The step line joins the points that nobody beats on these two axes alone; members of the front
@@ -74,14 +49,15 @@ def front_figure(run: RunRecord, cost: Literal["size", "latency"]) -> go.Figure:
     Args:
         run: The run; failed and running trials are not drawn.
         cost: Horizontal axis.
+        has_texts: Whether points carry what a pointer over them shows.
     """
     objective = OBJECTIVES[cost]
-    plane = _place(run, objective)
+    plane = place_trials(run, objective, has_texts=has_texts)
     title = html.escape(headline(run, objective))
     if not plane.trials:
         why = f"No finished trial has a measured {cost}." if run.trials else "No trial yet."
         return note_figure(title, why)
-    floor_pct, n_hidden = _view_floor(plane)
+    floor_pct, n_hidden = view_floor(plane)
     hidden = f"{n_hidden} trials below {floor_pct:.0f} % are out of view; double-click shows all"
     figure = new_figure(title, hidden if n_hidden else "Each point is one measured candidate")
     visible = [t for t in plane.trials if plane.y[t.number] >= floor_pct]
@@ -89,49 +65,13 @@ def front_figure(run: RunRecord, cost: Literal["size", "latency"]) -> go.Figure:
     figure.update_yaxes(title_text="accuracy, validation", ticksuffix=" %")
     if n_hidden:
         _set_view(figure, plane.xs(visible), (floor_pct, max(plane.y.values())))
-    steps = _steps(plane)
+    steps = steps_of(plane)
     _add_step_line(figure, plane, steps)
     _add_searched(figure, plane)
+    add_trained(figure, plane)
     _add_named(figure, plane, visible, steps)
     _mark_headline(figure, plane)
     return figure
-
-
-def _reach(trial: TrialRecord, *, up: bool) -> float:
-    """How far the interval of a latency reaches; half its spread, where there is no interval."""
-    figures = measured(trial)
-    end = figures.latency_high_ms if up else figures.latency_low_ms
-    if end is None or figures.latency_ms is None:
-        return (figures.latency_spread_ms or 0.0) / 2
-    return max(0.0, end - figures.latency_ms if up else figures.latency_ms - end)
-
-
-def _place(run: RunRecord, cost: Objective) -> _Plane:
-    costs = {t.number: cost_of(t, cost) for t in run.complete}
-    trials = tuple(t for t in run.complete if costs[t.number] is not None)
-    factor, axis_title = 1.0, "latency, one inference [ms]"
-    if cost.name == "size":
-        factor, unit = size_unit(max((c for c in costs.values() if c is not None), default=0.0))
-        axis_title = f"size of the packed file [{unit}]"
-    return _Plane(
-        run=run,
-        cost=cost,
-        trials=trials,
-        axis_title=axis_title,
-        x={number: c / factor for number, c in costs.items() if c is not None},
-        y={t.number: 100 * measured(t).accuracy for t in trials},
-        on_front=frozenset(t.number for t in run.front()),
-    )
-
-
-def _view_floor(plane: _Plane) -> tuple[float, int]:
-    """Lowest accuracy in the first view, in percent, and how many trials lie below it."""
-    if plane.run.baseline is None:
-        return 0.0, 0
-    floor_pct = 100 * (measured(plane.run.baseline).accuracy - _VIEW_DROP)
-    n_below = sum(y < floor_pct for y in plane.y.values())
-    n_inside = sum(y >= floor_pct for number, y in plane.y.items() if number in plane.on_front)
-    return (floor_pct, n_below) if n_inside >= _MIN_IN_VIEW else (0.0, 0)
 
 
 def _set_view(figure: go.Figure, costs: list[float], y_range: tuple[float, float]) -> None:
@@ -143,18 +83,7 @@ def _set_view(figure: go.Figure, costs: list[float], y_range: tuple[float, float
         figure.update_xaxes(range=[ends[0] - pad, ends[1] + pad])
 
 
-def _steps(plane: _Plane) -> list[TrialRecord]:
-    """What nobody beats on these two axes, cheapest first."""
-    steps: list[TrialRecord] = []
-    placed = {t.number for t in plane.trials}
-    rivals = [t for t in plane.run.feasible if t.number in placed]
-    for trial in sorted(rivals, key=lambda t: (plane.x[t.number], -plane.y[t.number])):
-        if not steps or plane.y[trial.number] > plane.y[steps[-1].number]:
-            steps.append(trial)
-    return steps
-
-
-def _add_step_line(figure: go.Figure, plane: _Plane, steps: Sequence[TrialRecord]) -> None:
+def _add_step_line(figure: go.Figure, plane: Plane, steps: Sequence[TrialRecord]) -> None:
     figure.add_scatter(
         x=plane.xs(steps),
         y=plane.ys(steps),
@@ -162,10 +91,12 @@ def _add_step_line(figure: go.Figure, plane: _Plane, steps: Sequence[TrialRecord
         name="best accuracy up to this cost",
         line={"color": BLUE, "width": 2, "shape": "hv"},
         hoverinfo="skip",
+        customdata=[t.number for t in steps],
+        meta=TRIALS,
     )
 
 
-def _add_searched(figure: go.Figure, plane: _Plane) -> None:
+def _add_searched(figure: go.Figure, plane: Plane) -> None:
     """Searched trials: those on the front solid, the others faint, what breaks a limit crossed."""
     searched = [t for t in plane.trials if t.role == "search"]
     broken = [t for t in searched if not plane.run.is_feasible(t)]
@@ -177,8 +108,8 @@ def _add_searched(figure: go.Figure, plane: _Plane) -> None:
     _add_markers(figure, plane, beaten, "beaten trial", faint)
     _add_markers(figure, plane, broken, "breaks a limit", {**faint, "symbol": "x"})
     bars = {
-        "array": [_reach(t, up=True) for t in solid],
-        "arrayminus": [_reach(t, up=False) for t in solid],
+        "array": [reach(t, up=True) for t in solid],
+        "arrayminus": [reach(t, up=False) for t in solid],
         **{"symmetric": False, "thickness": 1, "width": 0, "color": BLUE},
     }
     extra = {"error_x": bars} if plane.cost.name == "latency" else {}
@@ -187,7 +118,7 @@ def _add_searched(figure: go.Figure, plane: _Plane) -> None:
 
 def _add_named(
     figure: go.Figure,
-    plane: _Plane,
+    plane: Plane,
     visible: Sequence[TrialRecord],
     steps: Sequence[TrialRecord],
 ) -> None:
@@ -220,7 +151,7 @@ def _add_named(
 
 def _add_markers(
     figure: go.Figure,
-    plane: _Plane,
+    plane: Plane,
     trials: Sequence[TrialRecord],
     name: str,
     marker: dict[str, Any],
@@ -232,15 +163,17 @@ def _add_markers(
             y=plane.ys(trials),
             name=name,
             marker=marker,
-            hovertext=[hover_text(plane.run, t) for t in trials],
+            hovertext=texts_of(plane, trials),
             hoverinfo="text",
+            customdata=[t.number for t in trials],
+            meta=TRIALS,
             **{"mode": "markers", **trace},
         )
 
 
 def _label_positions(
     figure: go.Figure,
-    plane: _Plane,
+    plane: Plane,
     visible: Sequence[TrialRecord],
     steps: Sequence[TrialRecord],
 ) -> dict[int, str | None]:
@@ -268,7 +201,7 @@ def _label_positions(
     return {t.number: position for t, position in zip(named, chosen, strict=True)}
 
 
-def _mark_headline(figure: go.Figure, plane: _Plane) -> None:
+def _mark_headline(figure: go.Figure, plane: Plane) -> None:
     """Ring the point that the title speaks of, and draw the line of one point's loss."""
     if plane.run.baseline is None:
         return
@@ -287,4 +220,6 @@ def _mark_headline(figure: go.Figure, plane: _Plane) -> None:
             name="the point of the title",
             marker={"size": 20, "symbol": "circle-open", "line": {"width": 2}, "color": GREEN},
             hoverinfo="skip",
+            customdata=[trial.number],
+            meta=TRIALS,
         )

@@ -33,6 +33,17 @@ def short_name(trial: TrialRecord) -> str:
 
 def hover_text(run: RunRecord, trial: TrialRecord) -> str:
     """What a pointer over a trial shows: its figures, then its plan in grouped lines; escaped."""
+    plan = "<br>".join(html.escape(line) for line in wrapped_plan(trial))
+    return f"{hover_figures(run, trial)}<br><br>{plan}"
+
+
+def wrapped_plan(trial: TrialRecord) -> list[str]:
+    """The plan in lines short enough for a pointer's box; not escaped."""
+    return [part for line in plan_lines(trial.plan) for part in _wrap(line, _LINE_CHARS)]
+
+
+def hover_figures(run: RunRecord, trial: TrialRecord) -> str:
+    """The first part of `hover_text`: name and figures, lines joined by `<br>`; escaped."""
     figures = measured(trial)
     change = accuracy_change(run, trial)
     drop = "" if change is None else f" ({format_points(change, 2)})"
@@ -50,8 +61,7 @@ def hover_text(run: RunRecord, trial: TrialRecord) -> str:
         lines.append(f"latency {figures.latency_ms:.3f} ms{spread_note}{note}")
     lines += [f"breaks a limit: {words}" for words in violation_words(run, trial)]
     lines.append(f"{format_count(figures.macs)} MACs, {format_count(figures.n_params)} parameters")
-    wrapped = [part for line in plan_lines(trial.plan) for part in _wrap(line, _LINE_CHARS)]
-    return "<br>".join([*lines, "", *(html.escape(line) for line in wrapped)])
+    return "<br>".join(lines)
 
 
 def _gain_note(run: RunRecord, trial: TrialRecord, cost: str) -> str:

@@ -38,6 +38,7 @@ def hypervolume_figure(run: RunRecord) -> go.Figure:
         marker={"size": [8 if g > 0 else 0 for g in gains], "color": BLUE, "line": {"width": 0}},
         hovertext=texts,
         hoverinfo="text",
+        customdata=history["trial"].tolist(),
     )
     if controls is not None:
         last = max(int(history["trial"].iloc[-1]), 1)

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Final
 
+import plotly.graph_objects as go
+
 from autocompress.report.gain_figure import drop_name, gain_figure
 from autocompress.report.page_plot import plot_html
 from autocompress.report.page_tables import table_html
@@ -25,12 +27,17 @@ _CAPTION: Final = (
 _NONE: Final = "none"
 
 
-def gain_section(run: RunRecord, repeats: Sequence[RunRecord] = ()) -> str:
+def gain_section(
+    run: RunRecord,
+    repeats: Sequence[RunRecord] = (),
+    figures: dict[str, go.Figure] | None = None,
+) -> str:
     """Hypervolume and best cost at equal accuracy, search against controls, as HTML.
 
     Args:
         run: The run.
         repeats: The same run with other seeds.
+        figures: Gets the section's charts, by their names on the page.
 
     Returns:
         The section; empty if there is nothing to compare.
@@ -41,11 +48,13 @@ def gain_section(run: RunRecord, repeats: Sequence[RunRecord] = ()) -> str:
     parts = [f"<p>{_basis(gain)} {_seeds(run, gain)}</p>", _hypervolume_table(gain)]
     for cost, rows in groupby(gain.at_drops, key=lambda row: row.cost):
         at_drops = list(rows)
-        figure = gain_figure(at_drops, gain.seeds)
+        name = f"gain-{cost.name}"
+        if figures is not None:
+            figures[name] = gain_figure(at_drops, gain.seeds)
         parts.append(f"<h3>By {cost.name}</h3>")
-        parts.append(plot_html(f"gain-{cost.name}", figure, _CAPTION))
+        parts.append(plot_html(name, _CAPTION))
         parts.append(_cost_table(at_drops))
-    return f"<section><h2>Search gain</h2>{''.join(parts)}</section>"
+    return f'<section id="gain"><h2>Search gain</h2>{"".join(parts)}</section>'
 
 
 def _basis(gain: SearchGain) -> str:

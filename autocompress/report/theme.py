@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 BLUE: Final = "#0072B2"
 GREEN: Final = "#009E73"
 VERMILLION: Final = "#D55E00"
+PURPLE: Final = "#CC79A7"
 GREY: Final = "#8A8F98"
 
 # One hue, light to dark: order survives colour blindness and a black-and-white print.

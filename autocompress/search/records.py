@@ -16,6 +16,8 @@ from autocompress.search.identity import check_format
 from autocompress.search.refined import refined_trials
 from autocompress.search.stores.located import is_on_server, reading_run
 from autocompress.search.stores.sqlite import DATABASE_ERRORS, unreadable
+from autocompress.search.validated import validated_trials
+from autocompress.space.option_table import OptionTable
 from autocompress.space.search_space import Knob
 
 _STATES: dict[TrialState, State] = {
@@ -71,7 +73,7 @@ def knobs_in(attributes: Mapping[str, Any]) -> tuple[Knob, ...]:
 
 def _record_of(folder: Path, study: optuna.Study, known: dict[int, TrialRecord]) -> RunRecord:
     attributes = study.user_attrs
-    identity = attributes["identity"]
+    identity, table = attributes["identity"], attributes.get("option_table")
     every = study.get_trials(deepcopy=False)
     trials = tuple(known.get(trial.number) or _trial_record(trial) for trial in every)
     known.update((trial.number, trial) for trial in trials if trial.is_finished)
@@ -86,6 +88,8 @@ def _record_of(folder: Path, study: optuna.Study, known: dict[int, TrialRecord])
         limits=Limits(**identity.get("limits", {})),
         fidelity=identity.get("fidelity", 1),
         refined=refined_trials(folder, trials),
+        validated=validated_trials(folder, trials),
+        options=None if table is None else OptionTable.from_json(table),
     )
 
 

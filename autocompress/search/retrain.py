@@ -16,16 +16,14 @@ from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.search.environment import processor_name
 from autocompress.search.executors.inline import attempted
 from autocompress.search.rank_agreement import LEAST_CANDIDATES
-from autocompress.search.result_file import ResultFile
 from autocompress.search.sampler import derive_seed
 from autocompress.search.session import reopen
 from autocompress.search.spread_sample import spread_sample, validatable
+from autocompress.search.validated import validation_file
 from autocompress.search.validation import Retraining, Validation
 
 EPOCHS_FACTOR: Final = 20.0
 """Full training is so many times as long as the proxy where nothing else is asked for."""
-
-_FIELDS = ("key", "trial", "plan_digest", "epochs", "seed", "processor", "measurement", "reason")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +79,7 @@ def validate_run(
     epochs = EPOCHS_FACTOR * recipe_epochs if epochs is None else epochs
     _check(run, n_trials=len(trials), n_sample=n_sample, epochs=epochs, proxy_epochs=proxy_epochs)
     sample = spread_sample(trials, n_sample, front={t.number for t in run.front()})
-    with _file(run).locked():
+    with validation_file(run.folder).locked():
         entries = _train_missing(run, sample, epochs, seed, listener or RetrainListener())
     return Validation(
         run=run.name,
@@ -101,7 +99,7 @@ def _train_missing(
     listener: RetrainListener,
 ) -> dict[int, dict[str, Any]]:
     """Results of a sample by trial number; what is not there yet is trained and written."""
-    file = _file(run)
+    file = validation_file(run.folder)
     known = file.read()
     keys = {trial.number: _key(run, trial, epochs, seed) for trial in sample}
     missing = tuple(trial for trial in sample if keys[trial.number] not in known)
@@ -124,10 +122,6 @@ def _train_missing(
         file.write(known)
         listener.on_finish(_retraining(run, trial, known[key]))
     return {number: known[key] for number, key in keys.items()}
-
-
-def _file(run: RunRecord) -> ResultFile:
-    return ResultFile(folder=run.folder, name="validation", fields=_FIELDS, being_done="validated")
 
 
 def _check(

@@ -110,6 +110,11 @@ class Predictor:
 
     def size_bytes(self, levels: Levels) -> Array:
         """(N, K) level indices -> (N,), bytes of the packed file."""
+        rest = self._in_context(_picked(self.added_rest, levels), levels).sum(axis=1)
+        return np.asarray(self.layer_bytes(levels).sum(axis=1) + self.base_rest + rest)
+
+    def layer_bytes(self, levels: Levels) -> Array:
+        """(N, K) level indices -> (N, L), bytes of each of `layers` in the packed file."""
         contexts = {context.knob: context for context in self._contexts}
         log_ratios = np.zeros((len(levels), len(self.layers)))
         for k, table in enumerate(self.log_bytes):
@@ -119,9 +124,7 @@ class Predictor:
                 if self.space.knobs[k].kind == "rate_price":
                     change = np.minimum(0.0, change + self._spared_bytes(contexts[k], levels))
             log_ratios += change
-        tensors = np.exp(log_ratios) @ self.base_bytes
-        rest = self._in_context(_picked(self.added_rest, levels), levels).sum(axis=1)
-        return np.asarray(tensors + self.base_rest + rest)
+        return np.asarray(np.exp(log_ratios) * self.base_bytes)
 
     def _spared_bytes(self, context: OptionContext, levels: Levels) -> Array:
         """Log of what a layer takes with the bits of a knob's context over what it takes; (N, L).

@@ -1,5 +1,6 @@
 """Synthetic runs: figures shaped like those of ResNet-20, drawn from a seeded generator."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from autocompress.measurement import Fidelity, Measurement
 from autocompress.objective import parse_objectives
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, TrialRecord
+from autocompress.space.option_table import Figures, Option, OptionTable
 from autocompress.space.search_space import Knob, SearchSpace
 
 INFO = {
@@ -149,6 +151,60 @@ def make_synthetic_run(
         trials=tuple(trials),
         info=INFO,
     )
+
+
+def with_longer_training(run: RunRecord) -> RunRecord:
+    """The same run with its two smallest searched points refined, and the third validated."""
+    searched = sorted(
+        (t for t in run.complete if t.role == "search"),
+        key=lambda t: (t.measurement.size_bytes, t.number),
+    )
+
+    def again(trial: TrialRecord, label: str, fidelity: Fidelity) -> TrialRecord:
+        better = dataclasses.replace(
+            trial.measurement,
+            fidelity=fidelity,
+            accuracy=min(1.0, trial.measurement.accuracy + 0.01),
+        )
+        return dataclasses.replace(trial, label=f"{trial.label}, {label}", measurement=better)
+
+    return dataclasses.replace(
+        run,
+        refined=tuple(again(t, "refined", 2) for t in searched[:2]),
+        validated=tuple(again(t, "40 epochs", 1) for t in searched[2:3]),
+    )
+
+
+def with_options(run: RunRecord) -> RunRecord:
+    """The same run with an option table: stronger levels diverge more and are smaller."""
+    layers = {target: 8000 for knob in run.knobs for target in knob.targets}
+    base = Figures(divergence=0.0, size_bytes=9000 + sum(layers.values()), layer_bytes=layers,
+                   latency_ratio=1.0)  # fmt: skip
+    options = []
+    for place, knob in enumerate(run.knobs):
+        for level in range(1, len(knob.levels)):
+            kept = {**layers, **dict.fromkeys(knob.targets, 8000 // (level + 1))}
+            figures = Figures(divergence=1e-3 * 3.0**level / (1 + place), layer_bytes=kept,
+                              size_bytes=9000 + sum(kept.values()), latency_ratio=0.9)  # fmt: skip
+            options.append(Option(knob=knob.name, level=level, figures=figures))
+    options[-1] = dataclasses.replace(options[-1], figures=None, reason="no kernel for <b>this</b>")
+    # what does nothing alone was measured with 8-bit weights
+    context = dataclasses.replace(base, divergence=2e-3)
+    contexts = {k.name: context for k in run.knobs if k.kind == "activation_bits"}
+    table = OptionTable(baseline=base, contexts=contexts, options=tuple(options), seconds=12.0)
+    return dataclasses.replace(run, options=table)
+
+
+@pytest.fixture
+def add_options() -> Callable[[RunRecord], RunRecord]:
+    """Gives a run an option table."""
+    return with_options
+
+
+@pytest.fixture
+def train_longer() -> Callable[[RunRecord], RunRecord]:
+    """Gives a run refined and validated trials."""
+    return with_longer_training
 
 
 @pytest.fixture

@@ -81,3 +81,28 @@ def test_front_figure_marks_untuned_controls_apart(make_run: Factory) -> None:
 @pytest.mark.parametrize("n_search", [0, 5, 120])
 def test_front_figure_draws_any_number_of_points(make_run: Factory, n_search: int) -> None:
     assert front_figure(make_run(n_search), "size").data
+
+
+def test_front_figure_draws_what_was_trained_longer_beside_its_trial(
+    make_run: Factory, train_longer: Callable[[RunRecord], RunRecord]
+) -> None:
+    run = train_longer(make_run(10))
+    figure = front_figure(run, "size")
+    stars = trace(figure, "refined")
+    assert set(stars.customdata) == {t.number for t in run.refined}
+    assert stars.marker.symbol == "star"
+    assert all(", refined" in text for text in stars.hovertext)
+    assert set(trace(figure, "trained longer").customdata) == {t.number for t in run.validated}
+    way = next(t for t in figure.data if t.mode == "lines" and t.line.dash == "dot")
+    first = run.refined[0].number
+    proxy = next(t for t in run.trials if t.number == first)
+    assert way.x[0] == pytest.approx(measured(proxy).size_bytes / 1e3)
+    assert way.y[1] == pytest.approx(100 * measured(run.refined[0]).accuracy)
+
+
+def test_front_figure_leaves_texts_to_the_page_when_told(make_run: Factory) -> None:
+    figure = front_figure(make_run(10), "size", has_texts=False)
+    drawn = [t for t in figure.data if t.meta == "trials"]
+    assert drawn
+    assert all(t.hovertext is None for t in drawn)
+    assert trace(front_figure(make_run(10), "size"), "on the front").hovertext

@@ -1,14 +1,17 @@
+import base64
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from plotly.offline import get_plotlyjs
 
-from autocompress.report.page import render_page, write_report
+from autocompress.report.page import render_page, render_update, write_report
 from autocompress.run_record import RunRecord
 
 Factory = Callable[..., RunRecord]
@@ -70,16 +73,14 @@ def test_render_page_is_well_formed_and_asks_for_nothing_from_outside(
     for tag, attributes in parser.tags:
         assert tag not in ("link", "img", "iframe", "base")
         assert "src" not in attributes
-        assert "href" not in attributes
+        assert (attributes.get("href") or "#").startswith("#")
     policy = next(a["content"] for t, a in parser.tags if t == "meta" and "http-equiv" in a)
     assert policy is not None
     assert policy.startswith("default-src 'none'; script-src 'sha256-") or "'none'" in policy
 
 
-def test_render_page_inlines_plotly_exactly_once_and_stays_small(make_run: Factory) -> None:
-    page = render_page(make_run(500, n_failed=30))
-    assert page.count(get_plotlyjs()) == 1
-    assert len(page.encode()) < 6_000_000
+def test_render_page_inlines_plotly_exactly_once(make_run: Factory) -> None:
+    assert render_page(make_run(5)).count(get_plotlyjs()) == 1
 
 
 def test_render_page_leaves_plotly_out_when_there_is_no_figure(make_run: Factory) -> None:
@@ -105,15 +106,74 @@ def test_render_page_escapes_every_name(make_run: Factory) -> None:
     assert "<script>alert(1)</script>" in "".join(parser.text)
 
 
-def test_render_page_figures_are_valid_json(make_run: Factory) -> None:
-    page = render_page(make_run(6, label="</script>{}"))
-    blocks = re.findall(r'<script type="application/json" id="([^"]+)">(.*?)</script>', page)
-    assert [name for name, _ in blocks] == [
-        "figure-size", "figure-latency", "figure-hypervolume", "figure-choices",
-        "figure-gain-size", "figure-gain-latency",
+def payload_of(page: str) -> dict[str, Any]:
+    """The one JSON block that the page's script reads."""
+    blocks = re.findall(r'<script type="application/json" id="report-data">(.*?)</script>', page)
+    assert len(blocks) == 1
+    return dict(json.loads(blocks[0]))
+
+
+def test_render_page_has_one_block_of_data_whatever_the_names(make_run: Factory) -> None:
+    payload = payload_of(render_page(make_run(6, label="</script>{}")))
+    assert list(payload["figures"]) == [
+        "size", "latency", "cube", "hypervolume", "choices", "gain-size", "gain-latency",
     ]  # fmt: skip
-    for _, block in blocks:
-        assert json.loads(block)["data"]
+    assert all(figure["data"] for figure in payload["figures"].values())
+    assert payload["data"]["trials"][-3]["name"] == "</script>12 (12)"
+
+
+def test_render_page_says_what_each_point_shows_once_only(make_run: Factory) -> None:
+    figures = payload_of(render_page(make_run(6)))["figures"]
+    for name in ("size", "latency", "cube"):
+        drawn = [t for t in figures[name]["data"] if t.get("meta") == "trials"]
+        assert drawn
+        assert not any("hovertext" in trace for trace in drawn)
+
+
+def test_render_page_is_a_pure_function_of_the_run(make_run: Factory) -> None:
+    assert render_page(make_run(6)) == render_page(make_run(6))
+
+
+def test_render_page_lets_a_server_add_a_script_that_may_fetch(make_run: Factory) -> None:
+    page = render_page(make_run(0, with_baseline=False, with_controls=False), extra_script="go()")
+    digest = base64.b64encode(hashlib.sha256(b"go()").digest()).decode()
+    assert f"'sha256-{digest}'" in page
+    assert "connect-src 'self';" in page
+    assert get_plotlyjs() in page  # figures may come later
+    assert "connect-src" not in render_page(make_run(3))
+
+
+def test_render_update_holds_what_the_page_was_made_of(make_run: Factory) -> None:
+    run = make_run(6)
+    update, page = json.loads(render_update(run)), render_page(run)
+    assert payload_of(page) == {"data": update["data"], "figures": update["figures"]}
+    for name, part in update["parts"].items():
+        assert f'<div id="part-{name}">{part}</div>' in page
+
+
+def test_render_page_of_many_trials_stays_small(make_run: Factory) -> None:
+    page = render_page(make_run(500, n_failed=30))
+    assert len(page.encode()) < 6_000_000
+
+
+def test_render_page_says_what_is_not_shown_and_why(make_run: Factory) -> None:
+    text = text_of(render_page(make_run(5)))
+    assert "this run has not measured its option table" in text
+    assert "takes 20 tuned trials" in text
+
+
+def test_render_page_keeps_refined_trials_apart(
+    make_run: Factory, train_longer: Callable[[RunRecord], RunRecord]
+) -> None:
+    run = train_longer(make_run(6))
+    page = render_page(run)
+    assert "2 refined" in page.split("</header>")[0]
+    assert "Refined and validated" in text_of(page)
+    again = payload_of(page)["data"]["refined"]
+    assert sorted(map(int, again)) == sorted(t.number for t in run.refined)
+    names = [t.get("name") for t in payload_of(page)["figures"]["size"]["data"]]
+    assert "refined: trained in full" in names
+    assert "trained longer by validate" in names
 
 
 def test_render_page_says_what_the_search_found(make_run: Factory) -> None:

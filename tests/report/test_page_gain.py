@@ -3,6 +3,8 @@ import html
 import re
 from collections.abc import Callable
 
+import plotly.graph_objects as go
+
 from autocompress.report.page import render_page
 from autocompress.report.page_gain import gain_section
 from autocompress.run_record import RunRecord
@@ -75,11 +77,13 @@ def test_gain_section_escapes_names_and_quotes_them_for_the_shell(make_run: Fact
 def test_gain_section_escapes_seeds(make_run: Factory) -> None:
     run = make_run(5)
     evil = dataclasses.replace(run, info={**run.info, "seed": "<i>"})
-    section = gain_section(run, [evil])
+    figures: dict[str, go.Figure] = {}
+    section = gain_section(run, [evil], figures)
     assert "2 seeds (0, &lt;i&gt;)" in section
-    assert "seed &lt;i&gt;:" in section  # what a pointer over a dot shows
     assert "<i>" not in section
-    assert "\\u003ci\\u003e" not in section
+    dots = figures["gain-size"].to_json()
+    assert "seed &lt;i&gt;:" in dots  # what a pointer over a dot shows
+    assert "<i>" not in dots
 
 
 def test_render_page_holds_the_section_and_its_charts(make_run: Factory) -> None:
@@ -87,7 +91,7 @@ def test_render_page_holds_the_section_and_its_charts(make_run: Factory) -> None
     page = render_page(run, [with_seed(make_run(20, seed=1), 1)])
     assert page.count("<h2>Search gain</h2>") == 1
     for name in ("gain-size", "gain-latency"):
-        assert f'data-figure="figure-{name}"' in page
-        assert f'<script type="application/json" id="figure-{name}">' in page
+        assert f'data-figure="{name}"' in page
+        assert f'"{name}":{{"data":' in page
     without_latency = render_page(make_run(20, objectives="accuracy,size"))
-    assert "figure-gain-latency" not in without_latency
+    assert 'data-figure="gain-latency"' not in without_latency

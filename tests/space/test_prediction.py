@@ -125,6 +125,8 @@ def test_predictor_is_exact_where_options_do_not_interact(model: Synthetic) -> N
     np.testing.assert_allclose(
         predictor.size_bytes(EVERY), [f.size_bytes for f in measured], rtol=1e-5
     )
+    by_layer = [[f.layer_bytes[name] for name in predictor.layers] for f in measured]
+    np.testing.assert_allclose(predictor.layer_bytes(EVERY), by_layer, rtol=1e-5, atol=1.0)
     np.testing.assert_allclose(
         predictor.latency_ratio(EVERY), [f.latency_ratio for f in measured], rtol=1e-9
     )

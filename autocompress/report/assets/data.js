@@ -1,0 +1,29 @@
+// What the page draws from: the JSON block, which is exchanged as a whole when a page is refreshed.
+
+const report = {data: null, figures: {}, byNumber: new Map()};
+
+const load = payload => {
+  report.data = payload.data;
+  report.figures = payload.figures;
+  report.byNumber = new Map(payload.data.trials.map(trial => [trial.n, trial]));
+};
+
+/** An element with attributes and children; strings become text, so nothing here can be markup. */
+const make = (tag, attributes = {}, ...children) => {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children.filter(child => child !== null && child !== undefined));
+  return element;
+};
+
+const escapeText = text => text.replace(/[&<>"']/g, c => `&#${c.charCodeAt(0)};`);
+
+/** Plain text of a hover's lines, for a screen reader. */
+const plainText = lines => {
+  const page = new DOMParser().parseFromString(lines.replaceAll('<br>', ', '), 'text/html');
+  return page.body.textContent;
+};
+
+const hoverOf = trial => `${trial.hover}<br><br>${escapeText(trial.plan).replaceAll('\n', '<br>')}`;
+
+const say = text => { document.getElementById('status').textContent = text; };

@@ -1,0 +1,75 @@
+// Filters: upper ends of accuracy lost, size and latency. They act on figures and tables alike.
+// A slider steps from trial to trial, so that every step shows or hides something.
+
+const FILTERS = [
+  {key: 'drop', label: 'accuracy lost, at most'},
+  {key: 'size', label: 'size, at most'},
+  {key: 'latency', label: 'latency, at most'},
+];
+const filterState = new Map();  // key -> {input, output, steps: [[value, words]], chosen: value}
+
+const passes = trial => {
+  for (const [key, {chosen}] of filterState) {
+    if (chosen === Infinity) continue;
+    if (!trial[key] || trial[key][0] > chosen) return false;
+  }
+  return true;
+};
+const isFiltered = () => [...filterState.values()].some(({chosen}) => chosen !== Infinity);
+
+const stepsOf = key => {
+  const words = new Map();
+  for (const trial of report.data.trials) if (trial[key]) words.set(...trial[key]);
+  return [...words].sort((a, b) => a[0] - b[0]);
+};
+
+const readFilter = state => {
+  const last = state.steps.length - 1;
+  const step = Number(state.input.value);
+  state.chosen = step >= last ? Infinity : state.steps[step][0];
+  const words = step >= last ? 'any' : state.steps[step][1];
+  state.output.textContent = words;
+  state.input.setAttribute('aria-valuetext', words);
+};
+
+const countShown = () => {
+  const measured = report.data.trials.filter(trial => trial.cells);
+  const shown = measured.filter(passes).length;
+  const words = isFiltered() ? `${shown} of ${measured.length} measured trials shown`
+    : `All ${measured.length} measured trials shown`;
+  document.getElementById('filter-count').textContent = words;
+};
+
+/** Build the sliders, or after a refresh give them the new steps and keep what was chosen. */
+const prepareFilters = onChange => {
+  const home = document.getElementById('filters');
+  const fields = home.querySelector('fieldset');
+  for (const {key, label} of FILTERS) {
+    const steps = stepsOf(key);
+    let state = filterState.get(key);
+    if (!state && steps.length > 1) {
+      const output = make('output');
+      const input = make('input', {type: 'range', min: 0, step: 1, id: `filter-${key}`});
+      input.addEventListener('input', () => { readFilter(state); onChange(); });
+      fields.insertBefore(make('label', {}, make('span', {}, label, output), input),
+        fields.lastElementChild);
+      state = {input, output, steps, chosen: Infinity};
+      filterState.set(key, state);
+    }
+    if (!state) continue;
+    state.steps = steps;
+    state.input.max = steps.length - 1;
+    const kept = steps.findLastIndex(([value]) => value <= state.chosen);
+    state.input.value = state.chosen === Infinity ? steps.length - 1 : Math.max(kept, 0);
+    readFilter(state);
+  }
+  home.hidden = filterState.size === 0;
+  countShown();
+};
+
+const resetFilters = () => {
+  for (const state of filterState.values()) {
+    state.input.value = state.steps.length - 1;
+    readFilter(state);
+  }
+};

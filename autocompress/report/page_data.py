@@ -1,0 +1,143 @@
+"""What the page's script draws from: one JSON block, in which every trial stands once.
+
+Figures name trials by number, tables and cards are drawn from what stands here, plans are level
+indices. The block alone is exchanged when a page is refreshed.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from autocompress.report.choices_figure import KINDS
+from autocompress.report.findings import accuracy_change, measured
+from autocompress.report.hover import hover_figures, wrapped_plan
+from autocompress.report.shell_names import run_argument
+from autocompress.report.trial_columns import columns_for, trial_name
+from autocompress.report.wording import format_level, format_points, format_size
+from autocompress.run_record import RunRecord, TrialRecord
+from autocompress.space.prediction import Predictor
+from autocompress.space.search_space import SearchSpace
+
+FORMAT: Final = 1
+# Beyond this many cells only trials people look at first have estimated bytes of their layers.
+_MOST_ESTIMATES: Final = 40_000
+
+
+def page_data(run: RunRecord) -> dict[str, Any]:
+    """A run as the page's script reads it; plain containers, nothing escaped but `hover`.
+
+    Returns:
+        `format`; `run`, its name for the shell; `columns` of tables of measured trials, with the
+        costs whose tables have them; `knobs` (kind, label, targets, levels in words), `kinds`;
+        `trials` in order (see `_trial`); `refined` and `validated`, cells by trial number;
+        `layerBytes`, estimated from the option table, or None.
+    """
+    on_front = {t.number for t in run.front()}
+    columns = columns_for(run, run.complete)
+    names = [knob.name for knob in run.knobs]
+    cells = {t.number: [c.text(run, t) for c in columns] for t in run.complete}
+    return {
+        "format": FORMAT,
+        "run": run_argument(run),
+        "columns": [{"title": c.title, "topics": list(c.topics)} for c in columns],
+        "kinds": dict(KINDS),
+        "knobs": [
+            {
+                "kind": knob.kind,
+                "label": knob.label,
+                "targets": list(knob.targets),
+                "levels": [format_level(knob.kind, level) for level in knob.levels],
+            }
+            for knob in run.knobs
+        ],
+        "baseline": None if run.baseline is None else run.baseline.number,
+        "trials": [
+            _trial(run, t, names, cells.get(t.number), t.number in on_front) for t in run.trials
+        ],
+        "refined": _again(run, run.refined, columns),
+        "validated": _again(run, run.validated, columns),
+        "layerBytes": _layer_bytes(run, on_front),
+    }
+
+
+def json_block(data: object) -> str:
+    """JSON for a script element: no text in it can end the element."""
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028")
+
+
+def _trial(
+    run: RunRecord,
+    trial: TrialRecord,
+    knob_names: Sequence[str],
+    cells: list[str] | None,
+    is_on_front: bool,
+) -> dict[str, Any]:
+    """One trial: number, name, role, state, level per knob (None: not said), plan in words.
+
+    A measured one also has its cells, what a pointer over it shows, and what filters compare: the
+    accuracy lost against the baseline (a share), bytes, milliseconds, each with its words.
+    """
+    entry: dict[str, Any] = {
+        "n": trial.number,
+        "name": trial_name(trial),
+        "role": trial.role,
+        "state": trial.state,
+        "levels": [trial.levels.get(name) for name in knob_names],
+        "plan": "\n".join(wrapped_plan(trial)),
+    }
+    if trial.reason:
+        entry["reason"] = trial.reason
+    if cells is None:
+        return entry
+    figures, change = measured(trial), accuracy_change(run, trial)
+    entry |= {
+        "front": is_on_front,
+        "feasible": run.is_feasible(trial),
+        "comparable": figures.fidelity == run.fidelity,
+        "cells": cells,
+        "hover": hover_figures(run, trial),
+        "drop": None if change is None else [-change, format_points(change, 2)],
+        "size": [figures.size_bytes, format_size(figures.size_bytes)],
+        "latency": None
+        if figures.latency_ms is None
+        else [figures.latency_ms, f"{figures.latency_ms:.3f} ms"],
+    }
+    if figures.skipped:
+        entry["skipped"] = list(figures.skipped)
+    return entry
+
+
+def _again(
+    run: RunRecord, trials: Iterable[TrialRecord], columns: Sequence[Any]
+) -> Mapping[str, Any]:
+    """Cells of trials that were trained again, by their number, with what to call them."""
+    return {
+        str(t.number): {"name": t.label, "cells": [column.text(run, t) for column in columns]}
+        for t in trials
+        if t.measurement is not None
+    }
+
+
+def _layer_bytes(run: RunRecord, on_front: set[int]) -> dict[str, Any] | None:
+    """Bytes of each layer in the packed file as the option table predicts them, by trial number.
+
+    None without a table that has sizes, or for knobs it does not know.
+    """
+    table = run.options
+    if table is None or not run.knobs or not any(table.baseline.layer_bytes.values()):
+        return None
+    trials = [t for t in run.complete if all(k.name in t.levels for k in run.knobs)]
+    if len(trials) * len(table.baseline.layer_bytes) > _MOST_ESTIMATES:
+        trials = [t for t in trials if t.role != "search" or t.number in on_front]
+    if not trials:
+        return None
+    predictor = Predictor(SearchSpace(knobs=run.knobs), table)
+    levels = np.array([[t.levels[k.name] for k in run.knobs] for t in trials], dtype=np.int64)
+    estimates = predictor.layer_bytes(levels).round().astype(int).tolist()
+    return {
+        "layers": list(predictor.layers),
+        "of": {str(t.number): row for t, row in zip(trials, estimates, strict=True)},
+    }

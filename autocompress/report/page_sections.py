@@ -1,0 +1,202 @@
+"""The parts of the page that are words and tables, as HTML; every text is escaped here."""
+
+import html
+import re
+from collections.abc import Callable, Set
+from typing import Final
+
+from autocompress.objective import OBJECTIVES
+from autocompress.report.findings import cheapest_within, cost_objectives, front_with_baseline
+from autocompress.report.importance import LEAST_TRIALS
+from autocompress.report.importance_figure import importance_rows
+from autocompress.report.page_summary import sentences, tiles
+from autocompress.report.page_tables import (
+    choices_html,
+    failures_html,
+    history_html,
+    info_html,
+    table_html,
+    trials_html,
+)
+from autocompress.report.sensitivity_figure import option_rows
+from autocompress.report.shell_names import run_argument
+from autocompress.report.trial_columns import Topic
+from autocompress.run_record import RunRecord, TrialRecord
+
+_HOW_MEASURED: Final = (
+    ("accuracy", "the task's metric on the validation split, after a trial's tuning, if any."),
+    ("size", "bytes of the packed file on disk, which unpacks to a running model; 1 kB = 1000 B."),
+    ("latency", "median time of one inference of the exported model; spread is its interquartile "
+     "range. “Faster” compares with the baseline timed in turns with the candidate; marked ≈ where "
+     "intervals do not lie apart by more than the baseline's from itself."),
+    ("memory", "the most that loading and running took beyond the runtime's own."),
+    ("divergence", "how far the outputs on the validation split lie from the untouched model's, in "
+     "nats where they are classes; it decides between points of equal figures."),
+    ("controls", "plans nobody had to search for, measured exactly as searched trials are."),
+    ("tuning", "training behind a figure: none (statistics re-estimated only), brief or full."),
+    ("front", "points with the tuning of searched trials, within the run's limits, that no other "
+     "beats in all objectives."),
+)  # fmt: skip
+_MAY_MISS: Final = {
+    "sensitivity": "What each level does by itself: this run has not measured its option table.",
+    "importance": f"Which knobs matter: that takes {LEAST_TRIALS} tuned trials whose figures "
+    "differ.",
+}
+
+
+def header_words(run: RunRecord) -> str:
+    """What was searched for, and how far it is, as one line."""
+    n_failed = sum(t.state == "failed" for t in run.trials)
+    n_stopped = sum(t.state == "stopped" for t in run.trials)
+    n_measured = len(run.complete)
+    n_open = len(run.trials) - n_measured - n_failed - n_stopped
+    counts = [
+        f"{n_measured} trial{'' if n_measured == 1 else 's'} measured",
+        f"{len(run.front())} on the front",
+    ]
+    counts += [f"{n_failed} failed"] if n_failed else []
+    counts += [f"{n_stopped} stopped early"] if n_stopped else []
+    counts += [f"{n_open} unfinished"] if n_open > 0 else []
+    counts += [f"{len(run.refined)} refined"] if run.refined else []
+    objectives = ", ".join(o.name for o in run.objectives)
+    return f"Compression search over {objectives}: {', '.join(counts)}."
+
+
+def summary(run: RunRecord) -> str:
+    """The findings: tiles, then sentences."""
+    cards = "".join(
+        f'<div><dt>{html.escape(tile.title)}</dt><dd class="value">{html.escape(tile.value)}</dd>'
+        f'<dd class="detail">{html.escape(tile.detail)}</dd></div>'
+        for tile in tiles(run)
+    )
+    lines = "".join(f"<li>{_with_code(line)}</li>" for line in sentences(run))
+    grid = f'<dl class="tiles">{cards}</dl>' if cards else ""
+    return f"{grid}<section><h2>In short</h2><ul>{lines}</ul></section>"
+
+
+def _with_code(line: str) -> str:
+    """Escape a sentence; what stands in backticks becomes code."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", html.escape(line))
+
+
+def missing_section(run: RunRecord, figures: Set[str]) -> str:
+    """Says which figure is missing, and why."""
+    missing = [cost for cost in ("size", "latency") if cost not in figures]
+    if not run.complete:
+        return ""
+    names = [o.name for o in run.objectives]
+    lines = []
+    for cost in missing:
+        if cost in names:
+            why = "was not measured in any finished trial."
+        else:
+            option = f"--objectives {','.join([*names, cost])}"
+            why = f"is not an objective of this run; <code>{option}</code> measures it."
+        lines.append(f"<li>{cost.capitalize()} {why}</li>")
+    lines += [f"<li>{why}</li>" for name, why in _MAY_MISS.items() if name not in figures]
+    if not lines:
+        return ""
+    return f"<section><h2>Not shown</h2><ul>{''.join(lines)}</ul></section>"
+
+
+def front_section(run: RunRecord) -> str:
+    """The front as a table, and how to take a point of it."""
+    shown = front_with_baseline(run)
+    if not shown:
+        return ""
+    table = trials_html(run, shown, "Members of the front, most accurate first")
+    every = lazy_table("all", f"Every measured trial ({len(run.complete)})")
+    return (
+        f'<section id="front"><h2>The front</h2>{table}'
+        f"{every}{_refined_table(run)}"
+        f"<h3>Take one with you</h3>{_export_commands(run)}</section>"
+    )
+
+
+def _refined_table(run: RunRecord) -> str:
+    """Trials that were trained longer than the search does."""
+    again = [t for t in (*run.refined, *run.validated) if t.measurement is not None]
+    if not again:
+        return ""
+    table = trials_html(run, again, "Trained longer; never compared with the front on it")
+    return f"<h3>Refined and validated</h3>{table}"
+
+
+def _export_commands(run: RunRecord) -> str:
+    """Shell commands that turn points of the front into bundles."""
+    picks: dict[int, list[str]] = {}
+    for cost in cost_objectives(run):
+        best = cheapest_within(run, run.feasible, cost)
+        if best is not None:
+            word = "smallest" if cost is OBJECTIVES["size"] else "fastest"
+            picks.setdefault(best.number, []).append(f"{word} within 1 pt")
+    knee = run.knee()
+    if knee is not None and knee.role != "baseline":
+        picks.setdefault(knee.number, []).append("best trade-off (knee)")
+    command = f"autocompress export {html.escape(run_argument(run))} --trial"
+    lines = [f"{command} {number}   # {', '.join(why)}" for number, why in picks.items()]
+    lines = lines or [f"{command} N"]
+    commands = "\n".join(lines)
+    return (
+        f"<pre><code>{commands}</code></pre>"
+        "<p class='soft'>Any trial number in the tables will do. A bundle holds the packed model, "
+        "the ONNX model, the plan, and its accuracy on the test split, measured once.</p>"
+    )
+
+
+def failed_section(run: RunRecord) -> str:
+    """Trials without a measurement, with their reasons; empty if there are none."""
+    numbers = {t.number for t in run.complete}
+    rest: list[TrialRecord] = [t for t in run.trials if t.number not in numbers]
+    if not rest:
+        return ""
+    note = (
+        "Failed trials, and those stopped early because nothing spoke for tuning them, count "
+        "towards the budget and are not drawn. Unfinished ones are picked up by the same search "
+        "command."
+    )
+    table = failures_html(rest, f"{len(rest)} trials without a full measurement")
+    return (
+        '<section id="failed" class="words"><h2>Failed, stopped and unfinished trials</h2>'
+        f"<p>{note}</p>{table}</section>"
+    )
+
+
+def how_section(run: RunRecord) -> str:
+    """What the figures mean, and what they were measured with."""
+    terms = "".join(f"<li><b>{term}</b>: {meaning}</li>" for term, meaning in _HOW_MEASURED)
+    facts = info_html(run.info) if run.info else "<p>The run recorded nothing about itself.</p>"
+    return f'<section id="how"><h2>How it was measured</h2><ul>{terms}</ul>{facts}</section>'
+
+
+def lazy_table(topic: Topic, title: str) -> str:
+    """A table of all measured trials that the page's script draws when it is opened."""
+    return (
+        f"<details><summary>{html.escape(title)}</summary>"
+        f'<div data-table="{topic}"></div><noscript><p>Needs JavaScript; trials.csv in the run '
+        "folder holds the same.</p></noscript></details>"
+    )
+
+
+def figure_table(run: RunRecord, name: str) -> str:
+    """The figures of one of the charts in `TABLES` as a table."""
+    return TABLES[name](run)
+
+
+def _sensitivity_table(run: RunRecord) -> str:
+    headers = ["knob", "level", "moves outputs by [nats]", "file", "speed"]
+    return table_html(headers, option_rows(run), "Every level by itself, untrained", 2)
+
+
+def _importance_table(run: RunRecord) -> str:
+    headers, rows = importance_rows(run)
+    return table_html(headers, rows, "Rank correlation of knobs with figures", 1)
+
+
+TABLES: Final[dict[str, Callable[[RunRecord], str]]] = {
+    "hypervolume": history_html,
+    "choices": choices_html,
+    "sensitivity": _sensitivity_table,
+    "importance": _importance_table,
+}
+"""Charts with tables of their own; those of all trials are drawn by the page's script."""

@@ -1,0 +1,116 @@
+"""Measured trials placed on two axes: accuracy and one cost."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Final
+
+from autocompress.objective import Objective
+from autocompress.report.findings import cost_of, measured
+from autocompress.report.hover import hover_text
+from autocompress.report.theme import size_unit
+from autocompress.run_record import RunRecord, TrialRecord
+
+TRIALS: Final = "trials"
+"""`meta` of traces whose points are trials, named by number in `customdata`: the page fills in what
+a pointer shows, and filters them."""
+TRAINED: Final = "trained"
+"""`meta` of traces that show trials again, trained longer: they keep texts of their own."""
+
+# Points further below the baseline than this start outside the view when they would squeeze it.
+_VIEW_DROP: Final = 0.10
+# A view that shows fewer members of the front than this would hide the finding.
+_MIN_IN_VIEW: Final = 3
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Plane:
+    """Measured trials placed on the two axes.
+
+    Attributes:
+        run: The run.
+        has_texts: Whether figures carry what a pointer shows; the page has it by trial number.
+        cost: The horizontal objective.
+        trials: Complete trials that have this cost.
+        axis_title: Title of the horizontal axis, with its unit.
+        unit: That unit.
+        factor: What a cost is divided by to get that unit.
+        x: Trial number -> cost in that unit.
+        y: Trial number -> accuracy in percent.
+        on_front: Numbers of the front's members.
+    """
+
+    run: RunRecord
+    has_texts: bool
+    cost: Objective
+    trials: tuple[TrialRecord, ...]
+    axis_title: str
+    unit: str
+    factor: float
+    x: dict[int, float]
+    y: dict[int, float]
+    on_front: frozenset[int]
+
+    def xs(self, trials: Sequence[TrialRecord]) -> list[float]:
+        """Costs of trials, in the axis' unit."""
+        return [self.x[t.number] for t in trials]
+
+    def ys(self, trials: Sequence[TrialRecord]) -> list[float]:
+        """Accuracies of trials, in percent."""
+        return [self.y[t.number] for t in trials]
+
+
+def place_trials(run: RunRecord, cost: Objective, *, has_texts: bool = True) -> Plane:
+    """Place every complete trial that has this cost."""
+    costs = {t.number: cost_of(t, cost) for t in run.complete}
+    trials = tuple(t for t in run.complete if costs[t.number] is not None)
+    factor, unit, axis_title = 1.0, cost.unit, "latency, one inference [ms]"
+    if cost.name == "size":
+        factor, unit = size_unit(max((c for c in costs.values() if c is not None), default=0.0))
+        axis_title = f"size of the packed file [{unit}]"
+    return Plane(
+        run=run,
+        has_texts=has_texts,
+        cost=cost,
+        trials=trials,
+        axis_title=axis_title,
+        unit=unit,
+        factor=factor,
+        x={number: c / factor for number, c in costs.items() if c is not None},
+        y={t.number: 100 * measured(t).accuracy for t in trials},
+        on_front=frozenset(t.number for t in run.front()),
+    )
+
+
+def view_floor(plane: Plane) -> tuple[float, int]:
+    """Lowest accuracy in the first view, in percent, and how many trials lie below it."""
+    if plane.run.baseline is None:
+        return 0.0, 0
+    floor_pct = 100 * (measured(plane.run.baseline).accuracy - _VIEW_DROP)
+    n_below = sum(y < floor_pct for y in plane.y.values())
+    n_inside = sum(y >= floor_pct for number, y in plane.y.items() if number in plane.on_front)
+    return (floor_pct, n_below) if n_inside >= _MIN_IN_VIEW else (0.0, 0)
+
+
+def steps_of(plane: Plane) -> list[TrialRecord]:
+    """What nobody beats on these two axes, cheapest first."""
+    steps: list[TrialRecord] = []
+    placed = {t.number for t in plane.trials}
+    rivals = [t for t in plane.run.feasible if t.number in placed]
+    for trial in sorted(rivals, key=lambda t: (plane.x[t.number], -plane.y[t.number])):
+        if not steps or plane.y[trial.number] > plane.y[steps[-1].number]:
+            steps.append(trial)
+    return steps
+
+
+def reach(trial: TrialRecord, *, up: bool) -> float:
+    """How far the interval of a latency reaches; half its spread, where there is no interval."""
+    figures = measured(trial)
+    end = figures.latency_high_ms if up else figures.latency_low_ms
+    if end is None or figures.latency_ms is None:
+        return (figures.latency_spread_ms or 0.0) / 2
+    return max(0.0, end - figures.latency_ms if up else figures.latency_ms - end)
+
+
+def texts_of(plane: Plane, trials: Sequence[TrialRecord]) -> list[str] | None:
+    """What a pointer over each trial shows; None where that is known from elsewhere."""
+    return [hover_text(plane.run, t) for t in trials] if plane.has_texts else None

@@ -1,0 +1,75 @@
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from autocompress.report.findings import measured
+from autocompress.report.page_data import json_block, page_data
+from autocompress.run_record import RunRecord
+
+Factory = Callable[..., RunRecord]
+Change = Callable[[RunRecord], RunRecord]
+
+
+def test_page_data_holds_every_trial_once_with_its_levels(make_run: Factory) -> None:
+    run = make_run(6, n_failed=2)
+    data = page_data(run)
+    assert [t["n"] for t in data["trials"]] == [t.number for t in run.trials]
+    for entry, trial in zip(data["trials"], run.trials, strict=True):
+        assert entry["levels"] == [trial.levels[knob.name] for knob in run.knobs]
+    assert [t["n"] for t in data["trials"] if t.get("front")] == sorted(
+        t.number for t in run.front()
+    )
+
+
+def test_page_data_holds_what_filters_compare(make_run: Factory) -> None:
+    run = make_run(3)
+    trial = run.complete[-1]
+    entry = page_data(run)["trials"][trial.number]
+    lost = 0.9173 - measured(trial).accuracy
+    assert abs(entry["drop"][0] - lost) < 1e-12
+    assert entry["size"][0] == measured(trial).size_bytes
+    assert entry["latency"][0] == measured(trial).latency_ms
+    untimed = page_data(make_run(3, objectives="accuracy,size"))["trials"][-3]
+    assert untimed["latency"] is None
+
+
+def test_page_data_has_no_cells_but_a_reason_for_what_failed(make_run: Factory) -> None:
+    entry = page_data(make_run(0, n_failed=1, reason="no kernel"))["trials"][-1]
+    assert entry["reason"] == "no kernel"
+    assert "cells" not in entry
+
+
+def test_page_data_says_null_for_a_level_that_was_not_recorded(make_run: Factory) -> None:
+    run = make_run(1)
+    trials = (dataclasses.replace(run.trials[0], levels={}), *run.trials[1:])
+    entry = page_data(dataclasses.replace(run, trials=trials))["trials"][0]
+    assert entry["levels"] == [None] * len(run.knobs)
+
+
+def test_page_data_estimates_bytes_of_layers_from_the_option_table(
+    make_run: Factory, add_options: Change
+) -> None:
+    run = add_options(make_run(4))
+    data = page_data(run)["layerBytes"]
+    assert run.options is not None
+    untouched = dict(run.options.baseline.layer_bytes)
+    assert dict(zip(data["layers"], data["of"]["0"], strict=True)) == untouched
+    number = next(t.number for t in run.controls if t.label == "uniform 8 bit")
+    halved = dict(zip(data["layers"], data["of"][str(number)], strict=True))
+    assert halved["conv1"] == 4000  # as the option says, and nothing else touches it
+    assert page_data(make_run(4))["layerBytes"] is None
+
+
+def test_page_data_names_the_folder_of_a_run_that_lies_elsewhere(make_run: Factory) -> None:
+    run = make_run(1)
+    assert page_data(run)["run"] == "resnet20"
+    elsewhere = dataclasses.replace(run, folder=Path("/tmp/my runs/a"))
+    assert page_data(elsewhere)["run"] == "'/tmp/my runs/a'"
+
+
+def test_json_block_cannot_end_its_element() -> None:
+    text = json_block({"name": "</script><!--\u2028"})
+    assert "<" not in text
+    assert ">" not in text
+    assert json.loads(text) == {"name": "</script><!--\u2028"}
