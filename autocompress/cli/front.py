@@ -67,7 +67,7 @@ def require_a_point(run: RunRecord) -> None:
         raise NoPointError(message, "Wait, or run the same search command again.")
     reason = max(set(reasons), key=lambda text: (reasons.count(text), text))
     raise NoPointError(
-        message, f"{len(reasons)} failed, {reasons.count(reason)} of them for: {_printable(reason)}"
+        message, f"{len(reasons)} failed, {reasons.count(reason)} of them for: {printable(reason)}"
     )
 
 
@@ -105,12 +105,12 @@ def _print_table(run: RunRecord, show_all: bool) -> None:
     failed = f", {counts['failed']} failed" if counts["failed"] else ""
     stopped = f", {counts['stopped']} stopped early" if counts["stopped"] else ""
     click.echo(
-        f"{_printable(run.name)}: {len(run.front())} of {len(run.complete)} finished trials are on "
+        f"{printable(run.name)}: {len(run.front())} of {len(run.complete)} finished trials are on "
         f"the front{failed}{stopped}. Take one: autocompress export --trial N",
         err=True,
     )
     if problem := nothing_feasible(run):
-        click.echo(_printable(problem), err=True)
+        click.echo(printable(problem), err=True)
 
 
 def points_table(run: RunRecord, trials: Sequence[TrialRecord], names: Sequence[str] = ()) -> Table:
@@ -139,7 +139,7 @@ def points_table(run: RunRecord, trials: Sequence[TrialRecord], names: Sequence[
         is_strong = trial.number in on_front and len(trials) > len(on_front)
         cells = _figures(run, trial)[: len(titles)]
         # Text, not markup: a name such as [red] stays a name.
-        what = Text(_printable(", ".join([name, *violation_words(run, trial)])))
+        what = Text(printable(", ".join([name, *violation_words(run, trial)])))
         table.add_row(str(trial.number), what, *cells, style="bold" if is_strong else None)
     return table
 
@@ -168,6 +168,6 @@ def _figures(run: RunRecord, trial: TrialRecord) -> list[str]:
     ]
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text without control characters: a name must not steer the terminal."""
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -8,6 +8,7 @@ import click
 from rich.console import Console
 from rich.live import Live
 
+from autocompress.cli.front import printable
 from autocompress.cli.live_bar import duration_words, is_watched
 from autocompress.cli.live_view import LiveView, UnderWay
 from autocompress.cli.pace import Pace
@@ -98,11 +99,11 @@ class SearchProgress:
         self._has_started, self._is_waiting = True, False
         self._pace.start()
         self._view.aside = ""
-        self._view.running[number] = UnderWay(label=_printable(label))
+        self._view.running[number] = UnderWay(label=printable(label))
 
     def _on_stage(self, number: int, stage: str, share: float) -> None:
         if (trial := self._view.running.get(number)) is not None:
-            trial.stage, trial.share = _printable(stage), share
+            trial.stage, trial.share = printable(stage), share
 
     def _on_finish(self, trial: TrialRecord, run: RunRecord) -> None:
         self._n_finished = run.n_finished
@@ -152,9 +153,9 @@ class SearchProgress:
     def _echo(self, line: str) -> None:
         """Write a line, above the display if there is one."""
         if self._live.is_started:
-            self._console.print(_printable(line), markup=False, soft_wrap=True)
+            self._console.print(printable(line), markup=False, soft_wrap=True)
         else:
-            click.echo(_printable(line), err=True)
+            click.echo(printable(line), err=True)
 
 
 def _outcome(trial: TrialRecord, run: RunRecord) -> str:
@@ -177,8 +178,3 @@ def _outcome(trial: TrialRecord, run: RunRecord) -> str:
     if measured.train_images_per_s:
         parts.append(f"{measured.train_images_per_s:,.0f} images/s")
     return ", ".join(parts)
-
-
-def _printable(text: str) -> str:
-    """The text without control characters: a reason or a name must not steer the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)
