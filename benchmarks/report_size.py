@@ -10,6 +10,7 @@ say little, so the CPU seconds of the page's own thread stand beside them. The t
 """
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -69,6 +70,7 @@ def _row(work: Path, n_trials: int, n_knobs: int) -> dict[str, Any]:
     openings = pd.DataFrame(_openings(path))
     row |= {name: float(openings[name].median()) for name in openings}
     row["ready_max_s"] = float(openings["ready_s"].max())
+    row["load_per_core"] = os.getloadavg()[0] / (os.cpu_count() or 1)  # above 1 seconds say little
     print(row, flush=True)
     return {key: round(v, 3) if isinstance(v, float) else v for key, v in row.items()}
 

@@ -20,10 +20,13 @@ from autocompress.cli.runs import resolve_run, results_option
 def command(run: str | None, output: Path | None, results: Path) -> None:
     """Write the report of RUN (the newest run if none is named) and print its path.
 
-    The page holds the front, the progress of the search, the choices of the front's members, what
-    searching gained over the controls, what failed and how all was measured. Runs beside it that
-    differ only in their seed are found by themselves and give error bars. A run without any
-    finished trial gets a page that says so; the exit code is then 4.
+    The page holds the front by size, by latency and in three dimensions, the progress of the
+    search, the choices of the front's members, what each level does alone, which knobs matter, what
+    searching gained over the controls, what failed and how all was measured. A click on a point
+    opens its card, with its plan layer by layer and the commands that refine and export it; the
+    card's address ends in #trial-N. Runs beside it that differ only in their seed are found by
+    themselves and give error bars. A run without any finished trial gets a page that says so; the
+    exit code is then 4.
     """
     from autocompress.report.page import write_report
     from autocompress.search.records import load_run

@@ -162,11 +162,11 @@ def _verdict_tiles(run: RunRecord) -> list[Tile]:
     for cost in cost_objectives(run):
         comparison = compare_with_controls(run, cost)
         answers.append(f"{cost.name}: {_verdict_words(comparison)}")
-    n_beaten = len(beaten_controls(run))
+    n_beaten, n_tuned = len(beaten_controls(run)), len(tuned_controls(run))
     return [
         Tile(
             title="Search against controls",
-            value=f"{n_beaten} of {len(tuned_controls(run))} beaten",
+            value=f"{n_beaten} of {n_tuned} beaten" if n_tuned else "none tuned yet",
             detail="Within 1 pt, " + " · ".join(answers),
         )
     ]
@@ -221,6 +221,8 @@ def _outright_sentences(run: RunRecord) -> list[str]:
     if not run.controls:
         return []
     n_beaten, n_controls = len(beaten_controls(run)), len(tuned_controls(run))
+    if not n_controls:
+        return []
     lines = [
         f"Searched points beat {n_beaten} of {n_controls} equally tuned controls{_within(run)} "
         "outright: no worse in any objective and better in one."

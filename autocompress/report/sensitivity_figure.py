@@ -35,7 +35,7 @@ def sensitivity_figure(run: RunRecord) -> go.Figure:
     strongest = max(measured, key=lambda o: o.figures.divergence if o.figures else 0.0)
     figure = new_figure(
         _title(run, strongest),
-        "Each cell is one level alone, untrained; the darker, the more it moves the outputs",
+        "Each cell is one level alone, untrained; the stronger the colour, the more outputs move",
         height_px=200 + _ROW_PX * len(rows),
     )
     figure.add_heatmap(**_cells(rows, options, table))

@@ -157,6 +157,7 @@ const followAddress = () => {
   const trial = named && report.byNumber.get(Number(named[1]));
   if (!trial) {
     if (card.open) card.close();
+    if (named) say(`This run has no trial ${named[1]}.`);
     return;
   }
   fillCard(trial);
