@@ -76,8 +76,9 @@ class Reader(threading.Thread):
         if status["problem"]:
             self.problems.append(status["problem"])
         if status["version"] != self._version:
+            path = "/data" if self._version else "/"
+            page, _ = self.get(connection, path, {"Accept-Encoding": "gzip"}, self.page_s)
             self._version = status["version"]
-            page, _ = self.get(connection, "/", {"Accept-Encoding": "gzip"}, self.page_s)
             if not page:
                 self.failures.append("empty page")
 

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import html
 import json
-import re
 import threading
 import time
 import zlib
@@ -13,8 +12,8 @@ from collections.abc import Callable
 from typing import Final
 
 from autocompress.errors import AutocompressError, first_line
-from autocompress.report.live_script import SCRIPT, STYLE
-from autocompress.report.page import render_page
+from autocompress.report.live_script import STYLE, live_script
+from autocompress.report.page import render_page, render_update
 from autocompress.run_record import RunRecord
 
 _LEAST_PAUSE_S: Final = 1.0
@@ -22,9 +21,6 @@ _LEAST_PAUSE_S: Final = 1.0
 _PAUSE_PER_WORK: Final = 4.0
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _QUICK: Final = 3
-_POLICY_META: Final = re.compile(
-    r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">\n?', re.IGNORECASE
-)
 
 
 def _in_thread(action: Callable[[], None]) -> None:
@@ -32,21 +28,40 @@ def _in_thread(action: Callable[[], None]) -> None:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """What is sent, in two forms.
+
+    Attributes:
+        plain: UTF-8.
+        zipped: The same, as gzip.
+    """
+
+    plain: bytes
+    zipped: bytes
+
+    @classmethod
+    def of(cls, text: str) -> "Content":
+        """A text, ready to be sent."""
+        packer, plain = zlib.compressobj(_QUICK, wbits=_GZIP), text.encode()
+        return cls(plain=plain, zipped=packer.compress(plain) + packer.flush())
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """What readers get until the run changes.
 
     Attributes:
-        page: The page, UTF-8.
-        zipped: The same, as gzip.
-        policy: Content-Security-Policy to send with it.
-        status: JSON: `version` of the page, `n_finished` and `n_running` trials, `is_driven`, and
-            `problem` if there is nothing to show.
+        page: The page, HTML.
+        data: What a page takes over instead of being loaded anew, JSON.
+        version: Of both.
+        status: JSON: `version`, `n_finished` and `n_running` trials, `is_driven`, and `problem` if
+            there is nothing to show.
         etag: Of the status.
     """
 
-    page: bytes
-    zipped: bytes
-    policy: str
+    page: Content
+    data: Content
+    version: str
     status: bytes
     etag: str
 
@@ -122,15 +137,17 @@ class LivePage:
         self._next_look_s = self._clock() + max(_LEAST_PAUSE_S, _PAUSE_PER_WORK * worked_s)
 
     def _render(self) -> "_Rendered":
+        """All that is known here about the report: how its page and its data are asked for."""
         try:
             run, repeats = self._load()
-        except AutocompressError as error:
-            return _Rendered.of(_problem_page(error.message, error.hint), problem=error.message)
-        except OSError as error:
-            reason = f"The run cannot be read: {first_line(error)}."
-            return _Rendered.of(_problem_page(reason, ""), problem=reason)
-        return _Rendered.of(
-            render_page(run, repeats),
+        except (AutocompressError, OSError) as error:
+            return _problem(error)
+        data = render_update(run, repeats)
+        version = _digest(data.encode())
+        return _Rendered(
+            page=Content.of(render_page(run, repeats, extra_script=live_script(version))),
+            data=Content.of(data),
+            version=version,
             n_finished=run.n_finished,
             n_running=len(run.trials) - run.n_finished,
         )
@@ -140,88 +157,54 @@ class LivePage:
 class _Rendered:
     """A page, before it is known whether anybody still works on it."""
 
-    page: bytes
-    zipped: bytes
-    policy: str
+    page: Content
+    data: Content
     version: str
-    n_finished: int
-    n_running: int
-    problem: str | None
-
-    @classmethod
-    def of(
-        cls, text: str, *, n_finished: int = 0, n_running: int = 0, problem: str | None = None
-    ) -> "_Rendered":
-        version = hashlib.sha256(text.encode()).hexdigest()[:16]
-        live, policy = updating(text, version)
-        packer = zlib.compressobj(_QUICK, wbits=_GZIP)
-        page = live.encode()
-        return cls(
-            page=page,
-            zipped=packer.compress(page) + packer.flush(),
-            policy=policy,
-            version=version,
-            n_finished=n_finished,
-            n_running=n_running,
-            problem=problem,
-        )
+    n_finished: int = 0
+    n_running: int = 0
+    problem: str | None = None
 
     def snapshot(self, *, is_driven: bool) -> Snapshot:
-        status = {
+        told = {
             "version": self.version,
             "n_finished": self.n_finished,
             "n_running": self.n_running,
             "is_driven": is_driven,
             "problem": self.problem,
         }
-        content = json.dumps(status).encode()
-        etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+        status = json.dumps(told).encode()
         return Snapshot(
-            page=self.page, zipped=self.zipped, policy=self.policy, status=content, etag=etag
+            page=self.page,
+            data=self.data,
+            version=self.version,
+            status=status,
+            etag=f'"{_digest(status)}"',
         )
 
 
-def updating(text: str, version: str) -> tuple[str, str]:
-    """Turn a report into one that asks for its own successor.
-
-    All that is known here about the report: it is one HTML file that ends in `</body>` and states
-    its Content-Security-Policy in a `<meta>`. The policy becomes a header, which adds one script
-    and requests to where the page came from.
-
-    Args:
-        text: The page, as `render_page` returns it.
-        version: What to compare with the status.
-
-    Returns:
-        The page and its policy.
-    """
-    found = _POLICY_META.search(text)
-    end = text.rfind("</body>")
-    assert found is not None, "the report states no Content-Security-Policy"
-    assert end > found.end(), "the report has no end"
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    stated = [part.strip() for part in html.unescape(found[1]).split(";") if part.strip()]
-    directives = {name: rest for name, _, rest in (part.partition(" ") for part in stated)}
-    scripts = directives.get("script-src", "").replace("'none'", "").strip()
-    directives |= {
-        "script-src": f"{scripts} 'sha256-{digest}'".strip(),
-        "connect-src": "'self'",
-        "frame-ancestors": "'none'",
-    }
-    script = f'<script data-version="{version}">{SCRIPT}</script>\n'
-    live = text[: found.start()] + text[found.end() : end] + script + text[end:]
-    return live, "; ".join(f"{name} {rest}".strip() for name, rest in directives.items())
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
-def _problem_page(message: str, hint: str) -> str:
+def _problem(error: AutocompressError | OSError) -> _Rendered:
     """A page without a report, in words."""
+    if isinstance(error, AutocompressError):
+        message, hint = error.message, error.hint
+    else:
+        message, hint = f"The run cannot be read: {first_line(error)}.", ""
+    version = _digest(message.encode())
+    script = live_script(version)
+    allowed = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     lines = "".join(f"<p>{html.escape(line)}</p>" for line in (message, hint) if line)
-    return (
+    page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'\">\n"
+        f"script-src 'sha256-{allowed}'; connect-src 'self'; style-src 'unsafe-inline'; "
+        "base-uri 'none'; form-action 'none'\">\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>No report yet</title>\n<style>{STYLE}</style>\n</head>\n"
         f"<body>\n<main><h1>There is nothing to show</h1>{lines}"
-        "<p>This page looks again by itself.</p></main>\n</body>\n</html>\n"
+        f"<p>This page looks again by itself.</p></main>\n<script>{script}</script>\n"
+        "</body>\n</html>\n"
     )
+    return _Rendered(page=Content.of(page), data=Content.of("{}"), version=version, problem=message)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from autocompress.errors import InputError, first_line
-from autocompress.report.live_page import LivePage
+from autocompress.report.live_page import Content, LivePage
 
 HOST: Final = "127.0.0.1"
 # A name that somebody else's site has pointed at this machine is none of these (DNS rebinding).
@@ -86,9 +86,10 @@ class _Handler(BaseHTTPRequestHandler):
         raise AttributeError(name)
 
     def do_GET(self) -> None:
-        """The page at `/`, its status at `/status`."""
+        """The page at `/`, what it takes over at `/data`, its status at `/status`."""
         path, _, query = self.path.partition("?")
-        answer = {"/": self._send_page, "/status": self._send_status}.get(path)
+        answers = {"/": self._send_page, "/data": self._send_data, "/status": self._send_status}
+        answer = answers.get(path)
         if not self._is_for_us():
             self._refuse(403)
         elif answer is None:
@@ -101,17 +102,26 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 (the same)
 
     def _send_page(self) -> None:
+        page = self.server.page.newest().page
+        # the page states by itself what it may load and run; this cannot be said in a page
+        self._send_content(page, "text/html", {"Content-Security-Policy": "frame-ancestors 'none'"})
+
+    def _send_data(self) -> None:
         snapshot = self.server.page.newest()
+        headers = {"Content-Security-Policy": _NOTHING, "ETag": f'"{snapshot.version}"'}
+        self._send_content(snapshot.data, "application/json", headers)
+
+    def _send_content(self, content: Content, kind: str, headers: dict[str, str]) -> None:
+        """Zipped for who understands it: a page holds megabytes, and may be far from its reader."""
         wants_gzip = "gzip" in self.headers.get("Accept-Encoding", "")
-        encoding = {"Content-Encoding": "gzip"} if wants_gzip else {}
         self._send(
             200,
-            snapshot.zipped if wants_gzip else snapshot.page,
+            content.zipped if wants_gzip else content.plain,
             {
-                "Content-Type": "text/html; charset=utf-8",
-                "Content-Security-Policy": snapshot.policy,
+                "Content-Type": f"{kind}; charset=utf-8",
                 "Vary": "Accept-Encoding",
-                **encoding,
+                **({"Content-Encoding": "gzip"} if wants_gzip else {}),
+                **headers,
             },
         )
 

@@ -100,15 +100,15 @@ def test_watch_updates_itself_and_takes_its_reader_along(
     watch_page.evaluate("scrollTo(0, 600)")
     watch_page.wait_for_function("scrollY > 500")
     scrolled = watch_page.evaluate("scrollY")
-    watch_page.evaluate("document.title = 'before'")
+    watch_page.evaluate("document.title = 'not loaded anew'")
 
     watched.run = _run(15)
     watch_page.wait_for_selector("text=Live: 15 trials finished")
-    watch_page.wait_for_function("document.title !== 'before' && scrollY > 500")
+    watch_page.wait_for_selector("header >> text=15 trials measured")
     assert abs(watch_page.evaluate("scrollY") - scrolled) < 100
     assert watch_page.locator("details").last.get_attribute("open") is not None
     assert watch_page.evaluate("document.documentElement.scrollWidth") <= 390
-    assert "15 trials measured" in watch_page.inner_text("header")
+    assert watch_page.title() == "not loaded anew"
 
     watched.is_driven = False
     watch_page.wait_for_selector("text=15 trials finished; no search is running")
@@ -117,16 +117,15 @@ def test_watch_updates_itself_and_takes_its_reader_along(
 def test_watch_leaves_who_reads_in_peace_and_offers_the_news(
     watch_page: Any, watched: WatchedRun
 ) -> None:
-    watch_page.evaluate(
-        "document.title = 'before', getSelection().selectAllChildren(document.querySelector('h1'))"
-    )
+    watch_page.evaluate("getSelection().selectAllChildren(document.querySelector('h1'))")
     watched.run = _run(13)
     watch_page.wait_for_selector("#autocompress-watch button:not([hidden])")
-    assert watch_page.title() == "before"
+    assert "12 trials measured" in watch_page.inner_text("header")
     assert watch_page.evaluate("String(getSelection())") != ""
     watch_page.click("#autocompress-watch button")
-    watch_page.wait_for_function("document.title !== 'before'")
+    watch_page.wait_for_selector("header >> text=13 trials measured")
     watch_page.wait_for_selector("text=Live: 13 trials finished")
+    assert watch_page.locator("#autocompress-watch button").is_hidden()
 
 
 def test_watch_waits_for_a_run_that_has_nothing_to_show(

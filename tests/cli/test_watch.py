@@ -36,12 +36,12 @@ def test_page_of_a_run_that_vanishes_says_so_and_comes_back(untimed: Path, tmp_p
     assert status(page)["n_finished"] == 8
     assert status(page)["is_driven"] is False
     untimed.rename(tmp_path / "away")
-    assert b"is gone.</p>" in page.newest().page
+    assert b"is gone.</p>" in page.newest().page.plain
     assert status(page)["problem"]
     (tmp_path / "away").rename(untimed)
     assert status(page)["n_finished"] == 8
     (untimed / "study.db").rename(untimed / "other.db")
-    assert b"holds no study.db.</p>" in page.newest().page
+    assert b"holds no study.db.</p>" in page.newest().page.plain
 
 
 def test_page_of_a_run_without_a_finished_trial_says_so(untimed: Path) -> None:
@@ -50,12 +50,12 @@ def test_page_of_a_run_without_a_finished_trial_says_so(untimed: Path) -> None:
     database.close()
     page = fresh(untimed)
     assert (status(page)["n_finished"], status(page)["n_running"]) == (0, 8)
-    assert re.search(rb"(?i)no trial|nothing", page.newest().page)
+    assert re.search(rb"(?i)no trial|nothing", page.newest().page.plain)
 
 
 def test_page_of_a_damaged_study_says_so(untimed: Path) -> None:
     (untimed / "study.db").write_bytes(b"no database at all" * 100)
-    assert b"cannot be read" in fresh(untimed).newest().page
+    assert b"cannot be read" in fresh(untimed).newest().page.plain
 
 
 def test_page_of_leaves_the_study_as_it_is(untimed: Path) -> None:

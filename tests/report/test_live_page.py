@@ -1,4 +1,6 @@
+import base64
 import dataclasses
+import hashlib
 import json
 import re
 import threading
@@ -9,8 +11,7 @@ from typing import Any
 import pytest
 
 from autocompress.errors import InputError
-from autocompress.report.live_page import LivePage, updating
-from autocompress.report.page import render_page
+from autocompress.report.live_page import LivePage
 from autocompress.run_record import RunRecord
 
 MakeRun = Callable[..., RunRecord]
@@ -67,7 +68,7 @@ def test_live_page_is_rendered_once_per_change_however_many_ask(run: Run) -> Non
 
     run.stamp, run.record = 1, dataclasses.replace(run.record, name="another")
     run.now_s += 1.0
-    assert b"another" in page.newest().page
+    assert b"another" in page.newest().page.plain
     assert page.newest().etag != first.etag
     assert run.n_read == 2
 
@@ -123,7 +124,7 @@ def test_live_page_says_what_keeps_it_and_recovers(
     version = status(page)["version"]
     run.stamp, run.error, run.now_s = 1, error, 1.0
     broken = page.newest()
-    assert words in broken.page
+    assert words in broken.page.plain
     assert json.loads(broken.status)["problem"]
 
     run.error, run.now_s = None, 2.0  # no file has changed
@@ -145,7 +146,7 @@ def test_live_page_does_not_keep_who_asks_for_the_last_one_waiting(run: Run) -> 
     assert [page.last() for _ in range(9)] == [before] * 9
     assert len(waiting) == 1
     waiting[0]()
-    assert b"another" in page.last().page
+    assert b"another" in page.last().page.plain
 
 
 def test_live_page_is_read_by_one_of_many_threads(run: Run) -> None:
@@ -160,32 +161,26 @@ def test_live_page_is_read_by_one_of_many_threads(run: Run) -> None:
 
 def test_live_page_is_the_same_when_unzipped(run: Run) -> None:
     snapshot = run.page().newest()
-    assert zlib.decompress(snapshot.zipped, 16 + zlib.MAX_WBITS) == snapshot.page
+    for content in (snapshot.page, snapshot.data):
+        assert zlib.decompress(content.zipped, 16 + zlib.MAX_WBITS) == content.plain
 
 
-def test_updating_states_a_policy_that_allows_its_script_and_its_own_origin(
-    make_run: MakeRun,
-) -> None:
-    text = render_page(make_run(2))
-    live, policy = updating(text, "v1")
-    stated = dict(part.split(" ", 1) for part in policy.split("; "))
-    assert "Content-Security-Policy" not in live
-    assert stated["default-src"] == "'none'"
-    assert stated["connect-src"] == "'self'"
-    assert stated["frame-ancestors"] == "'none'"
-    before = re.findall(r"'sha256-[^']+'", re.search(r"script-src ([^;]+);", text)[1])  # type: ignore[index]
-    assert stated["script-src"].split()[: len(before)] == before
-    assert len(stated["script-src"].split()) == len(before) + 1
-    assert live.count('<script data-version="v1">') == 1
-    assert live.endswith("</script>\n</body>\n</html>\n")
+def test_live_page_holds_its_version_and_may_ask_its_own_origin_only(make_run: MakeRun) -> None:
+    snapshot = Run(make_run(2)).page().newest()
+    text = snapshot.page.plain.decode()
+    stated = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert stated is not None
+    policy = dict(part.split(" ", 1) for part in stated[1].split("; "))
+    assert (policy["default-src"], policy["connect-src"]) == ("'none'", "'self'")
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert len(scripts) == len(policy["script-src"].split())
+    assert f'let version = "{snapshot.version}"' in scripts[-1]
+    assert json.loads(snapshot.data.plain)["parts"]
 
 
-def test_updating_allows_its_script_where_the_page_has_none() -> None:
-    text = (
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "script-src 'none'\"><body></body>"
-    )
-    _, policy = updating(text, "v1")
-    scripts = re.search(r"script-src ([^;]+);", policy)
-    assert scripts is not None
-    assert re.fullmatch(r"'sha256-[A-Za-z0-9+/=]+'", scripts[1])
+def test_live_page_without_a_report_allows_its_own_script(run: Run) -> None:
+    run.error = InputError("Gone.")
+    text = run.page().newest().page.plain.decode()
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'; connect-src 'self'" in text

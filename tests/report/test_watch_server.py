@@ -8,17 +8,18 @@ from typing import Any, ClassVar
 import pytest
 
 from autocompress.errors import InputError
-from autocompress.report.live_page import Snapshot
+from autocompress.report.live_page import Content, Snapshot
 from autocompress.report.watch_server import WatchServer
 
 TOKEN = "a-token_Of-this.test"
 SNAPSHOT = Snapshot(
-    page=b"<html>the page</html>",
-    zipped=b"zipped",
-    policy="default-src 'none'",
+    page=Content(plain=b"<html>the page</html>", zipped=b"zipped"),
+    data=Content(plain=b'{"parts": {}}', zipped=b"zipped data"),
+    version="v1",
     status=b'{"version": "v1"}',
     etag='"e1"',
 )
+DATA = f"/data?token={TOKEN}"
 PAGE, STATUS = f"/?token={TOKEN}", f"/status?token={TOKEN}"
 
 
@@ -59,19 +60,26 @@ def ask(server: WatchServer, path: str, method: str = "GET", **headers: Any) -> 
         connection.close()
 
 
-def test_server_sends_the_page_and_its_policy_to_who_has_the_token(server: WatchServer) -> None:
+def test_server_sends_the_page_to_who_has_the_token(server: WatchServer) -> None:
     answer = ask(server, PAGE)
-    assert (answer.code, answer.content) == (200, SNAPSHOT.page)
+    assert (answer.code, answer.content) == (200, SNAPSHOT.page.plain)
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
-    assert answer.headers["Content-Security-Policy"] == SNAPSHOT.policy
+    assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'none'"
     assert server.url.endswith(PAGE)
 
 
 def test_server_zips_for_who_understands_it(server: WatchServer) -> None:
-    answer = ask(server, PAGE, Accept_Encoding="br, gzip")
-    assert answer.content == SNAPSHOT.zipped
-    assert answer.headers["Content-Encoding"] == "gzip"
-    assert answer.headers["Vary"] == "Accept-Encoding"
+    for path, content in ((PAGE, SNAPSHOT.page), (DATA, SNAPSHOT.data)):
+        answer = ask(server, path, Accept_Encoding="br, gzip")
+        assert answer.content == content.zipped
+        assert answer.headers["Content-Encoding"] == "gzip"
+        assert answer.headers["Vary"] == "Accept-Encoding"
+
+
+def test_server_sends_data_with_its_version(server: WatchServer) -> None:
+    answer = ask(server, DATA)
+    assert (answer.code, answer.content) == (200, SNAPSHOT.data.plain)
+    assert answer.headers["ETag"] == f'"{SNAPSHOT.version}"'
 
 
 def test_server_sends_a_status_once(server: WatchServer) -> None:
@@ -84,7 +92,7 @@ def test_server_sends_a_status_once(server: WatchServer) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/", "/status", "/?token=", "/?token=wrong", f"/?token={TOKEN}x", f"/?Token={TOKEN}",
+    ["/", "/status", "/data", "/?token=", "/?token=wrong", f"/?token={TOKEN}x", f"/?Token={TOKEN}",
      "/?token=%ff%ed%a0%80", "/?token=" + "a" * 5000],
 )  # fmt: skip
 def test_server_answers_401_without_the_token_and_reads_nothing(
@@ -136,12 +144,12 @@ def test_server_answers_through_a_forwarded_port(server: WatchServer, host: str)
 def test_server_sends_no_content_with_head(server: WatchServer) -> None:
     answer = ask(server, PAGE, "HEAD")
     assert (answer.code, answer.content) == (200, b"")
-    assert answer.headers["Content-Length"] == str(len(SNAPSHOT.page))
+    assert answer.headers["Content-Length"] == str(len(SNAPSHOT.page.plain))
 
 
 @pytest.mark.parametrize(
     ("path", "method"),
-    [(PAGE, "GET"), (STATUS, "GET"), ("/", "GET"), ("/x", "GET"), (PAGE, "POST")],
+    [(PAGE, "GET"), (DATA, "GET"), (STATUS, "GET"), ("/", "GET"), ("/x", "GET"), (PAGE, "POST")],
 )
 def test_server_sends_safe_headers_with_every_answer(
     server: WatchServer, path: str, method: str
@@ -151,7 +159,7 @@ def test_server_sends_safe_headers_with_every_answer(
     assert headers["Referrer-Policy"] == "no-referrer"
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Frame-Options"] == "DENY"
-    assert headers["Content-Security-Policy"].startswith("default-src 'none'")
+    assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert "Access-Control-Allow-Origin" not in headers
     assert "Python" not in headers["Server"]
 
