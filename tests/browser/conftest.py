@@ -53,9 +53,9 @@ def report_address(full_run: RunRecord, tmp_path_factory: pytest.TempPathFactory
     return path.as_uri()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
-    """One Chromium for all tests."""
+    """One Chromium for the tests of a file: Playwright allows one driver at a time."""
     reason = "needs Playwright: pip install 'autocompress[dev]'"
     playwright = pytest.importorskip("playwright.sync_api", reason=reason)
     program = shutil.which("chromium")

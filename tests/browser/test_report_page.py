@@ -36,7 +36,9 @@ def drawn(page: "Page", *names: str, figure: str = "size") -> list[int]:
 
 
 def set_slider(page: "Page", key: str, step: int) -> None:
-    page.locator(f"#filter-{key}").fill(str(step))
+    """Step 0 is the smallest value of all trials."""
+    slider = page.locator(f"#filter-{key}")
+    slider.fill(str(int(slider.get_attribute("min") or 0) + step))
     page.wait_for_selector("html[data-drawn=all]", state="attached")
     page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
 
@@ -233,7 +235,7 @@ def test_report_takes_newer_data_and_keeps_filter_and_card(
     go(page, path.as_uri() + "#trial-7")
     page.locator("dialog[open]").wait_for()
     page.locator("#filter-size").evaluate(
-        "e => { e.value = e.max - 1; e.dispatchEvent(new Event('input')); }"
+        "e => { e.value = -1; e.dispatchEvent(new Event('input')); }"
     )
     n_before = len(drawn(page, *MARKS))
     page.evaluate("payload => autocompressReport.update(payload)", json.loads(render_update(after)))

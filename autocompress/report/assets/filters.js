@@ -1,5 +1,6 @@
 // Filters: upper ends of accuracy lost, size and latency. They act on figures and tables alike.
-// A slider steps from trial to trial, so that every step shows or hides something.
+// A slider steps from trial to trial, so that every step shows or hides something. It counts from
+// its right end, where 0 is no filter: that still holds when a reloaded page has more trials.
 
 const FILTERS = [
   {key: 'drop', label: 'accuracy lost, at most'},
@@ -25,7 +26,7 @@ const stepsOf = key => {
 
 const readFilter = state => {
   const last = state.steps.length - 1;
-  const step = Number(state.input.value);
+  const step = last + Number(state.input.value);
   state.chosen = step >= last ? Infinity : state.steps[step][0];
   const words = step >= last ? 'any' : state.steps[step][1];
   state.output.textContent = words;
@@ -49,7 +50,7 @@ const prepareFilters = onChange => {
     let state = filterState.get(key);
     if (!state && steps.length > 1) {
       const output = make('output');
-      const input = make('input', {type: 'range', min: 0, step: 1, id: `filter-${key}`});
+      const input = make('input', {type: 'range', max: 0, step: 1, id: `filter-${key}`});
       input.addEventListener('input', () => { readFilter(state); onChange(); });
       fields.insertBefore(make('label', {}, make('span', {}, label, output), input),
         fields.lastElementChild);
@@ -58,9 +59,10 @@ const prepareFilters = onChange => {
     }
     if (!state) continue;
     state.steps = steps;
-    state.input.max = steps.length - 1;
+    const last = steps.length - 1;
+    state.input.min = -last;
     const kept = steps.findLastIndex(([value]) => value <= state.chosen);
-    state.input.value = state.chosen === Infinity ? steps.length - 1 : Math.max(kept, 0);
+    state.input.value = state.chosen === Infinity ? 0 : Math.max(kept, 0) - last;
     readFilter(state);
   }
   home.hidden = filterState.size === 0;
@@ -69,7 +71,7 @@ const prepareFilters = onChange => {
 
 const resetFilters = () => {
   for (const state of filterState.values()) {
-    state.input.value = state.steps.length - 1;
+    state.input.value = 0;
     readFilter(state);
   }
 };
