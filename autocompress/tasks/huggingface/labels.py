@@ -1,6 +1,5 @@
 """Labels of a data set as the model's own class numbers."""
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,6 @@ from autocompress.tasks.huggingface.rows import choose_column
 
 _USUAL = ("label", "labels", "target", "class", "category", "sentiment", "fine_label")
 _HIDDEN = -1  # of test splits whose labels are kept back
-_logger = logging.getLogger(__name__)
 
 
 def label_column(rows: Any, asked: str | None) -> str:

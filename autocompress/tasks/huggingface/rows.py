@@ -144,10 +144,21 @@ def _load_folder(folder: Path, subset: str | None) -> Any:
     files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
     if not files:
         raise InputError(f"The data folder must hold files, but {folder} has none.")
-    endings = {path.suffix.lower() for path in files}
-    special = endings & {".tsv", ".txt"}
-    kwargs = _BUILDERS[special.pop()][1] if len(endings) == 1 and special else {}
-    return datasets().load_dataset(str(folder), subset, **kwargs)
+    endings = {path.suffix.lower() for path in files} & set(_BUILDERS)  # beside a README, say
+    if len(endings) != 1 or subset is not None:
+        return datasets().load_dataset(str(folder), subset)
+    # Split by split: files of one folder need not agree on their columns, as those of SST-2 do not.
+    of_files = datasets().data_files
+    found = of_files.DataFilesDict.from_patterns(
+        of_files.get_data_patterns(str(folder)), base_path=str(folder)
+    )
+    ending = endings.pop()
+    splits: dict[str, Any] = {}
+    for split, paths in found.items():
+        fitting = [Path(path) for path in paths if Path(path).suffix.lower() == ending]
+        if fitting:
+            splits[str(split)] = _load_files(fitting, None)["train"]
+    return datasets().DatasetDict(splits)
 
 
 def _load_files(files: Sequence[Path], subset: str | None) -> Any:

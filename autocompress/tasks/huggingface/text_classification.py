@@ -54,9 +54,7 @@ def text_classification(request: Request, splits: Splits) -> Task:
     parts: dict[str, TensorData | None] = {}
     for split in ("train", "val", "test"):
         rows = getattr(splits, split)
-        parts[split] = (
-            None if rows is None else _read(rows, columns, request, tokenizer, length, split)
-        )
+        parts[split] = None if rows is None else _read(rows, request, tokenizer, length, split)
     assert parts["train"] is not None
     model = read_model(
         "AutoModelForSequenceClassification",
@@ -104,11 +102,10 @@ def _texts(rows: Any, columns: Sequence[str]) -> tuple[list[str], ...]:
 
 
 def _read(
-    rows: Any, columns: Sequence[str], request: Request, tokenizer: Any, length: int, split: str
+    rows: Any, request: Request, tokenizer: Any, length: int, split: str
 ) -> TensorData | None:
     """Tokens, mask and, for pairs, sentence numbers, each int64 (N, T)."""
-    for name in columns:
-        choose_column(rows, name, (), "text", ())  # another split may have other columns
+    columns = _columns(rows, request)  # another split may have other ones
     labels, kept = read_labels(rows, label_column(rows, request.label), request.config, split)
     if not kept:
         if split == "train":

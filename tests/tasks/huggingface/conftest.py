@@ -148,14 +148,15 @@ def saved_model(tmp_path_factory) -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def sentences(tmp_path_factory) -> Path:
-    """A folder of tab-separated sentences: 48 to train on, 12 dev ones; one holds a lone quote."""
+    """Tab-separated sentences, 48 to train on and 12 dev ones, with the oddities of SST-2."""
     folder = tmp_path_factory.mktemp("sentences")
-    for name, n_rows in (("train", 48), ("dev", 12)):
+    for name, column, n_rows in (("train", "sentence", 48), ("dev", "content", 12)):
         rows = [
             f"{i % 2}\tthe film was very {WORDS[1 + i % 4]} {WORDS[i % 12]}" for i in range(n_rows)
         ]
         rows[0] = '0\tthe "film was bad'
-        (folder / f"{name}.tsv").write_text("label\tsentence\n" + "\n".join(rows) + "\n")
+        (folder / "README.md").write_text("Sentences.")
+        (folder / f"{name}.tsv").write_text(f"label\t{column}\n" + "\n".join(rows) + "\n")
     return folder
 
 
