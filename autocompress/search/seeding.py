@@ -56,7 +56,7 @@ def make_seeds(space: SearchSpace, swept: Sequence[Mapping[str, int]] = ()) -> t
     baseline = Seed(role="baseline", label="baseline", levels=_levels(space, {}))
     controls = [
         Seed(role="control", label=label, levels=_levels(space, choose), fidelity=fidelity)
-        for label, fidelity, choose in _controls()
+        for label, fidelity, choose in _controls(space)
     ]
     sweep = [
         Seed(role="search", label=f"sweep {i + 1}", levels=levels) for i, levels in enumerate(swept)
@@ -143,14 +143,21 @@ def swept_levels(
 Choose = Mapping[KnobKind, Callable[[Knob], int]]
 
 
-def _controls() -> Iterator[tuple[str, Fidelity, Choose]]:
+def _controls(space: SearchSpace) -> Iterator[tuple[str, Fidelity, Choose]]:
     yield "int8 post-training", 0, _uniform_bits(8)
     for bits in _UNIFORM_BITS:
-        yield f"uniform {bits} bit", 1, _uniform_bits(bits)
-    for name, place in (("mild", 0.0), ("middle", 0.5), ("strong", 1.0)):
-        yield f"{name} price of bits", 1, {**_PRICED_BITS, "rate_price": _at(place)}
+        yield f"uniform {_lowest_bits(space, bits)} bit", 1, _uniform_bits(bits)
+    if any(knob.kind == "rate_price" for knob in space.knobs):
+        for name, place in (("mild", 0.0), ("middle", 0.5), ("strong", 1.0)):
+            yield f"{name} price of bits", 1, {**_PRICED_BITS, "rate_price": _at(place)}
     yield "uniform pruning", 1, {"pruning_ratio": _nearest(_UNIFORM_PRUNING)}
     yield "uniform sparsity", 1, {"sparsity": _nearest(_UNIFORM_SPARSITY)}
+
+
+def _lowest_bits(space: SearchSpace, bits: int) -> int:
+    """Fewest bits that a layer gets where these are asked for: a space may have no such level."""
+    levels = [[int(level) for level in k.levels] for k in space.knobs if k.kind == "weight_bits"]
+    return min((min(b for b in own if b >= bits) for own in levels), default=bits)
 
 
 def _uniform_bits(bits: int) -> Choose:

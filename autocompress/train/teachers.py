@@ -14,6 +14,9 @@ from autocompress.train.precision import Precision, autocast, to_device, to_fast
 from autocompress.train.recipe import Recipe
 
 _BATCH_SIZE = 512
+# Logits of a language model are as many numbers as positions times words.
+_MOST_AT_ONCE = 2**28  # bytes of the outputs of one batch
+_MOST_CACHED = 2**30  # bytes of the outputs that are kept
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -96,8 +99,12 @@ def make_teacher(
     else:
         temperature = recipe.temperature if recipe.distill == "kl" else None
         model = Ensemble(models, temperature).eval()
-    is_asked_once = prepared.task.augment is None and recipe.features == "none"
-    is_asked_once = is_asked_once and isinstance(prepared.train, TensorData)  # or it would be read
+    is_asked_once = (
+        prepared.task.augment is None
+        and recipe.features == "none"
+        and isinstance(prepared.train, TensorData)  # or all of it would be read
+        and len(prepared.train) * _output_bytes(model, prepared.train, device) <= _MOST_CACHED
+    )
     cached = None
     if is_asked_once and recipe.distill != "none":
         cached = outputs_on(model, prepared.train, device, precision)
@@ -109,13 +116,22 @@ def make_teacher(
     return Teacher(model=model, cached=cached)
 
 
+def _output_bytes(model: nn.Module, data: Examples, device: torch.device) -> int:
+    """Bytes of the outputs of one example, as float32."""
+    with torch.inference_mode():
+        inputs, targets = data.batch(slice(0, 2))
+        outputs = model(*to_device(inputs, device))
+    return max(1, 4 * outputs.numel() // len(targets))
+
+
 def outputs_on(
     model: nn.Module, data: Examples, device: torch.device, precision: Precision
 ) -> Tensor:
     """Outputs for all examples, in order, without augmentation: float32 on the CPU."""
     outputs = []
     with torch.inference_mode(), autocast(precision, device):
-        slices = (slice(at, at + _BATCH_SIZE) for at in range(0, len(data), _BATCH_SIZE))
+        size = max(1, min(_BATCH_SIZE, int(_MOST_AT_ONCE / _output_bytes(model, data, device))))
+        slices = (slice(at, at + size) for at in range(0, len(data), size))
         for inputs, _ in data.batches(slices):
             outputs.append(model(*to_device(inputs, device)).float().cpu())
     return torch.cat(outputs)

@@ -65,6 +65,13 @@ def test_prices_of_bits_stand_at_the_bits_they_are_measured_at() -> None:
     assert "strong price of bits" not in seeds  # it would be the same plan
 
 
+def test_make_seeds_names_the_bits_that_a_control_has() -> None:
+    knobs = (Knob(kind="weight_bits", targets=("a", "b"), levels=(32, 6, 5), label="all"),)
+    space = SearchSpace(knobs=knobs, methods=())
+    labels = [seed.label for seed in make_seeds(space)]
+    assert labels == ["baseline", "uniform 5 bit"]
+
+
 def test_make_seeds_prunes_uniformly_near_thirty_percent(space: SearchSpace) -> None:
     seed = next(s for s in make_seeds(space) if s.label == "uniform pruning")
 

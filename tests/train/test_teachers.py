@@ -8,6 +8,7 @@ from torch import nn
 
 from autocompress.tasks.base import Task, TensorData
 from autocompress.tasks.prepare import prepare_task
+from autocompress.train import teachers
 from autocompress.train.distill import soft_label_loss
 from autocompress.train.recipe import Recipe
 from autocompress.train.teachers import Ensemble, make_teacher, mean_logits, outputs_on
@@ -111,3 +112,22 @@ def test_outputs_are_those_of_the_whole_set_in_order():
     got = outputs_on(model, TensorData((x,), torch.zeros(1100)), CPU, "fp32")
     torch.testing.assert_close(got, model(x).detach())
     assert not got.requires_grad
+
+
+def test_outputs_that_would_fill_the_memory_are_not_kept(monkeypatch):
+    assert _teacher(_prepared()).cached is not None
+    monkeypatch.setattr(teachers, "_MOST_CACHED", 100)
+    assert _teacher(_prepared()).cached is None
+
+
+def test_outputs_are_the_same_however_few_are_computed_at_once(monkeypatch):
+    prepared = _prepared()
+    sizes = []
+    model = nn.Linear(4, 3)
+    model.register_forward_hook(lambda module, args, output: sizes.append(len(output)))
+    (inputs,), _ = prepared.train.batch(slice(None))
+    want = model(inputs)
+    monkeypatch.setattr(teachers, "_MOST_AT_ONCE", 5 * 3 * 4)
+    got = teachers.outputs_on(model, prepared.train, torch.device("cpu"), "fp32")
+    torch.testing.assert_close(got, want)
+    assert set(sizes[2:-1]) == {5}
