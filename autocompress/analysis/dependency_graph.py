@@ -1,6 +1,7 @@
 """Channel groups as torch-pruning's dependency graph sees them (Fang et al. 2023), unproved."""
 
 import copy
+import functools
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -11,11 +12,14 @@ import numpy as np
 import torch_pruning as tp
 import torch_pruning.dependency.graph as tp_graph
 from torch import nn
+from torch_pruning.dependency import graph as graph_module
 
 from autocompress.analysis.channel_group import ChannelGroup, GroupMember
 from autocompress.analysis.slots import Convolution
 from autocompress.tasks.base import Inputs
 
+_MAX_COUPLINGS = 1000
+_COUPLINGS_PER_NODE = 4
 _CUTTABLE = (
     Convolution,
     nn.Linear,
@@ -45,6 +49,20 @@ class _BoundedGroup(tp_graph.Group):  # type: ignore[misc]  # a package without 
         super().add_dep(dep, idxs)
 
 
+class _BoundedGroup(tp.Group):  # type: ignore[misc]  # the package has no types
+    """A group that refuses to grow beyond a limit."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._limit = limit
+
+    def add_dep(self, dep: Any, idxs: Any) -> None:
+        if len(self) >= self._limit:
+            msg = f"a channel group has more than {self._limit} couplings"
+            raise ValueError(msg)
+        super().add_dep(dep, idxs)
+
+
 def trace_groups(model: nn.Module, example_inputs: Inputs) -> list[tuple[ChannelGroup, str]]:
     """Trace a model and read its groups off the graph.
 
@@ -67,7 +85,11 @@ def trace_groups(model: nn.Module, example_inputs: Inputs) -> list[tuple[Channel
         names = {module: name for name, module in traced.named_modules()}
         owners = Counter(id(p) for m in traced.modules() for p in m.parameters(recurse=False))
         tied = {names[m] for m in names if any(owners[id(p)] > 1 for p in m.parameters(False))}
-        return [_convert(group, names, tied) for group in graph.get_all_groups()]
+        # a new group compares each coupling with all before, and rotary embeddings, which take
+        # halves apart and put them together, give it new ones for ever
+        limit = max(_MAX_COUPLINGS, _COUPLINGS_PER_NODE * len(graph.module2node))
+        with mock.patch.object(graph_module, "Group", functools.partial(_BoundedGroup, limit)):
+            return [_convert(group, names, tied) for group in graph.get_all_groups()]
 
 
 def _convert(group: Any, names: dict[nn.Module, str], tied: set[str]) -> tuple[ChannelGroup, str]:
