@@ -1,16 +1,15 @@
 """Channel groups as torch-pruning's dependency graph sees them (Fang et al. 2023), unproved."""
 
+import contextlib
 import copy
 import functools
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch_pruning as tp
-import torch_pruning.dependency.graph as tp_graph
 from torch import nn
 from torch_pruning.dependency import graph as graph_module
 
@@ -29,25 +28,6 @@ _CUTTABLE = (
     nn.PReLU,
 )
 
-# Where channels are halved and joined again (rotary embeddings of grouped queries), torch-pruning
-# follows every way of slicing them: a group's list grows without end, each step slower than the
-# last. Of a dozen architectures that it reads, the longest list had 157 items.
-_MOST_ITEMS = 3000
-
-
-class _BoundedGroup(tp_graph.Group):  # type: ignore[misc]  # a package without types
-    """A group that gives up instead."""
-
-    def add_dep(self, dep: Any, idxs: Any) -> None:
-        """Note that pruning these channels needs `dep`.
-
-        Raises:
-            RuntimeError: If that is one too many.
-        """
-        if len(self) >= _MOST_ITEMS:
-            raise RuntimeError("torch-pruning follows the same channels on too many ways")
-        super().add_dep(dep, idxs)
-
 
 class _BoundedGroup(tp.Group):  # type: ignore[misc]  # the package has no types
     """A group that refuses to grow beyond a limit."""
@@ -61,6 +41,21 @@ class _BoundedGroup(tp.Group):  # type: ignore[misc]  # the package has no types
             msg = f"a channel group has more than {self._limit} couplings"
             raise ValueError(msg)
         super().add_dep(dep, idxs)
+
+
+@contextlib.contextmanager
+def _bounded_groups(limit: int) -> Iterator[None]:
+    """Let torch-pruning give up a group that has more couplings than that.
+
+    A new group compares each coupling with all before, and rotary embeddings of grouped queries,
+    which take halves apart and put them together, give it new ones for ever.
+    """
+    plain = graph_module.Group
+    graph_module.Group = functools.partial(_BoundedGroup, limit)
+    try:
+        yield
+    finally:
+        graph_module.Group = plain
 
 
 def trace_groups(model: nn.Module, example_inputs: Inputs) -> list[tuple[ChannelGroup, str]]:
@@ -79,16 +74,13 @@ def trace_groups(model: nn.Module, example_inputs: Inputs) -> list[tuple[Channel
     traced = copy.deepcopy(model).eval()
     for parameter in traced.parameters():  # frozen parameters leave no trace
         parameter.requires_grad_(parameter.is_floating_point())
-    with warnings.catch_warnings(), mock.patch.object(tp_graph, "Group", _BoundedGroup):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns about every free parameter; we refuse them
         graph = tp.DependencyGraph().build_dependency(traced, example_inputs)
         names = {module: name for name, module in traced.named_modules()}
         owners = Counter(id(p) for m in traced.modules() for p in m.parameters(recurse=False))
         tied = {names[m] for m in names if any(owners[id(p)] > 1 for p in m.parameters(False))}
-        # a new group compares each coupling with all before, and rotary embeddings, which take
-        # halves apart and put them together, give it new ones for ever
-        limit = max(_MAX_COUPLINGS, _COUPLINGS_PER_NODE * len(graph.module2node))
-        with mock.patch.object(graph_module, "Group", functools.partial(_BoundedGroup, limit)):
+        with _bounded_groups(max(_MAX_COUPLINGS, _COUPLINGS_PER_NODE * len(graph.module2node))):
             return [_convert(group, names, tied) for group in graph.get_all_groups()]
 
 
