@@ -73,7 +73,13 @@ def measure_sensitivity(
     cache = option_cache(session, has_latency=wanted.has_latency)
     try:
         with progress:
-            table = measure_options(space_found, probe, cache, on_progress=progress.tell)
+            table = measure_options(
+                space_found,
+                probe,
+                cache,
+                has_latency=wanted.has_latency,
+                on_progress=progress.tell,
+            )
             predictor = Predictor(space_found, table)
             progress.note("Measuring the controls, whole plans to hold the table against")
             controls = [seed for seed in make_seeds(space_found) if seed.role == "control"]

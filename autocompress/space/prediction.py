@@ -3,6 +3,7 @@
 Dimension key: `N` plans, `K` knobs, `L` layers.
 """
 
+import dataclasses
 import math
 from typing import Final
 
@@ -11,9 +12,10 @@ import numpy as np
 from autocompress.space.arrays import Array, Levels
 from autocompress.space.option_context import OptionContext, option_context
 from autocompress.space.option_table import Figures, OptionTable
-from autocompress.space.search_space import AMOUNT_OF, SearchSpace
+from autocompress.space.search_space import AMOUNT_OF, STRUCTURAL, SearchSpace
 
 _GONE: Final = 1e-9  # bytes of a layer that an option removes, over those it had
+_LEAST_TIME: Final = 0.05  # of what other knobs leave: something always runs
 _LATENCY_NOISE: Final = 0.02  # of the log of a ratio
 
 
@@ -22,7 +24,8 @@ class Predictor:
 
     Divergences add up (measured divergences of single layers; HAWQ-V3, Yao et al. 2021, adds
     second-order estimates in the same way). Bytes multiply within a layer, since half the channels
-    at half the bits leave a quarter, and layers add up. Latency ratios multiply.
+    at half the bits leave a quarter, and layers add up. Times that structural knobs save add up,
+    measured among float layers or among integer ones; they share what all other knobs leave.
 
     Knobs measured in a context (see `context_of`) have an effect where that is given: 8-bit inputs
     by the share of their layers that have integer weights, a method in the layers whose amount is
@@ -42,7 +45,8 @@ class Predictor:
         log_bytes: Per knob, log of what each level multiplies the bytes of each layer by;
             (levels, L).
         added_rest: Per knob, what each level adds to the bytes outside of layers; (levels,).
-        log_latency: Per knob, log of what each level multiplies the latency by; (levels,).
+        log_latency: Per knob, log of what each level multiplies the latency by; (levels,). Of
+            structural knobs among integer layers, where that was measured.
     """
 
     def __init__(self, space: SearchSpace, table: OptionTable) -> None:
@@ -59,6 +63,9 @@ class Predictor:
         self.added_rest: list[Array] = []
         self.log_latency: list[Array] = []
         self._contexts: list[OptionContext] = []
+        self._saved_in_floats: dict[int, Array] = {}
+        self._saved_in_integers: dict[int, Array] = {}
+        self._inside = _inside_blocks(space)
         self._figures: list[list[Figures | None]] = []
         for k, knob in enumerate(space.knobs):
             context = table.contexts.get(knob.name)
@@ -66,6 +73,8 @@ class Predictor:
             figures = [context or base, *(o.figures if o else None for o in levels)]
             self._add(figures)
             self._figures.append(figures)
+            if knob.kind in STRUCTURAL:
+                self._add_savings(k, table.in_integers.get(knob.name))
             if context is not None:
                 self._contexts.append(option_context(space, k, figures, self.layers))
 
@@ -87,6 +96,17 @@ class Predictor:
         self.log_latency.append(
             np.log([(f.latency_ratio or before_ratio) / before_ratio for f in figures])
         )
+
+    def _add_savings(self, k: int, in_integers: tuple[float | None, ...] | None) -> None:
+        """Note what share of the time each level of a structural knob saves."""
+        in_floats = 1.0 - np.exp(self.log_latency[k])
+        self._saved_in_floats[k] = self._saved_in_integers[k] = in_floats
+        if in_integers is not None:
+            saved = [0.0]
+            for i, ratio in enumerate(in_integers, start=1):
+                saved.append(float(in_floats[i]) if ratio is None else 1.0 - ratio)
+            self._saved_in_integers[k] = np.array(saved)
+            self.log_latency[k] = np.log(np.maximum(1.0 - np.array(saved), _LEAST_TIME))
 
     def divergences(self, levels: Levels) -> Array:
         """What each knob adds to the divergence; (N, K) level indices -> (N, K), nats.
@@ -141,13 +161,41 @@ class Predictor:
     def latency_ratio(self, levels: Levels) -> Array:
         """(N, K) level indices -> (N,), time over the untouched model's; 1 if none was measured."""
         logs = self._in_context(_picked(self.log_latency, levels), levels)
-        return np.asarray(np.exp(logs.sum(axis=1)))
+        saved, share = np.zeros(len(levels)), self._share_of_integers(levels)
+        for k, in_floats in self._saved_in_floats.items():
+            logs[:, k] = 0.0
+            chosen = levels[:, k]
+            own = (1.0 - share) * in_floats[chosen] + share * self._saved_in_integers[k][chosen]
+            for block in self._inside[k]:
+                own = np.where(levels[:, block] > 0, 0.0, own)  # it is gone already
+            saved += own
+        return np.asarray(np.exp(logs.sum(axis=1)) * np.maximum(1.0 - saved, _LEAST_TIME))
+
+    def _share_of_integers(self, levels: Levels) -> Array:
+        """How far a plan's layers compute in integers, from 0 to 1; (N,)."""
+        share = np.zeros(len(levels))
+        for context in self._contexts:
+            if self.space.knobs[context.knob].kind == "activation_bits":
+                is_on = levels[:, context.knob] > 0
+                share = np.maximum(share, context.share(levels) * is_on)
+        return share
 
     def _in_context(self, changes: Array, levels: Levels) -> Array:
         """Changes per knob, those measured in a context scaled by how far it is given; (N, K)."""
         for context in self._contexts:
             changes[:, context.knob] *= context.share(levels)
         return changes
+
+    def _timed_in_integers(self, k: int) -> list[Figures | None]:
+        """Figures of a knob's levels, with the time that they take among integer layers."""
+        figures = self._figures[k]
+        if k not in self._saved_in_integers:
+            return figures
+        ratios = 1.0 - self._saved_in_integers[k]
+        return [
+            f if f is None or f.latency_ratio is None else dataclasses.replace(f, latency_ratio=r)
+            for f, r in zip(figures, ratios.tolist(), strict=True)
+        ]
 
     def live_levels(self) -> tuple[tuple[int, ...], ...]:
         """Levels worth proposing, per knob: measured, and beaten by no other level of the knob.
@@ -159,7 +207,8 @@ class Predictor:
         """
         has_costs = self.table.baseline.size_bytes is not None
         live = []
-        for knob, figures in zip(self.space.knobs, self._figures, strict=True):
+        for k, knob in enumerate(self.space.knobs):
+            figures = self._timed_in_integers(k)
             measured = {i: f for i, f in enumerate(figures) if f is not None}
             kept = [
                 i
@@ -173,6 +222,19 @@ class Predictor:
             ]
             live.append(tuple(kept))
         return tuple(live)
+
+
+def _inside_blocks(space: SearchSpace) -> list[tuple[int, ...]]:
+    """Per knob, the knobs that leave out blocks which hold all its targets."""
+    blocks = [(i, knob.targets) for i, knob in enumerate(space.knobs) if knob.kind == "drop_block"]
+    return [
+        tuple(
+            i
+            for i, names in blocks
+            if i != k and all(any(t.startswith(f"{b}.") for b in names) for t in knob.targets)
+        )
+        for k, knob in enumerate(space.knobs)
+    ]
 
 
 def _beats(other: Figures, own: Figures, *, is_milder: bool) -> bool:

@@ -41,6 +41,9 @@ UNTOUCHED: Final[Mapping[KnobKind, Level]] = {
 OF_GRIDS: Final[tuple[KnobKind, ...]] = ("activation_bits", "rate_price")
 """Knobs that do something where a weight is quantized, and nothing where it is not."""
 
+STRUCTURAL: Final[tuple[KnobKind, ...]] = ("pruning_ratio", "drop_block", "rank_ratio")
+"""Knobs that change shapes, and so the time that an inference takes."""
+
 AMOUNT_OF: Final[Mapping[KnobKind, KnobKind]] = {
     "factorization": "rank_ratio",
     "sparsity_pattern": "sparsity",
