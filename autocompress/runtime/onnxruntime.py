@@ -118,16 +118,22 @@ def predict(session: ort.InferenceSession, inputs: Arrays, batch_size: int) -> N
 
     Returns:
         Shape (N, ...), in the order of the examples.
+
+    Raises:
+        TrialError: With reason `runtime` if the runtime stumbles over the graph or the inputs.
     """
     names = [value.name for value in session.get_inputs()]
     first = [session.get_outputs()[0].name]
-    parts = [
-        session.run(first, {n: x[i : i + batch_size] for n, x in zip(names, inputs, strict=True)})[
-            0
-        ]
+    feeds = [
+        {n: x[i : i + batch_size] for n, x in zip(names, inputs, strict=True)}
         for i in range(0, len(inputs[0]), batch_size)
     ]
-    return np.concatenate(parts)
+    try:
+        return np.concatenate([session.run(first, feed)[0] for feed in feeds])
+    except Exception as error:  # the runtime raises a dozen classes that share no base
+        raise TrialError(
+            "runtime", f"ONNX Runtime cannot run the graph: {first_line(error)}."
+        ) from error
 
 
 def executed_ops(model: "onnx.ModelProto | bytes | Path") -> dict[str, int]:

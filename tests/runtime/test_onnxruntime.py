@@ -35,6 +35,13 @@ def test_predict_raises_when_the_number_of_inputs_differs(linear):
         predict(make_session(linear, threads=1), (x, x), 2)
 
 
+def test_predict_raises_one_line_when_the_graph_cannot_be_run(linear):
+    with pytest.raises(TrialError, match="ONNX Runtime cannot run the graph") as caught:
+        predict(make_session(linear, threads=1), (np.zeros((2, 4), np.float32),), 2)
+    assert caught.value.reason == "runtime"
+    assert "\n" not in str(caught.value)
+
+
 def test_make_session_takes_graph_bytes_and_file(linear, tmp_path):
     path = tmp_path / "model.onnx"
     onnx.save(linear, path)
