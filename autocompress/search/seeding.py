@@ -146,7 +146,7 @@ Choose = Mapping[KnobKind, Callable[[Knob], int]]
 def _controls(space: SearchSpace) -> Iterator[tuple[str, Fidelity, Choose]]:
     yield "int8 post-training", 0, _uniform_bits(8)
     for bits in _UNIFORM_BITS:
-        yield f"uniform {_lowest_bits(space, bits)} bit", 1, _uniform_bits(bits)
+        yield f"uniform {_lowest_bits(space, bits):g} bit", 1, _uniform_bits(bits)
     if any(knob.kind == "rate_price" for knob in space.knobs):
         for name, place in (("mild", 0.0), ("middle", 0.5), ("strong", 1.0)):
             yield f"{name} price of bits", 1, {**_PRICED_BITS, "rate_price": _at(place)}
@@ -154,9 +154,9 @@ def _controls(space: SearchSpace) -> Iterator[tuple[str, Fidelity, Choose]]:
     yield "uniform sparsity", 1, {"sparsity": _nearest(_UNIFORM_SPARSITY)}
 
 
-def _lowest_bits(space: SearchSpace, bits: int) -> int:
+def _lowest_bits(space: SearchSpace, bits: int) -> float:
     """Fewest bits that a layer gets where these are asked for: a space may have no such level."""
-    levels = [[int(level) for level in k.levels] for k in space.knobs if k.kind == "weight_bits"]
+    levels = [[float(level) for level in k.levels] for k in space.knobs if k.kind == "weight_bits"]
     return min((min(b for b in own if b >= bits) for own in levels), default=bits)
 
 

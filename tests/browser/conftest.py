@@ -53,6 +53,20 @@ def report_address(full_run: RunRecord, tmp_path_factory: pytest.TempPathFactory
     return path.as_uri()
 
 
+@pytest.fixture(scope="session")
+def until() -> Callable[["Page", str], None]:
+    """Waits until an expression is true; `wait_for_function` needs eval, which pages forbid."""
+
+    def wait(page: "Page", expression: str) -> None:
+        for _ in range(200):
+            if page.evaluate(f"() => Boolean({expression})"):
+                return
+            page.wait_for_timeout(50)
+        pytest.fail(f"never true: {expression}")
+
+    return wait
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
     """One Chromium for the tests of a file: Playwright allows one driver at a time."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 NewPage = Callable[..., "Page"]
+Until = Callable[["Page", str], None]
 EVIL = "<script>window.hacked=1</script><img src=x onerror='window.hacked=1'>"
 SIZE = '[data-figure="size"]'
 # Numbers of the trials that the traces with such names draw
@@ -133,7 +134,9 @@ def test_report_opens_a_card_when_a_point_is_clicked(report: "Page", full_run: R
     assert "est. bytes" in text
 
 
-def test_report_opens_the_card_that_the_address_names(report: "Page", full_run: RunRecord) -> None:
+def test_report_opens_the_card_that_the_address_names(
+    report: "Page", full_run: RunRecord, until: Until
+) -> None:
     number = full_run.refined[0].number
     report.evaluate("n => { location.hash = `trial-${n}`; }", number)
     card = report.locator("dialog[open]")
@@ -141,7 +144,7 @@ def test_report_opens_the_card_that_the_address_names(report: "Page", full_run: 
     heads = card.locator(".card-figures thead th").all_inner_texts()
     assert heads == ["figure", "this trial", "refined", "baseline"]
     report.keyboard.press("Escape")
-    report.wait_for_function("location.hash === ''")
+    until(report, "location.hash === ''")
     assert report.locator("dialog[open]").count() == 0
 
 
@@ -182,7 +185,9 @@ def test_report_visits_points_by_keyboard_and_opens_their_cards(
     assert report.url.endswith(f"#trial-{smallest.number}")
 
 
-def test_report_filter_narrows_figures_and_tables(report: "Page", full_run: RunRecord) -> None:
+def test_report_filter_narrows_figures_and_tables(
+    report: "Page", full_run: RunRecord, until: Until
+) -> None:
     sizes = sorted({measured(t).size_bytes for t in full_run.complete})
     limit = sizes[9]
     kept = sorted(t.number for t in full_run.complete if measured(t).size_bytes <= limit)
@@ -201,9 +206,7 @@ def test_report_filter_narrows_figures_and_tables(report: "Page", full_run: RunR
     words = f"{len(kept)} of {len(full_run.complete)} measured trials shown"
     assert report.locator("#filter-count").inner_text() == words
     report.locator("#filter-reset").click()
-    report.wait_for_function(
-        "document.getElementById('filter-count').textContent.startsWith('All')"
-    )
+    until(report, "document.getElementById('filter-count').textContent.startsWith('All')")
 
 
 def test_report_filter_is_moved_by_keyboard(report: "Page") -> None:
@@ -216,10 +219,12 @@ def test_report_filter_is_moved_by_keyboard(report: "Page") -> None:
     assert words.endswith("pt")
 
 
-def test_report_turns_three_objectives_when_asked(report: "Page", full_run: RunRecord) -> None:
+def test_report_turns_three_objectives_when_asked(
+    report: "Page", full_run: RunRecord, until: Until
+) -> None:
     assert not report.evaluate("Boolean(document.querySelector('[data-figure=cube]').data)")
     report.locator("#cube summary").first.click()
-    report.wait_for_function("document.querySelector('[data-figure=cube]').data")
+    until(report, "document.querySelector('[data-figure=cube]').data")
     names = ["on the front", "beaten", "control", "baseline"]
     assert drawn(report, *names, figure="cube") == sorted(t.number for t in full_run.complete)
     report.locator("#cube summary").first.click()
@@ -246,12 +251,14 @@ def test_report_takes_newer_data_and_keeps_filter_and_card(
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_report_has_no_serious_barrier(new_page: NewPage, report_address: str, dark: bool) -> None:
+def test_report_has_no_serious_barrier(
+    new_page: NewPage, report_address: str, dark: bool, until: Until
+) -> None:
     page = new_page(dark=dark)
     go(page, report_address)
     for details in page.locator("details:not(#cube details)").all():
         details.evaluate("details => { details.open = true; }")
-    page.wait_for_function("document.querySelectorAll('#front [data-table] tr').length > 1")
+    until(page, "document.querySelectorAll('#front [data-table] tr').length > 1")
     assert serious(page) == []
     page.evaluate("location.hash = 'trial-9'")
     page.locator("dialog[open]").wait_for()

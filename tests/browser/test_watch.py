@@ -2,7 +2,7 @@
 
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from autocompress.run_record import RunRecord, TrialRecord
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra: dev")
 _CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+Until = Callable[[playwright.Page, str], None]
 pytestmark = pytest.mark.skipif(_CHROMIUM is None, reason="needs a chromium")
 
 
@@ -94,11 +95,11 @@ def watch_page(watch_browser: Any, watch_server: WatchServer) -> Iterator[Any]:
 
 
 def test_watch_updates_itself_and_takes_its_reader_along(
-    watch_page: Any, watched: WatchedRun
+    watch_page: Any, watched: WatchedRun, until: Until
 ) -> None:
     watch_page.locator("details").last.evaluate("part => part.open = true")
     watch_page.evaluate("scrollTo(0, 600)")
-    watch_page.wait_for_function("scrollY > 500")
+    until(watch_page, "scrollY > 500")
     scrolled = watch_page.evaluate("scrollY")
     watch_page.evaluate("document.title = 'not loaded anew'")
 

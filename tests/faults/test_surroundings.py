@@ -17,8 +17,8 @@ from click.testing import CliRunner
 
 from autocompress.cli.main import cli
 from autocompress.errors import InputError
+from autocompress.search import search_task
 from autocompress.search.environment import n_usable_cores
-from autocompress.search.executors import table
 from autocompress.search.executors.table import Resources
 from autocompress.search.executors.worker import WorkerSpec
 from autocompress.search.records import load_run
@@ -110,7 +110,7 @@ def test_by_default_trials_at_once_share_the_cores_out(
         raise InputError("seen enough")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(table, "make_executor", note)
+    monkeypatch.setattr(search_task, "make_executor", note)
     monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path / "cache"))
     arguments = ["search", task_file.name, "--quiet", "--jobs", str(jobs)]
     result = CliRunner().invoke(cli, arguments)

@@ -290,13 +290,15 @@ def test_refine_run_records_what_failed_and_goes_on(
     listener = RefineListener(on_finish=lambda t, measured, why: reasons.append(why))
     refined = refine_run(run, run.trials[1:], fields={}, listener=listener)
     assert [t.number for t in refined] == [2, 3]
-    assert reasons == [reason, None, None]
-    assert results_of(run)[0]["reason"] == reason
+    assert reasons[0] is not None
+    assert reasons[0].startswith(reason)  # and where it was raised
+    assert reasons[1:] == [None, None]
+    assert results_of(run)[0]["reason"] == reasons[0]
     assert not [name for name in left_behind(run) if name.endswith("checkpoint")]
 
     assert refine_run(run, run.trials[1:], fields={}, listener=listener) == refined
     assert len(refinements.calls) == 3
-    assert reasons[3:] == [reason]  # said again, not tried again
+    assert reasons[3:] == [reasons[0]]  # said again, not tried again
 
 
 @pytest.mark.parametrize(

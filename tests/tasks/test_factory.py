@@ -143,7 +143,7 @@ def test_load_task_lists_known_names_and_the_closest():
     error = _error("digit")
 
     assert error.message == "Unknown task 'digit'."
-    assert "Did you mean 'digits'? Choose from: digits." in error.hint
+    assert "Did you mean 'digits'? Choose from: digits, hf." in error.hint
 
 
 def test_load_task_says_what_to_add_to_a_module():
