@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 _SHARE = (
-    4  # of all combinations one in four, evenly spread: the rest takes too long for each change
+    8  # of all combinations one in eight, evenly spread: the rest takes too long for each change
 )
 
 

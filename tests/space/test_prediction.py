@@ -320,3 +320,71 @@ def test_predictor_takes_a_price_that_could_not_be_measured_for_none(
     without[:, 3] = 0
     assert (predictor.size_bytes(EVERY_PRICED) == predictor.size_bytes(without)).all()
     assert predictor.live_levels()[3] == (0,)
+
+
+def _deep(in_integers: dict[str, tuple[float | None, ...]]) -> Predictor:
+    """Two blocks that can be left out, channels inside the first, and 8-bit inputs."""
+    knobs = (
+        Knob(kind="drop_block", targets=("block0",), levels=(0, 1), label="block0"),
+        Knob(kind="drop_block", targets=("block1",), levels=(0, 1), label="block1"),
+        Knob(kind="pruning_ratio", targets=("block0.a",), levels=(0.0, 0.5), label="block0.a"),
+        Knob(kind="weight_bits", targets=("block0.a",), levels=(32, 8), label="w"),
+        Knob(kind="activation_bits", targets=("block0.a",), levels=(32, 8), label="x"),
+    )
+    space = SearchSpace(knobs=knobs)
+    ratios = {"drop_block:block0": 0.8, "drop_block:block1": 0.7, "pruning_ratio:block0.a": 1.1}
+    ratios |= {"weight_bits:w": 1.0, "activation_bits:x": 0.5}
+    figures = {
+        name: Figures(divergence=0.0, size_bytes=1, layer_bytes={}, latency_ratio=ratio)
+        for name, ratio in ratios.items()
+    }
+    base = Figures(divergence=0.0, size_bytes=1, layer_bytes={}, latency_ratio=1.0)
+    table = OptionTable(
+        baseline=base,
+        contexts={"activation_bits:x": base},
+        options=tuple(Option(knob=name, level=1, figures=f) for name, f in figures.items()),
+        seconds=0.0,
+        in_integers=in_integers,
+    )
+    return Predictor(space, OptionTable.from_json(table.to_json()))
+
+
+IN_INTEGERS = {
+    "drop_block:block0": (0.6,),
+    "drop_block:block1": (0.9,),
+    "pruning_ratio:block0.a": (0.95,),
+}
+
+
+@pytest.mark.parametrize(
+    ("levels", "ratio"),
+    [
+        ((0, 0, 0, 0, 0), 1.0),
+        ((1, 1, 0, 0, 0), 1.0 - 0.2 - 0.3),  # what blocks save adds up
+        ((0, 1, 1, 0, 0), 1.0 - 0.3 + 0.1),
+        ((1, 0, 1, 0, 0), 1.0 - 0.2),  # channels of a block that is gone count no more
+        ((0, 0, 0, 1, 1), 0.5),
+        ((0, 1, 1, 1, 1), 0.5 * (1.0 - 0.1 - 0.05)),  # as measured among integer layers
+        ((1, 1, 1, 0, 1), 1.0 - 0.2 - 0.3),  # 8-bit inputs of float weights do nothing
+    ],
+)
+def test_latency_is_what_structure_saves_of_what_integers_leave(
+    levels: tuple[int, ...], ratio: float
+) -> None:
+    predicted = _deep(IN_INTEGERS).latency_ratio(np.array([levels]))
+    assert predicted.tolist() == pytest.approx([ratio])
+
+
+def test_latency_never_falls_to_nothing() -> None:
+    predictor = _deep({**IN_INTEGERS, "drop_block:block1": (0.3,)})
+    assert predictor.latency_ratio(np.array([[1, 1, 0, 1, 1]])).tolist() == pytest.approx([0.025])
+
+
+def test_channels_that_are_slower_in_floats_live_where_they_save_time_in_integers() -> None:
+    assert _deep({}).live_levels()[2] == (0,)
+    assert _deep(IN_INTEGERS).live_levels()[2] == (0, 1)
+
+
+def test_a_level_that_was_not_timed_in_integers_counts_as_in_floats() -> None:
+    predictor = _deep({**IN_INTEGERS, "drop_block:block1": (None,)})
+    assert predictor.latency_ratio(np.array([[0, 1, 0, 1, 1]])).tolist() == pytest.approx([0.35])
