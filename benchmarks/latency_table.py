@@ -1,6 +1,7 @@
 """What a search is told about milliseconds, and what a candidate's graph costs.
 
     python benchmarks/latency_table.py table results/RUN    # the option table against whole plans
+    python benchmarks/latency_table.py table results/RUN --again    # the table measured anew, here
     python benchmarks/latency_table.py graphs results/RUN   # graphs derived, against exported
 
 Results are merged into results/latency-table-*.csv and results/graph-derivation-*.csv.
@@ -8,6 +9,7 @@ Results are merged into results/latency-table-*.csv and results/graph-derivation
 
 import argparse
 import statistics
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
@@ -16,9 +18,12 @@ from typing import Any
 
 import numpy as np
 import optuna
+import torch
 from latency import publish
 from torch import Tensor
 
+from autocompress.evaluate.option_cache import OptionCache
+from autocompress.evaluate.sensitivity import measure_options
 from autocompress.run_record import RunRecord
 from autocompress.runtime.onnx_export import export_onnx, make_templates
 from autocompress.search.records import load_run
@@ -28,10 +33,10 @@ from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import Method, SearchSpace
 
 
-def table_rows(folder: Path) -> Iterator[dict[str, Any]]:
+def table_rows(folder: Path, *, is_again: bool) -> Iterator[dict[str, Any]]:
     """Measured latency of every trial against what the option table says of its plan."""
     run = load_run(folder)
-    predictor = predictor_of(run)
+    predictor = measured_again(run) if is_again else predictor_of(run)
     errors = []
     for trial in run.complete:
         figures = trial.measurement
@@ -57,6 +62,22 @@ def predictor_of(run: RunRecord) -> Predictor:
     (name,) = optuna.get_all_study_names(storage)
     kept = optuna.load_study(study_name=name, storage=storage).user_attrs["option_table"]
     return Predictor(_space(run), OptionTable.from_json(kept))
+
+
+def measured_again(run: RunRecord) -> Predictor:
+    """What a table says that is measured now: the run's own may be of older code, or a busy day."""
+    _, evaluator = reopen(run)
+    torch.set_num_threads(evaluator.settings.threads)
+    space = _space(run)
+    with tempfile.TemporaryDirectory() as scratch:
+        table = measure_options(
+            space,
+            lambda plan: evaluator.probe(plan, has_size=True, has_latency=True),
+            OptionCache("again", Path(scratch) / "options.jsonl"),
+            has_latency=True,
+            on_progress=lambda n, n_plans, label: print(f"{n} of {n_plans} {label}", flush=True),
+        )
+    return Predictor(space, table)
 
 
 def _space(run: RunRecord) -> SearchSpace:
@@ -94,10 +115,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["table", "graphs"])
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--again", action="store_true", help="measure the table on this machine")
     given = parser.parse_args()
     warnings.filterwarnings("ignore")
     if given.what == "table":
-        publish("latency-table", list(table_rows(given.folder)), ["net", "trial"])
+        publish(
+            "latency-table", list(table_rows(given.folder, is_again=given.again)), ["net", "trial"]
+        )
     else:
         publish("graph-derivation", list(graph_rows(given.folder)), ["net"])
 
