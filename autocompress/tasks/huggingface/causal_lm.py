@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from autocompress.errors import InputError, unknown_name
-from autocompress.tasks.base import Inputs, Metric, Task, TensorData
+from autocompress.tasks.base import Metric, Task, TensorData
 from autocompress.tasks.huggingface.pretrained import read_model, read_tokenizer
 from autocompress.tasks.huggingface.request import Request
 from autocompress.tasks.huggingface.rows import Splits, choose_column, text_columns
@@ -107,19 +107,10 @@ def causal_lm(request: Request, splits: Splits) -> Task:
         loss=token_loss,
         metric=metric,
         metric_name=metric_name,
-        augment=_as_it_is,
         batch_size=request.batch_size or _BATCH_SIZE,
         learning_rate=request.learning_rate or _LEARNING_RATE,
         proxy_epochs=request.proxy_epochs,
     )
-
-
-def _as_it_is(inputs: Inputs, generator: torch.Generator) -> Inputs:
-    """No change. But data that is augmented has no outputs of the teacher kept for all of it.
-
-    For V logits for each token that would be gigabytes.
-    """
-    return inputs
 
 
 def _documents(rows: Any, request: Request, tokenizer: Any) -> list[list[int]]:
