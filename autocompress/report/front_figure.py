@@ -58,7 +58,9 @@ def front_figure(
         why = f"No finished trial has a measured {cost}." if run.trials else "No trial yet."
         return note_figure(title, why)
     floor_pct, n_hidden = view_floor(plane)
-    hidden = f"{n_hidden} trials below {floor_pct:.0f} % are out of view; double-click shows all"
+    below = "1 trial" if n_hidden == 1 else f"{n_hidden} trials"
+    verb = "is" if n_hidden == 1 else "are"
+    hidden = f"{below} below {floor_pct:.0f} % {verb} out of view; double-click shows all"
     figure = new_figure(title, hidden if n_hidden else "Each point is one measured candidate")
     visible = [t for t in plane.trials if plane.y[t.number] >= floor_pct]
     figure.update_xaxes(cost_axis(plane.xs(visible), plane.axis_title))

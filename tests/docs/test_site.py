@@ -13,7 +13,7 @@ from tests.docs.conftest import PAGES, ROOT
 
 has_mkdocs = all(
     importlib.util.find_spec(name)
-    for name in ("mkdocs", "material", "mkdocs_click", "mkdocstrings")
+    for name in ("mkdocs", "material", "mkdocs_click", "mkdocs_jupyter", "mkdocstrings")
 )
 
 
@@ -34,6 +34,8 @@ def test_site_builds_without_warnings_and_holds_every_command(tmp_path: Path) ->
         assert f'id="autocompress-{name}"' in commands
     classes = (tmp_path / "reference" / "api" / "index.html").read_text(encoding="utf-8")
     assert "proxy_epochs" in classes
+    notebook = (tmp_path / "how-to" / "notebook" / "index.html").read_text(encoding="utf-8")
+    assert "data:image/png;base64," in notebook
     start = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert not re.search(r'(?:src|href)="(?:https?:)?//', start), "the site must fetch nothing"
 
