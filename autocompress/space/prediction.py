@@ -47,6 +47,9 @@ class Predictor:
         added_rest: Per knob, what each level adds to the bytes outside of layers; (levels,).
         log_latency: Per knob, log of what each level multiplies the latency by; (levels,). Of
             structural knobs among integer layers, where that was measured.
+        saved_in_floats: Index of a structural knob -> share of the time that each of its levels
+            saves among float layers; (levels,).
+        saved_in_integers: The same among integer layers.
     """
 
     def __init__(self, space: SearchSpace, table: OptionTable) -> None:
@@ -63,8 +66,8 @@ class Predictor:
         self.added_rest: list[Array] = []
         self.log_latency: list[Array] = []
         self._contexts: list[OptionContext] = []
-        self._saved_in_floats: dict[int, Array] = {}
-        self._saved_in_integers: dict[int, Array] = {}
+        self.saved_in_floats: dict[int, Array] = {}
+        self.saved_in_integers: dict[int, Array] = {}
         self._inside = _inside_blocks(space)
         self._figures: list[list[Figures | None]] = []
         for k, knob in enumerate(space.knobs):
@@ -100,12 +103,12 @@ class Predictor:
     def _add_savings(self, k: int, in_integers: tuple[float | None, ...] | None) -> None:
         """Note what share of the time each level of a structural knob saves."""
         in_floats = 1.0 - np.exp(self.log_latency[k])
-        self._saved_in_floats[k] = self._saved_in_integers[k] = in_floats
+        self.saved_in_floats[k] = self.saved_in_integers[k] = in_floats
         if in_integers is not None:
             saved = [0.0]
             for i, ratio in enumerate(in_integers, start=1):
                 saved.append(float(in_floats[i]) if ratio is None else 1.0 - ratio)
-            self._saved_in_integers[k] = np.array(saved)
+            self.saved_in_integers[k] = np.array(saved)
             self.log_latency[k] = np.log(np.maximum(1.0 - np.array(saved), _LEAST_TIME))
 
     def divergences(self, levels: Levels) -> Array:
@@ -162,10 +165,10 @@ class Predictor:
         """(N, K) level indices -> (N,), time over the untouched model's; 1 if none was measured."""
         logs = self._in_context(_picked(self.log_latency, levels), levels)
         saved, share = np.zeros(len(levels)), self._share_of_integers(levels)
-        for k, in_floats in self._saved_in_floats.items():
+        for k, in_floats in self.saved_in_floats.items():
             logs[:, k] = 0.0
             chosen = levels[:, k]
-            own = (1.0 - share) * in_floats[chosen] + share * self._saved_in_integers[k][chosen]
+            own = (1.0 - share) * in_floats[chosen] + share * self.saved_in_integers[k][chosen]
             for block in self._inside[k]:
                 own = np.where(levels[:, block] > 0, 0.0, own)  # it is gone already
             saved += own
@@ -189,9 +192,9 @@ class Predictor:
     def _timed_in_integers(self, k: int) -> list[Figures | None]:
         """Figures of a knob's levels, with the time that they take among integer layers."""
         figures = self._figures[k]
-        if k not in self._saved_in_integers:
+        if k not in self.saved_in_integers:
             return figures
-        ratios = 1.0 - self._saved_in_integers[k]
+        ratios = 1.0 - self.saved_in_integers[k]
         return [
             f if f is None or f.latency_ratio is None else dataclasses.replace(f, latency_ratio=r)
             for f, r in zip(figures, ratios.tolist(), strict=True)

@@ -21,6 +21,7 @@ SHIPPED = [
     "sparse_training",
     "sparsity",
     "transformer",
+    "uniform_bits",
     "weight_sharing",
 ]
 
