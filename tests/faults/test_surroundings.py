@@ -12,11 +12,12 @@ import threading
 import time
 from pathlib import Path
 
+import filelock
 import pytest
 from click.testing import CliRunner
 
 from autocompress.cli.main import cli
-from autocompress.errors import InputError
+from autocompress.errors import InputError, RunLockedError
 from autocompress.search import search_task
 from autocompress.search.environment import n_usable_cores
 from autocompress.search.executors.table import Resources
@@ -80,6 +81,36 @@ def test_a_forged_note_does_not_keep_a_run_from_its_driver(
     assert lock.was_abandoned
     lock.release()
     assert driver_of(tmp_path) is None
+
+
+def test_who_drives_is_told_though_the_driver_has_only_just_come(tmp_path: Path) -> None:
+    driver = filelock.FileLock(tmp_path / ".lock")
+    driver.acquire()  # and has not left its note yet
+    note = {"host": "here", "pid": 7, "started": 1.0}
+    late = threading.Timer(0.2, (tmp_path / ".driver.json").write_text, [json.dumps(note)])
+    late.start()
+    with pytest.raises(RunLockedError, match="driven by process 7 on here"):
+        RunLock(tmp_path).acquire()
+    late.join()
+    driver.release()
+
+
+def test_a_driver_that_is_about_to_leave_is_waited_for(tmp_path: Path) -> None:
+    begun = threading.Event()
+
+    def drive() -> None:
+        with filelock.FileLock(tmp_path / ".lock"):  # its note is taken away
+            begun.set()
+            time.sleep(0.2)
+
+    driver = threading.Thread(target=drive)
+    driver.start()
+    begun.wait()
+    lock = RunLock(tmp_path)
+    lock.acquire()
+    driver.join()
+    assert driver_of(tmp_path) is not None
+    lock.release()
 
 
 def test_stamps_are_in_utc_wherever_the_clock_says_it_is() -> None:

@@ -13,6 +13,7 @@ import psutil
 
 from autocompress.errors import InputError, RunLockedError, first_line
 
+_PATIENCE_S = 1.0  # a driver that comes has left no note yet, one that goes has none any more
 _CLOCK_STEP_S = 5.0  # when a process began is told by a clock that may be set
 
 
@@ -29,7 +30,7 @@ class RunLock:
     def __init__(self, folder: Path) -> None:
         self.was_abandoned = False
         self._folder = folder
-        self._lock = filelock.FileLock(folder / ".lock", timeout=0)
+        self._lock = filelock.FileLock(folder / ".lock", timeout=_PATIENCE_S)
 
     def acquire(self) -> None:
         """Make the folder if it is missing, lock it, and leave a note of who drives it.
