@@ -74,7 +74,6 @@ def measured_again(run: RunRecord) -> Predictor:
             space,
             lambda plan: evaluator.probe(plan, has_size=True, has_latency=True),
             OptionCache("again", Path(scratch) / "options.jsonl"),
-            has_latency=True,
             on_progress=lambda n, n_plans, label: print(f"{n} of {n_plans} {label}", flush=True),
         )
     return Predictor(space, table)

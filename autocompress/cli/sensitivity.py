@@ -77,7 +77,6 @@ def measure_sensitivity(
                 space_found,
                 probe,
                 cache,
-                has_latency=wanted.has_latency,
                 on_progress=progress.tell,
             )
             predictor = Predictor(space_found, table)

@@ -67,7 +67,7 @@ def additivity(
         cache: As for `measure_options`.
     """
     found: dict[str, WholePlan] = {}
-    known = TablePlans(predictor.space, has_latency=predictor.has_latency).by_digest
+    known = TablePlans(predictor.space).by_digest
     for label, plan in wholes.items():
         digest = plan.effective.digest
         if digest in found or digest in known:

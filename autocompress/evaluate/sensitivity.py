@@ -13,8 +13,8 @@ from typing import Any, Final
 from autocompress.errors import TrialError
 from autocompress.evaluate.option_cache import KnownFigures, OptionCache, ProbePlan
 from autocompress.plan import CompressionPlan
-from autocompress.space.option_table import Option, OptionTable, all_integers, context_of
-from autocompress.space.search_space import STRUCTURAL, Knob, SearchSpace
+from autocompress.space.option_table import Option, OptionTable, context_of
+from autocompress.space.search_space import Knob, SearchSpace
 
 OnProgress = Callable[[int, int, str], None]
 
@@ -30,12 +30,9 @@ def measure_options(
     probe: ProbePlan,
     cache: OptionCache,
     *,
-    has_latency: bool = False,
     on_progress: OnProgress = lambda n_known, n_plans, label: None,
 ) -> OptionTable:
     """Look at every level of every knob by itself, or in its context (see `context_of`).
-
-    Where plans are timed, structural knobs are looked at among integer layers as well.
 
     What the cache knows is not measured again, and each plan once, however many knobs lead to it.
 
@@ -43,7 +40,6 @@ def measure_options(
         space: The knobs.
         probe: Measures a plan; may raise TrialError.
         cache: Keeps figures; made for what `probe` measures and how.
-        has_latency: Whether `probe` times plans.
         on_progress: Called at the start and after each plan that had to be measured, with how many
             plans are known, how many there are, and which it was.
 
@@ -54,7 +50,7 @@ def measure_options(
     Raises:
         TrialError: If the untouched model cannot be measured.
     """
-    plans = TablePlans(space, has_latency=has_latency)
+    plans = TablePlans(space)
     results: dict[str, KnownFigures | _Failure] = {}
     for digest in plans.by_digest:
         known = cache.get(digest)
@@ -80,7 +76,6 @@ def measure_options(
             for (name, level), digest in plans.options.items()
         ),
         seconds=sum(result.seconds for result in results.values()),
-        in_integers=_in_integers(plans, results),
     )
 
 
@@ -91,18 +86,15 @@ class TablePlans:
 
     Args:
         space: The knobs.
-        has_latency: Whether plans are timed.
 
     Attributes:
         by_digest: Digest -> what progress calls the plan, and the plan.
         baseline: Digest of the untouched plan.
         contexts: Name of a knob -> digest of what its levels are measured in, see `context_of`.
         options: (name of a knob, level) -> digest.
-        integer: Digest of the plan whose layers all compute in integers; empty if none is timed.
-        among_integers: Name of a structural knob -> digests of its levels on top of that plan.
     """
 
-    def __init__(self, space: SearchSpace, *, has_latency: bool = False) -> None:
+    def __init__(self, space: SearchSpace) -> None:
         untouched = {knob.name: 0 for knob in space.knobs}
         self._space = space
         self.by_digest: dict[str, tuple[str, CompressionPlan]] = {}
@@ -114,17 +106,6 @@ class TablePlans:
             if context != untouched:
                 self.contexts[knob.name] = self._add(f"what {knob.name} works on", context)
             self._add_options(knob, context)
-        self.integer = ""
-        self.among_integers: dict[str, list[str]] = {}
-        integers = all_integers(space) if has_latency else None
-        if integers is not None:
-            self.integer = self._add("all layers in integers", integers)
-            for knob in space.knobs:
-                if knob.kind in STRUCTURAL:
-                    self.among_integers[knob.name] = [
-                        self._add(f"{knob.name} = {value} in integers", {**integers, knob.name: i})
-                        for i, value in enumerate(knob.levels[1:], start=1)
-                    ]
 
     def _add_options(self, knob: Knob, context: Mapping[str, int]) -> None:
         for level, value in enumerate(knob.levels[1:], start=1):
@@ -229,21 +210,3 @@ def _option(
         reason = f"what it works on failed: {context.reason}"
         return Option(knob=knob, level=level, figures=None, reason=reason)
     return Option(knob=knob, level=level, figures=result.figures)
-
-
-def _in_integers(
-    plans: TablePlans, results: Mapping[str, KnownFigures | _Failure]
-) -> dict[str, tuple[float | None, ...]]:
-    """Times of structural levels over that of all layers in integers."""
-
-    def time_of(digest: str) -> float | None:
-        result = results.get(digest)
-        return result.figures.latency_ratio if isinstance(result, KnownFigures) else None
-
-    whole = time_of(plans.integer)
-    if whole is None:
-        return {}
-    return {
-        name: tuple(None if (t := time_of(d)) is None else t / whole for d in digests)
-        for name, digests in plans.among_integers.items()
-    }

@@ -94,7 +94,6 @@ def search_task(request: SearchRequest, watch: Watch) -> RunRecord:
                         study.space,
                         probe,
                         option_cache(session, has_latency=study.has_latency),
-                        has_latency=study.has_latency,
                         on_progress=watch.tell_option,
                     ),
                     n_shortlisted=session.n_shortlisted,

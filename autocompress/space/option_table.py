@@ -65,17 +65,12 @@ class OptionTable:
             model.
         options: Every level but the untouched ones.
         seconds: Wall time that measuring took, cached options included as they were measured.
-        in_integers: Name of a structural knob -> for each of its levels but the untouched one, the
-            time with it over the time without it, all layers computing in integers; None for one
-            that could not be timed. Empty where there are no 8-bit inputs, or nothing is timed.
-            Fewer channels that save nothing in floats can do so in integers, and the reverse.
     """
 
     baseline: Figures
     contexts: Mapping[str, Figures]
     options: tuple[Option, ...]
     seconds: float
-    in_integers: Mapping[str, tuple[float | None, ...]] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain containers only, for JSON."""
@@ -92,7 +87,6 @@ class OptionTable:
                 for option in self.options
             ],
             "seconds": self.seconds,
-            "in_integers": {name: list(ratios) for name, ratios in self.in_integers.items()},
         }
 
     @classmethod
@@ -111,20 +105,12 @@ class OptionTable:
                 for option in data["options"]
             ),
             seconds=data["seconds"],
-            in_integers={k: tuple(r) for k, r in data.get("in_integers", {}).items()},
         )
 
 
 def amount_of(kind: KnobKind) -> KnobKind | None:
     """The kind of knob without which one of this kind does nothing; None if it does by itself."""
     return "weight_bits" if kind in OF_GRIDS else AMOUNT_OF.get(kind)
-
-
-def all_integers(space: SearchSpace) -> dict[str, int] | None:
-    """Levels of the plan whose layers all compute in integers; None if the space has no such."""
-    if not any(knob.kind == "activation_bits" for knob in space.knobs):
-        return None
-    return {k.name: int(k.kind in ("weight_bits", "activation_bits")) for k in space.knobs}
 
 
 def context_of(space: SearchSpace, knob: Knob) -> dict[str, int]:

@@ -3,7 +3,6 @@
 Dimension key: `N` plans, `K` knobs, `L` layers.
 """
 
-import dataclasses
 import math
 from typing import Final
 
@@ -24,8 +23,8 @@ class Predictor:
 
     Divergences add up (measured divergences of single layers; HAWQ-V3, Yao et al. 2021, adds
     second-order estimates in the same way). Bytes multiply within a layer, since half the channels
-    at half the bits leave a quarter, and layers add up. Times that structural knobs save add up,
-    measured among float layers or among integer ones; they share what all other knobs leave.
+    at half the bits leave a quarter, and layers add up. Shares of the time that structural knobs
+    save add up, and all other knobs change what is left.
 
     Knobs measured in a context (see `context_of`) have an effect where that is given: 8-bit inputs
     by the share of their layers that have integer weights, a method in the layers whose amount is
@@ -45,11 +44,9 @@ class Predictor:
         log_bytes: Per knob, log of what each level multiplies the bytes of each layer by;
             (levels, L).
         added_rest: Per knob, what each level adds to the bytes outside of layers; (levels,).
-        log_latency: Per knob, log of what each level multiplies the latency by; (levels,). Of
-            structural knobs among integer layers, where that was measured.
-        saved_in_floats: Index of a structural knob -> share of the time that each of its levels
-            saves among float layers; (levels,).
-        saved_in_integers: The same among integer layers.
+        log_latency: Per knob, log of what each level multiplies the latency by; (levels,).
+        saved_time: Index of a structural knob -> share of the time that each of its levels saves;
+            (levels,).
     """
 
     def __init__(self, space: SearchSpace, table: OptionTable) -> None:
@@ -66,8 +63,7 @@ class Predictor:
         self.added_rest: list[Array] = []
         self.log_latency: list[Array] = []
         self._contexts: list[OptionContext] = []
-        self.saved_in_floats: dict[int, Array] = {}
-        self.saved_in_integers: dict[int, Array] = {}
+        self.saved_time: dict[int, Array] = {}
         self._inside = _inside_blocks(space)
         self._figures: list[list[Figures | None]] = []
         for k, knob in enumerate(space.knobs):
@@ -77,7 +73,7 @@ class Predictor:
             self._add(figures)
             self._figures.append(figures)
             if knob.kind in STRUCTURAL:
-                self._add_savings(k, table.in_integers.get(knob.name))
+                self.saved_time[k] = 1.0 - np.exp(self.log_latency[k])
             if context is not None:
                 self._contexts.append(option_context(space, k, figures, self.layers))
 
@@ -99,17 +95,6 @@ class Predictor:
         self.log_latency.append(
             np.log([(f.latency_ratio or before_ratio) / before_ratio for f in figures])
         )
-
-    def _add_savings(self, k: int, in_integers: tuple[float | None, ...] | None) -> None:
-        """Note what share of the time each level of a structural knob saves."""
-        in_floats = 1.0 - np.exp(self.log_latency[k])
-        self.saved_in_floats[k] = self.saved_in_integers[k] = in_floats
-        if in_integers is not None:
-            saved = [0.0]
-            for i, ratio in enumerate(in_integers, start=1):
-                saved.append(float(in_floats[i]) if ratio is None else 1.0 - ratio)
-            self.saved_in_integers[k] = np.array(saved)
-            self.log_latency[k] = np.log(np.maximum(1.0 - np.array(saved), _LEAST_TIME))
 
     def divergences(self, levels: Levels) -> Array:
         """What each knob adds to the divergence; (N, K) level indices -> (N, K), nats.
@@ -164,41 +149,20 @@ class Predictor:
     def latency_ratio(self, levels: Levels) -> Array:
         """(N, K) level indices -> (N,), time over the untouched model's; 1 if none was measured."""
         logs = self._in_context(_picked(self.log_latency, levels), levels)
-        saved, share = np.zeros(len(levels)), self._share_of_integers(levels)
-        for k, in_floats in self.saved_in_floats.items():
+        saved = np.zeros(len(levels))
+        for k, saved_time in self.saved_time.items():
             logs[:, k] = 0.0
-            chosen = levels[:, k]
-            own = (1.0 - share) * in_floats[chosen] + share * self.saved_in_integers[k][chosen]
+            own = saved_time[levels[:, k]]
             for block in self._inside[k]:
                 own = np.where(levels[:, block] > 0, 0.0, own)  # it is gone already
             saved += own
         return np.asarray(np.exp(logs.sum(axis=1)) * np.maximum(1.0 - saved, _LEAST_TIME))
-
-    def _share_of_integers(self, levels: Levels) -> Array:
-        """How far a plan's layers compute in integers, from 0 to 1; (N,)."""
-        share = np.zeros(len(levels))
-        for context in self._contexts:
-            if self.space.knobs[context.knob].kind == "activation_bits":
-                is_on = levels[:, context.knob] > 0
-                share = np.maximum(share, context.share(levels) * is_on)
-        return share
 
     def _in_context(self, changes: Array, levels: Levels) -> Array:
         """Changes per knob, those measured in a context scaled by how far it is given; (N, K)."""
         for context in self._contexts:
             changes[:, context.knob] *= context.share(levels)
         return changes
-
-    def _timed_in_integers(self, k: int) -> list[Figures | None]:
-        """Figures of a knob's levels, with the time that they take among integer layers."""
-        figures = self._figures[k]
-        if k not in self.saved_in_integers:
-            return figures
-        ratios = 1.0 - self.saved_in_integers[k]
-        return [
-            f if f is None or f.latency_ratio is None else dataclasses.replace(f, latency_ratio=r)
-            for f, r in zip(figures, ratios.tolist(), strict=True)
-        ]
 
     def live_levels(self) -> tuple[tuple[int, ...], ...]:
         """Levels worth proposing, per knob: measured, and beaten by no other level of the knob.
@@ -210,8 +174,7 @@ class Predictor:
         """
         has_costs = self.table.baseline.size_bytes is not None
         live = []
-        for k, knob in enumerate(self.space.knobs):
-            figures = self._timed_in_integers(k)
+        for knob, figures in zip(self.space.knobs, self._figures, strict=True):
             measured = {i: f for i, f in enumerate(figures) if f is not None}
             kept = [
                 i

@@ -206,23 +206,3 @@ def test_options_key_changes_with_the_sources(
 
     assert len(set(keys)) == 3
     assert options_key(**KEY) == keys[-1]
-
-
-def test_measure_options_times_structure_among_integer_layers_as_well(cache: OptionCache) -> None:
-    def timed(plan: CompressionPlan) -> Figures:
-        bits = {la.activation_bits for la in plan.layers.values()} or {32}
-        ratio = (0.5 if bits == {8} else 1.0) * (0.8 if plan.pruning_ratios else 1.0)
-        return dataclasses.replace(figures_of(plan), latency_ratio=ratio)
-
-    table = measure_options(SPACE, timed, cache, has_latency=True)
-    assert dict(table.in_integers) == {"pruning_ratio:a": (pytest.approx(0.8),)}
-
-
-def test_measure_options_does_not_look_among_integers_where_nothing_is_timed(
-    cache: OptionCache,
-) -> None:
-    probe = Counting()
-    assert measure_options(SPACE, probe, cache).in_integers == {}
-    assert len(probe.plans) == N_PLANS
-    space = SearchSpace(knobs=tuple(k for k in SPACE.knobs if k.kind != "activation_bits"))
-    assert TablePlans(space, has_latency=True).among_integers == {}

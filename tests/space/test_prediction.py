@@ -322,7 +322,7 @@ def test_predictor_takes_a_price_that_could_not_be_measured_for_none(
     assert predictor.live_levels()[3] == (0,)
 
 
-def _deep(in_integers: dict[str, tuple[float | None, ...]]) -> Predictor:
+def _deep(**changed: float) -> Predictor:
     """Two blocks that can be left out, channels inside the first, and 8-bit inputs."""
     knobs = (
         Knob(kind="drop_block", targets=("block0",), levels=(0, 1), label="block0"),
@@ -334,6 +334,7 @@ def _deep(in_integers: dict[str, tuple[float | None, ...]]) -> Predictor:
     space = SearchSpace(knobs=knobs)
     ratios = {"drop_block:block0": 0.8, "drop_block:block1": 0.7, "pruning_ratio:block0.a": 1.1}
     ratios |= {"weight_bits:w": 1.0, "activation_bits:x": 0.5}
+    ratios |= {f"drop_block:{block}": ratio for block, ratio in changed.items()}
     figures = {
         name: Figures(divergence=0.0, size_bytes=1, layer_bytes={}, latency_ratio=ratio)
         for name, ratio in ratios.items()
@@ -344,16 +345,8 @@ def _deep(in_integers: dict[str, tuple[float | None, ...]]) -> Predictor:
         contexts={"activation_bits:x": base},
         options=tuple(Option(knob=name, level=1, figures=f) for name, f in figures.items()),
         seconds=0.0,
-        in_integers=in_integers,
     )
-    return Predictor(space, OptionTable.from_json(table.to_json()))
-
-
-IN_INTEGERS = {
-    "drop_block:block0": (0.6,),
-    "drop_block:block1": (0.9,),
-    "pruning_ratio:block0.a": (0.95,),
-}
+    return Predictor(space, table)
 
 
 @pytest.mark.parametrize(
@@ -364,27 +357,16 @@ IN_INTEGERS = {
         ((0, 1, 1, 0, 0), 1.0 - 0.3 + 0.1),
         ((1, 0, 1, 0, 0), 1.0 - 0.2),  # channels of a block that is gone count no more
         ((0, 0, 0, 1, 1), 0.5),
-        ((0, 1, 1, 1, 1), 0.5 * (1.0 - 0.1 - 0.05)),  # as measured among integer layers
+        ((0, 1, 1, 1, 1), 0.5 * (1.0 - 0.3 + 0.1)),
         ((1, 1, 1, 0, 1), 1.0 - 0.2 - 0.3),  # 8-bit inputs of float weights do nothing
     ],
 )
 def test_latency_is_what_structure_saves_of_what_integers_leave(
     levels: tuple[int, ...], ratio: float
 ) -> None:
-    predicted = _deep(IN_INTEGERS).latency_ratio(np.array([levels]))
-    assert predicted.tolist() == pytest.approx([ratio])
+    assert _deep().latency_ratio(np.array([levels])).tolist() == pytest.approx([ratio])
 
 
 def test_latency_never_falls_to_nothing() -> None:
-    predictor = _deep({**IN_INTEGERS, "drop_block:block1": (0.3,)})
+    predictor = _deep(block0=0.4, block1=0.3)
     assert predictor.latency_ratio(np.array([[1, 1, 0, 1, 1]])).tolist() == pytest.approx([0.025])
-
-
-def test_channels_that_are_slower_in_floats_live_where_they_save_time_in_integers() -> None:
-    assert _deep({}).live_levels()[2] == (0,)
-    assert _deep(IN_INTEGERS).live_levels()[2] == (0, 1)
-
-
-def test_a_level_that_was_not_timed_in_integers_counts_as_in_floats() -> None:
-    predictor = _deep({**IN_INTEGERS, "drop_block:block1": (None,)})
-    assert predictor.latency_ratio(np.array([[0, 1, 0, 1, 1]])).tolist() == pytest.approx([0.35])

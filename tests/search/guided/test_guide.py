@@ -206,7 +206,7 @@ def test_a_cost_that_is_only_limited_is_no_axis(world):
     )
     predictor = world.predictor
     predictor.log_latency[8] = np.log([1.0, 0.8, 0.4])
-    predictor.saved_in_floats[8] = predictor.saved_in_integers[8] = np.array([0.0, 0.2, 0.6])
+    predictor.saved_time[8] = np.array([0.0, 0.2, 0.6])
     history = history_of(world, NOTHING)
     history = dataclasses.replace(history, costs=np.empty((0, 2)))
     plan = Guide(world.space, predictor.live_levels(), predictor, goal).propose(
