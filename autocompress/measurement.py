@@ -35,6 +35,8 @@ class Measurement:
             median ratio. The untouched model's says how far a model is from itself, timed twice.
         latency_high_ms: Upper end.
         peak_memory_bytes: Most memory that loading and running it took, beyond the runtime's own.
+        layer_bytes: How many of `size_bytes` the tensors of each of the base model's layers take, 0
+            for one that is gone. What is left is the graph, its metadata, and what no layer owns.
         macs: Multiply-accumulate operations of one example, recounted on the candidate.
         n_params: Parameters of the candidate.
         seconds: Wall time of building, tuning and measuring.
@@ -61,6 +63,7 @@ class Measurement:
     latency_low_ms: float | None = None
     latency_high_ms: float | None = None
     peak_memory_bytes: int | None = None
+    layer_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse figures that are not numbers: a missing figure is None, never inf or NaN.

@@ -156,6 +156,9 @@ def _trial(
         macs=40_000_000,
         n_params=270_000,
         seconds=30.0,
+        layer_bytes=dict(
+            zip(predictor.layers, map(int, predictor.layer_bytes(array)[0]), strict=True)
+        ),
     )
     return TrialRecord(
         number=number,

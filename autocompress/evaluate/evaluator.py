@@ -61,11 +61,12 @@ class Evaluator:
             is_rewound=self.recipe.rewind,
         )
         timed_inputs(self.example_inputs, 1, settings.input_shapes)  # shapes that do not fit raise
-        self.meter = Meter(self.model, prepared, settings, self.device)
+        layers = {layer.name: layer.kind for layer in self.profile.layers}
+        self.meter = Meter(self.model, prepared, layers, settings, self.device)
         self._probe = Probe(
             self.model,
             prepared,
-            layers={layer.name: layer.kind for layer in self.profile.layers},
+            layers=layers,
             build=self.build,
             deploy=self.meter.deploy,
             time_candidate=self.meter.latency,

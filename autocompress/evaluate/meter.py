@@ -3,12 +3,13 @@
 import copy
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from autocompress.analysis.layer_kind import LayerKind
 from autocompress.analysis.macs import count_macs
 from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.compress.pipeline import Candidate
@@ -17,7 +18,7 @@ from autocompress.errors import InputError
 from autocompress.evaluate.candidate_file import save_candidate
 from autocompress.evaluate.deploy import deploy, reshaped
 from autocompress.evaluate.latency_scale import LatencyScale
-from autocompress.evaluate.packed_size import packed_size
+from autocompress.evaluate.packed_size import packed_bytes
 from autocompress.evaluate.scoring import divergence_of, score
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.evaluate.timed_inputs import timed_inputs
@@ -43,6 +44,7 @@ class Meter:
     Args:
         model: The base model, in eval mode, on the CPU; not modified.
         prepared: Examples to score and calibrate with.
+        layers: Names of the base model's layers and what they are.
         settings: What is measured, and on how many threads.
         device: Where candidates are scored.
     """
@@ -51,11 +53,13 @@ class Meter:
         self,
         model: nn.Module,
         prepared: PreparedTask,
+        layers: Mapping[str, LayerKind],
         settings: EvaluationSettings,
         device: torch.device,
     ) -> None:
         self._model = model
         self._prepared = prepared
+        self._layers = layers
         self.settings = settings
         self._device = device
         self._templates = make_templates()
@@ -96,7 +100,7 @@ class Meter:
         on_stage("export", 0.0)
         model = model.to("cpu")
         shipment = self.deploy(model)
-        size_bytes = packed_size(shipment.graph, plan)
+        size_bytes, layer_bytes = packed_bytes(shipment.graph, plan, self._layers)
         on_stage("latency", 0.0)
         latency = self.latency(shipment) if self.settings.has_latency else None
         if keep is not None:
@@ -123,6 +127,7 @@ class Meter:
             ),
             divergence=divergence,
             untuned_divergence=untuned,
+            layer_bytes=layer_bytes,
         )
 
     def score(self, model: nn.Module) -> tuple[float, float, float | None]:

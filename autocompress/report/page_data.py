@@ -8,8 +8,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-import numpy as np
-
 from autocompress.report.choices_figure import KINDS
 from autocompress.report.findings import accuracy_change, measured
 from autocompress.report.hover import hover_figures, wrapped_plan
@@ -17,12 +15,10 @@ from autocompress.report.shell_names import run_argument
 from autocompress.report.trial_columns import columns_for, trial_name
 from autocompress.report.wording import format_level, format_points, format_size
 from autocompress.run_record import RunRecord, TrialRecord
-from autocompress.space.prediction import Predictor
-from autocompress.space.search_space import SearchSpace
 
 FORMAT: Final = 1
-# Beyond this many cells only trials people look at first have estimated bytes of their layers.
-_MOST_ESTIMATES: Final = 40_000
+# Beyond this many cells only trials people look at first have the bytes of their layers.
+_MOST_LAYER_BYTES: Final = 40_000
 
 
 def page_data(run: RunRecord) -> dict[str, Any]:
@@ -32,7 +28,7 @@ def page_data(run: RunRecord) -> dict[str, Any]:
         `format`; `run`, its name for the shell; `columns` of tables of measured trials, with the
         costs whose tables have them; `knobs` (kind, label, targets, levels in words), `kinds`;
         `trials` in order (see `_trial`); `refined` and `validated`, cells by trial number;
-        `layerBytes`, estimated from the option table, or None.
+        `layerBytes`, as measured, by trial number, or None.
     """
     on_front = {t.number for t in run.front()}
     columns = columns_for(run, run.complete)
@@ -122,22 +118,13 @@ def _again(
 
 
 def _layer_bytes(run: RunRecord, on_front: set[int]) -> dict[str, Any] | None:
-    """Bytes of each layer in the packed file as the option table predicts them, by trial number.
-
-    None without a table that has sizes, or for knobs it does not know.
-    """
-    table = run.options
-    if table is None or not run.knobs or not any(table.baseline.layer_bytes.values()):
+    """Bytes of each layer in the packed file, by trial number; None where nobody measured them."""
+    trials = [t for t in run.complete if measured(t).layer_bytes]
+    held = (name for t in trials for name, n in measured(t).layer_bytes.items() if n > 0)
+    layers = list(dict.fromkeys(held))
+    if not layers:
         return None
-    trials = [t for t in run.complete if all(k.name in t.levels for k in run.knobs)]
-    if len(trials) * len(table.baseline.layer_bytes) > _MOST_ESTIMATES:
+    if len(trials) * len(layers) > _MOST_LAYER_BYTES:
         trials = [t for t in trials if t.role != "search" or t.number in on_front]
-    if not trials:
-        return None
-    predictor = Predictor(SearchSpace(knobs=run.knobs), table)
-    levels = np.array([[t.levels[k.name] for k in run.knobs] for t in trials], dtype=np.int64)
-    estimates = predictor.layer_bytes(levels).round().astype(int).tolist()
-    return {
-        "layers": list(predictor.layers),
-        "of": {str(t.number): row for t, row in zip(trials, estimates, strict=True)},
-    }
+    rows = {str(t.number): [measured(t).layer_bytes.get(n, 0) for n in layers] for t in trials}
+    return {"layers": layers, "of": rows}

@@ -93,6 +93,15 @@ def test_evaluate_fidelity_0_trains_nothing(evaluator: Evaluator) -> None:
     assert measured.train_images_per_s is None
 
 
+def test_evaluate_tells_what_each_layer_takes_of_the_file(evaluator: Evaluator) -> None:
+    measured = evaluator.evaluate(MIXED, seed=1, fidelity=0)
+    base = evaluator.evaluate(CompressionPlan(), seed=1)
+    assert set(measured.layer_bytes) == {layer.name for layer in evaluator.profile.layers}
+    assert 0 < base.size_bytes - sum(base.layer_bytes.values()) < base.size_bytes
+    for name in MIXED.layers:
+        assert measured.layer_bytes[name] < base.layer_bytes[name]
+
+
 def test_rebuild_gives_the_model_that_was_measured(evaluator: Evaluator, tmp_path: Path) -> None:
     weights = tmp_path / "w.safetensors"
     measured = evaluator.evaluate(MIXED, seed=3, keep=weights)

@@ -69,7 +69,12 @@ def measure(
         seconds=72.4,
         train_images_per_s=914.0 if touched else None,
         skipped=("rank_ratio: would not shrink it",) if rank < 1 else (),
+        layer_bytes={knob.label: 1000 * picked[knob.name] for knob in _bit_knobs(space)},
     )
+
+
+def _bit_knobs(space: SearchSpace) -> list[Knob]:
+    return [knob for knob in space.knobs if knob.kind == "weight_bits"]
 
 
 def make_synthetic_run(

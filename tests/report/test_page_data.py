@@ -3,6 +3,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from autocompress.measurement import Measurement
 from autocompress.report.findings import measured
 from autocompress.report.page_data import json_block, page_data
 from autocompress.run_record import RunRecord
@@ -47,18 +48,32 @@ def test_page_data_says_null_for_a_level_that_was_not_recorded(make_run: Factory
     assert entry["levels"] == [None] * len(run.knobs)
 
 
-def test_page_data_estimates_bytes_of_layers_from_the_option_table(
-    make_run: Factory, add_options: Change
-) -> None:
-    run = add_options(make_run(4))
-    data = page_data(run)["layerBytes"]
-    assert run.options is not None
-    untouched = dict(run.options.baseline.layer_bytes)
-    assert dict(zip(data["layers"], data["of"]["0"], strict=True)) == untouched
-    number = next(t.number for t in run.controls if t.label == "uniform 8 bit")
-    halved = dict(zip(data["layers"], data["of"][str(number)], strict=True))
-    assert halved["conv1"] == 4000  # as the option says, and nothing else touches it
-    assert page_data(make_run(4))["layerBytes"] is None
+def test_page_data_tells_the_bytes_that_each_layer_takes(make_run: Factory) -> None:
+    run = make_run(4)
+    trial = run.trials[1]
+    assert trial.measurement is not None
+    measured = dataclasses.replace(trial.measurement, layer_bytes={"stem": 40, "bn": 0, "fc": 7})
+    trials = (run.trials[0], dataclasses.replace(trial, measurement=measured), *run.trials[2:])
+    data = page_data(dataclasses.replace(run, trials=trials))["layerBytes"]
+    assert dict(zip(data["layers"], data["of"][str(trial.number)], strict=True)) == {
+        **dict.fromkeys(data["layers"], 0),
+        "stem": 40,
+        "fc": 7,
+    }
+    assert "bn" not in data["layers"]  # it has none in any trial
+
+
+def test_page_data_of_a_run_that_did_not_measure_layers(make_run: Factory) -> None:
+    run = make_run(1)
+    trials = tuple(
+        dataclasses.replace(t, measurement=t.measurement and _without_layers(t.measurement))
+        for t in run.trials
+    )
+    assert page_data(dataclasses.replace(run, trials=trials))["layerBytes"] is None
+
+
+def _without_layers(figures: Measurement) -> Measurement:
+    return dataclasses.replace(figures, layer_bytes={})
 
 
 def test_page_data_names_the_folder_of_a_run_that_lies_elsewhere(make_run: Factory) -> None:

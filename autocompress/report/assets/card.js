@@ -46,30 +46,31 @@ const levelCell = (knob, level) => {
 const byteCell = (bytes, most) => {
   if (bytes === undefined) return make('td', {}, '');
   const bar = make('span', {style: `--part:${bytes / Math.max(most, 1)}`, 'aria-hidden': 'true'});
-  return make('td', {class: 'bar'}, `≈ ${bytes.toLocaleString('en')}`, bar);
+  return make('td', {class: 'bar'}, bytes.toLocaleString('en'), bar);
 };
 
-/** Layer by layer: what was asked for, and the bytes that the option table predicts. */
+/** Layer by layer: what was asked for, and the bytes of it in the packed file. */
 const stripOf = trial => {
   const {knobs, kinds, layerBytes} = report.data;
   if (!knobs.length) return null;
   const used = Object.keys(kinds).filter(kind => knobs.some(knob => knob.kind === kind));
-  const estimate = layerBytes?.of[trial.n];
-  const most = estimate ? Math.max(...estimate) : 0;
-  const bytesOf = new Map(estimate ? layerBytes.layers.map((name, i) => [name, estimate[i]]) : []);
   const at = new Map();
   knobs.forEach((knob, i) => knob.targets.forEach(part => at.set(`${knob.kind}\n${part}`, i)));
-  const rows = partsOf(knobs).map(part => make('tr', {}, make('th', {scope: 'row'}, part),
+  const bytes = layerBytes?.of[trial.n];
+  const bytesOf = new Map(bytes ? layerBytes.layers.map((name, i) => [name, bytes[i]]) : []);
+  const most = Math.max(0, ...bytesOf.values());
+  const rowOf = (part, count) => make('tr', {}, make('th', {scope: 'row'}, part),
     ...used.map(kind => {
       const i = at.get(`${kind}\n${part}`);
       return levelCell(knobs[i], trial.levels[i]);
     }),
-    estimate ? byteCell(bytesOf.get(part), most) : null));
-  const heads = ['part of the model', ...used.map(kind => kinds[kind]),
-    ...(estimate ? ['est. bytes'] : [])];
+    bytes ? byteCell(count, most) : null);
+  const parts = [...new Set([...partsOf(knobs), ...bytesOf.keys()])];
+  const rows = parts.map(part => rowOf(part, bytesOf.get(part)));
+  if (bytes) rows.push(rowOf('graph and the rest', trial.size[0] - bytes.reduce((a, b) => a + b)));
+  const heads = ['part of the model', ...used.map(kind => kinds[kind]), ...(bytes ? ['bytes'] : [])];
   const caption = 'Layer by layer: the stronger the colour, the stronger the compression asked for'
-    + (estimate ? '. Bytes are estimated from the option table, untrained; the size above is '
-      + 'measured' : '');
+    + (bytes ? '. Bytes are those of the packed file' : '');
   return frame('Layer by layer', make('table', {class: 'strip'}, make('caption', {}, caption),
     make('thead', {}, make('tr', {}, ...heads.map(name => make('th', {scope: 'col'}, name)))),
     make('tbody', {}, ...rows)));
