@@ -1,7 +1,7 @@
 """What a device's runtime supports: YAML in, search-space rules cut down to it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ from autocompress.space.rules import (
     problem_of,
     read_yaml,
 )
+from autocompress.space.search_space import UNTOUCHED, KnobKind
 
 TARGETS: Final = PRESETS / "targets"
 
@@ -32,8 +33,9 @@ class Target(BaseModel):
         objectives: Axes of the front.
         weight_bits: Bits that weights can have; float weights always can.
         activation_bits: Bits that inputs of layers can have; an empty list means floats only.
-        quantizers: Methods whose values its files can hold.
-        granularities: What may share a scale there.
+        quantizers: Methods whose values its files can hold; layers without a rule have the first
+            if `uniform` is not among them.
+        granularities: What may share a scale there; the first if `channel` is not among them.
         round_to: Widths stay multiples of this.
         max_size: Bytes that a packed file may take at most.
     """
@@ -45,8 +47,8 @@ class Target(BaseModel):
     objectives: str | None = None
     weight_bits: list[WeightBits] | None = None
     activation_bits: list[Bits] | None = None
-    quantizers: list[str] | None = None
-    granularities: list[str] | None = None
+    quantizers: list[str] | None = Field(default=None, min_length=1)
+    granularities: list[str] | None = Field(default=None, min_length=1)
     round_to: int = Field(default=1, ge=1)
     max_size: int | None = Field(default=None, ge=1)
 
@@ -69,17 +71,13 @@ def load_target(target: str | Path) -> Target:
         found = Target.model_validate(read_yaml(path, "target"))
     except ValidationError as error:
         raise InputError(f"The target {path} is wrong at {problem_of(error)}.") from error
-    for field, names, known, default in (
-        ("quantizers", found.quantizers, QUANTIZERS, "uniform"),
-        ("granularities", found.granularities, ("channel", "tensor"), "channel"),
+    for field, names, known in (
+        ("quantizers", found.quantizers, QUANTIZERS),
+        ("granularities", found.granularities, ("channel", "tensor")),
     ):
         for name in names or ():
             if name not in known and not name.startswith("group:"):
                 raise unknown_name(f"name in `{field}` of {path}", name, known)
-        if names is not None and default not in names:
-            raise InputError(
-                f"The target {path} must have {default!r} in `{field}`: layers have it by default."
-            )
     check_bits("weight_bits", found.weight_bits, str(path))
     check_bits("activation_bits", found.activation_bits, str(path))
     return found
@@ -95,7 +93,22 @@ def restrict(rules: SpaceRules, target: Target) -> SpaceRules:
         update={"round_to": math.lcm(rules.pruning.round_to, target.round_to)}
     )
     kept = [_restricted(rule, target, i) for i, rule in enumerate(rules.rules)]
-    return rules.model_copy(update={"pruning": pruning, "rules": kept})
+    return rules.model_copy(update={"pruning": pruning, "rules": [*_defaults(target), *kept]})
+
+
+def _methods_of(target: Target) -> dict[KnobKind, list[str]]:
+    """What layers can be given there, by kind of method; nothing for one that is not restricted."""
+    names: dict[KnobKind, list[str] | None] = {
+        "quantizer": target.quantizers,
+        "granularity": target.granularities,
+    }
+    return {kind: found for kind, found in names.items() if found is not None}
+
+
+def _defaults(target: Target) -> list[Rule]:
+    """What layers have without a rule, where the target lacks what they have otherwise."""
+    lacking = {k: n[0] for k, n in _methods_of(target).items() if UNTOUCHED[k] not in n}
+    return [Rule.model_validate({"optional": True, **lacking})] if lacking else []
 
 
 def _restricted(rule: Rule, target: Target, index: int) -> Rule:
@@ -107,26 +120,26 @@ def _restricted(rule: Rule, target: Target, index: int) -> Rule:
         wanted = getattr(rule, field)
         if wanted is not None and allowed is not None:
             changes[field] = [bits for bits in wanted if bits in allowed]
-    for field, names in (
-        ("quantizer", target.quantizers),
-        ("granularity", target.granularities),
-    ):
-        wanted = getattr(rule, field)
-        if wanted is not None and names is not None:
-            changes[field] = _methods(field, wanted, names, index)
+    for kind, names in _methods_of(target).items():
+        wanted = getattr(rule, kind)
+        if wanted is not None:
+            changes[kind] = _methods(kind, wanted, names, index)
     return rule.model_copy(update=changes)
 
 
 def _methods(
-    field: str, wanted: str | list[str], allowed: Iterable[str], index: int
+    kind: KnobKind, wanted: str | list[str], allowed: Collection[str], index: int
 ) -> str | list[str]:
-    """A fixed method that the target has, or those of a list that it has."""
+    """A fixed method that the target has, or those of a list that it has.
+
+    One, fixed, where the target lacks what a knob's first level would be.
+    """
     names = [wanted] if isinstance(wanted, str) else wanted
     kept = [name for name in names if name in allowed]
     if not kept:
         raise InputError(
-            f"`{field}` of rules.{index} must be one that the target has "
+            f"`{kind}` of rules.{index} must be one that the target has "
             f"({', '.join(allowed)}), but is {', '.join(names)}.",
             "Change the rule, or search without --target.",
         )
-    return wanted if isinstance(wanted, str) else kept
+    return kept if isinstance(wanted, list) and UNTOUCHED[kind] in allowed else kept[0]

@@ -1,9 +1,13 @@
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
+from autocompress.analysis.profile import profile_model
 from autocompress.errors import InputError
 from autocompress.runtime.table import RUNTIMES
+from autocompress.space.build import build_space
 from autocompress.space.rules import load_rules, parse_rules
 from autocompress.space.targets import TARGETS, Target, load_target, restrict
 
@@ -47,9 +51,32 @@ def test_restrict_raises_when_a_fixed_method_is_outside() -> None:
         restrict(rules, Target(quantizers=["uniform"]))
 
 
+def test_layers_have_what_the_target_has_where_it_lacks_the_default() -> None:
+    """Kernels that take one scale per tensor only are common in small devices."""
+    model = nn.Sequential(nn.Linear(32, 24), nn.ReLU(), nn.Linear(24, 4))
+    profile = profile_model(model, (torch.zeros(2, 32),))
+    text = RULES.replace("kmeans]", "kmeans, power_of_two]").replace("ternary", "3")
+    target = Target(granularities=["tensor"], quantizers=["power_of_two", "kmeans"])
+    rules = restrict(parse_rules(text, "here"), target)
+    space = build_space(profile, rules).space
+    assert {knob.kind for knob in space.knobs} == {"weight_bits"}, "codebooks have no kernel"
+    untouched = {knob.name: 0 for knob in space.knobs}
+    bits = {k.name: int(k.kind == "weight_bits") for k in space.knobs}
+    plan = space.decode({**untouched, **bits})
+    assert {(la.quantizer, la.granularity) for la in plan.layers.values()} == {("kmeans", "tensor")}
+
+
+def test_a_rule_for_some_layers_leaves_the_others_what_the_target_has() -> None:
+    rules = restrict(parse_rules(RULES, "here"), Target(granularities=["tensor"]))
+    assert [rule.granularity for rule in rules.rules] == ["tensor", None]
+    assert rules.rules[1].quantizer == ["uniform", "kmeans"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("quantizers: []", "wrong at `quantizers`"),
+        ("granularities: [row]", "Unknown name in `granularities`"),
         ("weight_bits: [9]", "must be among"),
         ("activation_bits: [4]", "must be among"),
         ("round_to: 0", "wrong at `round_to`"),
