@@ -7,7 +7,7 @@ re-derives codes from float weights, quantizes layers it was told to leave alone
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 import numpy as np
 import onnx
@@ -20,6 +20,7 @@ from autocompress.runtime.graph import (
     Array,
     constants,
     drop_unread,
+    makers,
     readers,
     rename_read,
     replace_constants,
@@ -34,6 +35,9 @@ from autocompress.runtime.integer_regions import (
     is_clamp,
 )
 
+Named = Callable[[str, str], str]
+
+_PARTS = ("bias", "dq", "float", "int8", "q", "raw", "scale", "zero")
 _REQUANTIZED = ("Conv", "ConvTranspose", "Gemm")
 
 
@@ -75,23 +79,44 @@ def to_integer(
     if not regions.layers:
         return dataclasses.replace(exported, not_integer=not_integer)
     grids = choose_grids(model, regions, calibration)
-    _insert_pairs(model.graph, regions, grids)
-    _insert_codes(model.graph, regions, grids)
+    named = _namer(model.graph)
+    _insert_pairs(model.graph, regions, grids, named)
+    _insert_codes(model.graph, regions, grids, named)
     drop_unread(model.graph)
     kept = {i.name for i in model.graph.initializer if i.data_type == onnx.TensorProto.FLOAT}
     quantized = {name: t for name, t in exported.quantized.items() if name in kept}
     return dataclasses.replace(exported, model=model, quantized=quantized, not_integer=not_integer)
 
 
+def _namer(graph: onnx.GraphProto) -> Named:
+    """Names what belongs to a value, such that nothing in the graph is called so already."""
+    taken = {item.name for item in (*graph.input, *graph.initializer)} | set(makers(graph))
+    gap = "_"
+    while any(_is_part(name, gap, taken) for name in taken):
+        gap += "_"
+    return lambda name, part: f"{name}{gap}{part}"
+
+
+def _is_part(name: str, gap: str, taken: Container[str]) -> bool:
+    """Whether a name could be made for a part of one of `taken`, or of a part of it."""
+    whole, _, part = name.rpartition(gap)
+    is_zero_point = whole == "zero" and part.isdecimal()
+    is_part = part in _PARTS and (whole in taken or _is_part(whole, gap, taken))
+    return is_zero_point or is_part
+
+
 def _insert_pairs(
-    graph: onnx.GraphProto, regions: IntegerRegions, grids: Mapping[str, ActivationRange]
+    graph: onnx.GraphProto,
+    regions: IntegerRegions,
+    grids: Mapping[str, ActivationRange],
+    named: Named,
 ) -> None:
     values = constants(graph)
     outputs = {value.name for value in graph.output}
     inputs = [value.name for value in graph.input]
     root_of = regions.root_of
-    read_as = {name: name if name in outputs else f"{name}_dq" for name in root_of}
-    written = {name: f"{name}_raw" for name in root_of if name in outputs}
+    read_as = {name: name if name in outputs else named(name, "dq") for name in root_of}
+    written = {name: named(name, "raw") for name in root_of if name in outputs}
     guarded = {
         node.output[0]
         for node in graph.node
@@ -101,17 +126,18 @@ def _insert_pairs(
 
     def add_pair(name: str, source: str) -> None:
         grid = grids[root_of[name]]
-        terms = [f"{root_of[name]}_scale", f"zero_{grid.zero_point}"]
+        terms = [named(root_of[name], "scale"), named("zero", str(grid.zero_point))]
         values[terms[0]] = np.array(grid.scale, np.float32)
         values[terms[1]] = np.array(grid.zero_point, np.uint8)  # Gemm has no kernel without it
         if source in guarded:
             # ONNX Runtime quantizes what it finds between two pairs, float layers too. A maximum
             # of one value changes nothing and breaks the pattern.
-            nodes.append(helper.make_node("Max", [source], [f"{name}_float"]))
-            source = f"{name}_float"
+            nodes.append(helper.make_node("Max", [source], [named(name, "float")]))
+            source = named(name, "float")
+        codes = named(name, "q")
         if root_of[name] == name:
-            nodes.append(helper.make_node("QuantizeLinear", [source, *terms], [f"{name}_q"]))
-        nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", *terms], [read_as[name]]))
+            nodes.append(helper.make_node("QuantizeLinear", [source, *terms], [codes]))
+        nodes.append(helper.make_node("DequantizeLinear", [codes, *terms], [read_as[name]]))
 
     for name in inputs:
         if name in root_of:
@@ -121,11 +147,12 @@ def _insert_pairs(
         is_moving = node.op_type in MOVING and name in regions.nodes
         if is_moving:
             grid = grids[root_of[name]]
-            node.input[0], node.output[0] = f"{source}_q", f"{name}_q"
+            node.input[0], node.output[0] = named(source, "q"), named(name, "q")
             if node.op_type == "Pad" and grid.zero_point:
-                node.input[:] = [*node.input[:2], f"zero_{grid.zero_point}", *node.input[3:]]
+                zero = named("zero", str(grid.zero_point))
+                node.input[:] = [*node.input[:2], zero, *node.input[3:]]
         elif node.op_type == "Shape" and source in root_of:
-            node.input[0] = f"{source}_q"
+            node.input[0] = named(source, "q")
         rename_read(node, read_as)
         if name in root_of and not is_moving:
             if is_clamp(node, values) and is_saturated(node, values, grids[name]):
@@ -140,7 +167,10 @@ def _insert_pairs(
 
 
 def _insert_codes(
-    graph: onnx.GraphProto, regions: IntegerRegions, grids: Mapping[str, ActivationRange]
+    graph: onnx.GraphProto,
+    regions: IntegerRegions,
+    grids: Mapping[str, ActivationRange],
+    named: Named,
 ) -> None:
     """Replace float weights by int8 codes, and the biases of Gemm by int32.
 
@@ -152,42 +182,42 @@ def _insert_codes(
     read_as_float = {
         name
         for name, nodes in readers(graph).items()
-        if not all(_is_integer_layer(node, regions) for node in nodes)
+        if not all(_is_integer_layer(node, regions, named) for node in nodes)
     }
     nodes: list[onnx.NodeProto] = []
     dequantized: dict[str, str] = {}
 
     def add_dequantize(name: str, scale: Array, axis: int) -> str:
-        values[f"{name}_scale"] = scale
-        terms = [name, f"{name}_scale"]
-        nodes.append(helper.make_node("DequantizeLinear", terms, [f"{name}_dq"], axis=axis))
-        return f"{name}_dq"
+        terms, output = [name, named(name, "scale")], named(name, "dq")
+        values[terms[1]] = scale
+        nodes.append(helper.make_node("DequantizeLinear", terms, [output], axis=axis))
+        return output
 
     for node in graph.node:
-        if _is_integer_layer(node, regions):
+        if _is_integer_layer(node, regions, named):
             weight = node.input[1]
             codes = regions.weights[weight]
             if weight not in dequantized:
-                name = f"{weight}_int8" if weight in read_as_float else weight
+                name = named(weight, "int8") if weight in read_as_float else weight
                 values[name] = codes.codes
                 dequantized[weight] = add_dequantize(name, codes.scale, codes.axis)
                 if node.op_type == "Gemm":  # the one kernel that wants to be told
-                    values[f"{name}_zero"] = np.zeros(len(codes.scale), np.int8)
-                    nodes[-1].input.append(f"{name}_zero")
+                    values[named(name, "zero")] = np.zeros(len(codes.scale), np.int8)
+                    nodes[-1].input.append(named(name, "zero"))
             node.input[1] = dequantized[weight]
             if node.op_type == "Gemm" and len(node.input) > 2:
-                name = node.output[0].removesuffix("_raw")
-                root = regions.root_of[node.input[0].removesuffix("_dq")]
+                root = regions.root_of[node.input[0].removesuffix(named("", "dq"))]
                 scale = (codes.scale * np.float32(grids[root].scale)).astype(np.float32)
                 bias = np.rint(values[node.input[2]].astype(np.float64) / scale)
                 limits = np.iinfo(np.int32)
-                values[f"{name}_bias"] = np.clip(bias, limits.min, limits.max).astype(np.int32)
-                node.input[2] = add_dequantize(f"{name}_bias", scale, 0)
+                name = named(node.output[0].removesuffix(named("", "raw")), "bias")
+                values[name] = np.clip(bias, limits.min, limits.max).astype(np.int32)
+                node.input[2] = add_dequantize(name, scale, 0)
         nodes.append(node)
     replace_nodes(graph, nodes)
     replace_constants(graph, values)
 
 
-def _is_integer_layer(node: onnx.NodeProto, regions: IntegerRegions) -> bool:
-    is_chosen = node.output[0].removesuffix("_raw") in regions.layers
+def _is_integer_layer(node: onnx.NodeProto, regions: IntegerRegions, named: Named) -> bool:
+    is_chosen = node.output[0].removesuffix(named("", "raw")) in regions.layers
     return is_chosen and node.op_type in INTEGER_LAYERS

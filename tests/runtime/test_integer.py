@@ -89,6 +89,29 @@ def test_to_integer_keeps_our_codes_and_scales(zoo_name, integer_net):
         np.testing.assert_array_equal(values[f"{name}_scale"], tensor.scale)
 
 
+class Gained(nn.Linear):
+    """Its parameters are called as the parts of a quantized value would be."""
+
+    def __init__(self, n_in, n_out):
+        super().__init__(n_in, n_out)
+        self.weight_scale = nn.Parameter(torch.linspace(0.5, 2.0, n_out))
+        self.weight_dq_scale = nn.Parameter(torch.linspace(-1.0, 1.0, n_out))
+
+    def forward(self, x):
+        return super().forward(x) * self.weight_scale + self.weight_dq_scale
+
+
+def test_to_integer_takes_no_name_that_is_there_already(quantize, observe):
+    torch.manual_seed(0)
+    module, x = nn.Sequential(Gained(8, 16), nn.ReLU(), Gained(16, 4)).eval(), torch.randn(7, 8)
+    exported = export_onnx(module, (x,), quantize(module))
+    integer = to_integer(exported, observe(module, x, ["0", "2"]), [(x.numpy(),)])
+    onnx.checker.check_model(integer.model, full_check=True)
+    assert executed_ops(integer.model)["QGemm"] == 2
+    want = run(exported.model, x)
+    assert np.abs(run(integer.model, x) - want).max() <= 0.03 * np.abs(want).max()
+
+
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_to_integer_keeps_codes_of_any_width(bits, build, quantize, observe):
     module, x = build("residual")
