@@ -11,8 +11,9 @@ BIN := $(VENV)/bin
 search: $(VENV)/.installed
 	$(BIN)/autocompress search --budget $(BUDGET)
 
+# One thread for each process: those of several that share the cores wait for each other.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 check: $(VENV)/.installed-dev
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check

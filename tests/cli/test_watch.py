@@ -75,25 +75,30 @@ def test_watch_refuses_a_run_that_is_not_there(tmp_path: Path) -> None:
 def test_watch_serves_until_ctrl_c_and_ends_quietly(
     untimed: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    process = subprocess.Popen(
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        pytest.skip("The tests were started in a way that ignores Ctrl-C, such as `&` in a script.")
+    with subprocess.Popen(
         [sys.executable, "-m", "autocompress", "watch", "u"],
         cwd=tmp_path,
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert process.stdout is not None
-    address = urlsplit(process.stdout.readline().strip())
-    assert (address.hostname, address.path) == ("127.0.0.1", "/")
-    assert re.fullmatch(r"token=[\w-]{43}", address.query)
-    for query, code in ((f"?{address.query}", 200), ("", 401)):
-        connection = http.client.HTTPConnection(address.netloc, timeout=60)
-        connection.request("GET", f"/{query}")
-        assert connection.getresponse().status == code
-        connection.close()
-    process.send_signal(signal.SIGINT)
-    rest, said = process.communicate(timeout=60)
+    ) as process:
+        try:
+            assert process.stdout is not None
+            address = urlsplit(process.stdout.readline().strip())
+            assert (address.hostname, address.path) == ("127.0.0.1", "/")
+            assert re.fullmatch(r"token=[\w-]{43}", address.query)
+            for query, code in ((f"?{address.query}", 200), ("", 401)):
+                connection = http.client.HTTPConnection(address.netloc, timeout=60)
+                connection.request("GET", f"/{query}")
+                assert connection.getresponse().status == code
+                connection.close()
+            process.send_signal(signal.SIGINT)
+            rest, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert (rest, said.rstrip()) == ("", f"Serving {Path('results') / 'u'} until Ctrl-C.")
 
