@@ -16,7 +16,7 @@ from autocompress.runtime.base import Array, Arrays, InputSpec, Shipment
 if TYPE_CHECKING:  # a process that only runs a file must not wait for onnx
     import onnx
 
-_ERRORS_ONLY = 3
+_FATAL_ONLY = 4  # errors are raised, and the caller says them once
 _INTEGER_OPS = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "DynamicQuantize")
 _TYPES: Final = {
     "tensor(float)": "float32",
@@ -94,7 +94,7 @@ def make_session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = _ERRORS_ONLY
+    options.log_severity_level = _FATAL_ONLY
     # Idle threads that go on waiting at full speed would slow whoever runs next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if optimized_path is not None:

@@ -72,6 +72,26 @@ def test_derived_graph_takes_other_widths_and_groups():
     assert derived.model.SerializeToString() == anew.model.SerializeToString()
 
 
+class Heads(nn.Module):
+    """Attention's way to split channels: the graph knows how many there are."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.mix, self.width = nn.Linear(4, width), width
+
+    def forward(self, x):
+        return self.mix(x).reshape(len(x), 2, self.width // 2)
+
+
+def test_a_graph_that_cannot_run_is_exported_anew_without_a_word(capfd):
+    x, templates = torch.randn(2, 4), make_templates()
+    export_onnx(Heads(8).eval(), (x,), {}, templates)
+    capfd.readouterr()
+    export_onnx(Heads(12).eval(), (x,), {}, templates)
+    assert (templates.n_exported, templates.n_derived) == (2, 0)
+    assert "onnxruntime" not in capfd.readouterr().err
+
+
 def test_graph_with_a_width_baked_in_is_exported_anew():
     x = torch.randn(2, 4)
     templates = make_templates()
