@@ -12,6 +12,7 @@ from autocompress.cli.front import printable
 from autocompress.cli.live_bar import duration_words, is_watched
 from autocompress.cli.live_view import LiveView, UnderWay
 from autocompress.cli.pace import Pace
+from autocompress.report.findings import differs_from_baseline
 from autocompress.report.limits import violation_words
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.search.listener import Listener
@@ -171,7 +172,8 @@ def _outcome(trial: TrialRecord, run: RunRecord) -> str:
     if baseline is not None and trial.role != "baseline":
         parts.append(f"{baseline.size_bytes / measured.size_bytes:.1f}x smaller")
         if measured.speedup is not None:
-            parts.append(f"{measured.speedup:.2f}x speed")
+            sign = "" if differs_from_baseline(run, trial) else "~"
+            parts.append(f"{sign}{measured.speedup:.2f}x speed")
     if any(t.number == trial.number for t in run.front()):
         parts.append("on the front")
     parts += violation_words(run, trial)

@@ -25,6 +25,7 @@ def _print_tables(run: Any) -> None:
     from rich.console import Console
 
     from autocompress.cli.front import front_summary, points_table
+    from autocompress.report.shell_names import run_argument
 
     console = Console(highlight=False)
     console.print(front_summary(run))
@@ -32,5 +33,17 @@ def _print_tables(run: Any) -> None:
         console.print(points_table(run, run.refined))
     click.echo(f"\nReport   {run.folder / 'report.html'}", err=True)
     click.echo(f"Tables   {run.folder / 'front.csv'}, {run.folder / 'trials.csv'}", err=True)
-    if run.front():
-        click.echo(f"Export   autocompress export {run.folder} --max-drop 0.01", err=True)
+    point = _point_to_export(run)
+    if point:
+        click.echo(f"Export   autocompress export {run_argument(run)} {point}", err=True)
+
+
+def _point_to_export(run: Any) -> str:
+    """Options of `export` that choose a point this run has; nothing if it only has the baseline."""
+    from autocompress.objective import OBJECTIVES
+    from autocompress.report.findings import cheapest_within
+
+    if cheapest_within(run, run.feasible, OBJECTIVES["size"]):
+        return "--max-drop 0.01"
+    compressed = [trial.number for trial in run.front() if trial.role != "baseline"]
+    return f"--trial {compressed[0]}" if compressed else ""

@@ -18,6 +18,7 @@ Figure = Literal["accuracy", "size_at_drop", "speedup_at_drop", "hypervolume"]
 MAX_RUNS: Final = 6
 """So many colours there are that everybody can tell apart."""
 
+_LEAST_LEAD: Final = 0.005  # share of the smaller file: what is printed as 1.00× is no lead
 _ACCURACY: Final = ("metric", "data.val", "fidelity")
 _DROP: Final = (*_ACCURACY, "model")
 _TIMING: Final = (
@@ -233,7 +234,8 @@ def _winner(
     if not ranges:
         return None
     best = min(ranges, key=lambda place: ranges[place][1])
-    noise = max(timing_noise(run) for run in runs) if cost.field == "latency_ms" else 0.0
+    is_timed = cost.field == "latency_ms"
+    noise = max(timing_noise(run) for run in runs) if is_timed else _LEAST_LEAD
     reach = ranges[best][1] * (1.0 + noise)
     return best if all(low > reach for p, (low, _) in ranges.items() if p != best) else None
 

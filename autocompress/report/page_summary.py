@@ -11,6 +11,7 @@ from autocompress.report.findings import (
     compare_with_controls,
     cost_objectives,
     cost_of,
+    differs_from_baseline,
     gain,
     measured,
     tuned_controls,
@@ -147,6 +148,8 @@ def _best_tile(run: RunRecord, cost: Objective) -> Tile:
     ratio, change = gain(run, trial, cost), accuracy_change(run, trial)
     assert change is not None
     value = _cost_text(trial, cost) if ratio is None else format_gain(ratio, cost.name)
+    if cost.field == "latency_ms" and not differs_from_baseline(run, trial):
+        value = "no measurable gain"
     accuracy = f"{format_share(measured(trial).accuracy)} ({format_points(change, 2)})"
     return Tile(
         title=title,

@@ -71,6 +71,19 @@ def test_progress_says_what_a_trial_reached(capsys: pytest.CaptureFixture[str]) 
     assert line == "[1/9] trial 0: 90.00%, 2.0 kB, 0.500 ms, on the front\n"
 
 
+@pytest.mark.parametrize(("latency_ms", "words"), [(0.5, "2.00x speed"), (0.95, "~1.05x speed")])
+def test_progress_marks_a_speed_that_may_be_noise(
+    latency_ms: float, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = dataclasses.replace(MEASUREMENT, latency_ms=latency_ms)
+    trial = dataclasses.replace(TRIAL, number=1, measurement=figures)
+    untouched = dataclasses.replace(MEASUREMENT, latency_ms=1.0)
+    baseline = dataclasses.replace(TRIAL, role="baseline", measurement=untouched)
+    run = dataclasses.replace(run_of(trial), trials=(baseline, trial))
+    SearchProgress(StopRules(budget=9), quiet=False).listener.on_finish(trial, run)
+    assert f", {words}" in capsys.readouterr().err
+
+
 def test_progress_says_which_limit_a_trial_breaks(capsys: pytest.CaptureFixture[str]) -> None:
     line = finished_line(TRIAL, capsys, max_size_bytes=1500, max_latency_ms=0.25)
     assert line.endswith("0.500 ms, 500 B too large, 0.25 ms too slow\n")

@@ -8,7 +8,7 @@ import pytest
 from autocompress.errors import InputError
 from autocompress.objective import Limits
 from autocompress.report.compare import Comparison, compare_runs
-from autocompress.run_record import RunRecord
+from autocompress.run_record import RunRecord, TrialRecord
 
 INFO = {
     "model": "m" * 64,
@@ -80,6 +80,20 @@ def test_compare_runs_names_no_winner_when_sizes_are_equal(
     twin = dataclasses.replace(pair[0], name="twin", folder=Path("results/twin"))
     found = compare_runs([pair[0], twin])
     assert {row.winner for row in found.at_drops} == {None}
+
+
+def test_compare_runs_names_no_winner_for_a_few_bytes(pair: tuple[RunRecord, RunRecord]) -> None:
+    first, second = pair
+
+    def larger(trial: TrialRecord) -> TrialRecord:
+        if trial.measurement is None:
+            return trial
+        n_bytes = trial.measurement.size_bytes + 2
+        figures = dataclasses.replace(trial.measurement, size_bytes=n_bytes)
+        return dataclasses.replace(trial, measurement=figures)
+
+    twin = dataclasses.replace(second, trials=tuple(map(larger, first.trials)))
+    assert at(compare_runs([first, twin]), "size", 0.01).winner is None
 
 
 def test_compare_runs_names_no_winner_by_latency_within_the_noise(

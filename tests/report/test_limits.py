@@ -195,3 +195,17 @@ def test_page_of_a_training_free_run_compares_what_was_not_trained(make_run: Fac
     assert "smaller at" in findings.headline(run, OBJECTIVES["size"])
     assert not any("untuned control" in line for line in sentences(run))
     assert render_page(run)
+
+
+def test_no_tile_calls_noise_a_speedup(make_run: Factory) -> None:
+    run = make_run(20)
+    trials = tuple(
+        dataclasses.replace(t, measurement=dataclasses.replace(t.measurement, latency_ms=0.74))
+        if t.measurement and t.role != "baseline"
+        else t
+        for t in run.trials
+    )
+    (tile,) = (t for t in tiles(dataclasses.replace(run, trials=trials)) if "Fastest" in t.title)
+    assert tile.value == "no measurable gain"
+    (tile,) = (t for t in tiles(run) if "Fastest" in t.title)
+    assert tile.value.endswith("faster")
