@@ -8,7 +8,17 @@ from typing import Any, Final
 import psutil
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from autocompress.errors import InputError, first_line
 from autocompress.tasks.base import Collate, Examples, Inputs, TensorData
@@ -35,8 +45,8 @@ def as_examples(
         than an eighth of the machine's memory is streamed.
 
     Raises:
-        InputError: If `data` is something else, empty, its tensors differ in length, or a row is
-            another one when it is read again.
+        InputError: If `data` is something else, empty, its tensors differ in length, a row is
+            another one when it is read again, or a loader's sampler says which come how often.
     """
     if isinstance(data, tuple) and len(data) == 2:
         data = TensorData(*data)
@@ -46,7 +56,7 @@ def as_examples(
     if isinstance(data, DataLoader):
         n_workers = data.num_workers
         collate = collate or _collate_of(data)
-        data = data.dataset
+        data = _sampled(data, split)
     if isinstance(data, StreamedData):
         collating = _Collating(data.collate)
         data = dataclasses.replace(data, collate=collating)
@@ -218,6 +228,37 @@ def _collate_of(loader: DataLoader[Any]) -> Collate | None:
     """The loader's own collate, if it is not PyTorch's default one."""
     default = torch.utils.data.default_collate
     return None if loader.collate_fn is default else loader.collate_fn
+
+
+def _sampled(loader: DataLoader[Any], split: str) -> Dataset[Any]:
+    """The rows that a loader draws from, whatever the order.
+
+    Raises:
+        InputError: If they do not follow from its sampler, come more or less often, or are batches.
+    """
+    dataset, batches = loader.dataset, loader.batch_sampler
+    if isinstance(dataset, IterableDataset):
+        return dataset
+    if batches is None:
+        raise InputError(
+            f"Rows of the {split} split must be single examples, but its DataLoader has "
+            "batch_size=None, so that they would be whole batches.",
+            "If they are single examples, give the data set itself.",
+        )
+    sampler: Any = batches.sampler if type(batches) is BatchSampler else batches
+    if type(sampler) is SubsetRandomSampler:
+        return Subset(dataset, [int(index) for index in sampler.indices])
+    if type(sampler) in (SequentialSampler, RandomSampler):
+        source = sampler.data_source
+        return dataset if source is dataset else Subset(dataset, range(len(source)))
+    hint = "If it chooses rows, give `torch.utils.data.Subset(dataset, indices)`."
+    if isinstance(sampler, WeightedRandomSampler):
+        hint = "Give the data set itself, and weight rare classes in `Task.loss`."
+    raise InputError(
+        f"All rows of the {split} split must be drawn equally often, in order or at random, "
+        f"but its DataLoader has a sampler of its own, {type(sampler).__name__}.",
+        hint,
+    )
 
 
 def _empty(split: str) -> InputError:
