@@ -152,7 +152,8 @@ class Task:
             key or attribute, an index, or a function that makes one tensor of it, with a row for
             each example.
         collate: Makes (inputs, targets) of a list of a data set's rows; the default stacks pairs
-            of (input, target), where an input may be a tensor, a tuple or a mapping.
+            of (input, target), where an input may be a tensor, a tuple or a mapping. Where it pads,
+            it pads every batch to the same length.
         frozen: Names of modules, with wildcards, that stay exactly as they are: not compressed, not
             tuned, their statistics not re-estimated.
         channels: Layer classes of your own, or of a package, and where their channels lie, so that

@@ -134,7 +134,7 @@ def _from_rows(
     n_bytes = sum(t.nbytes for t in (*inputs, targets)) / len(targets) * n_rows
     if n_bytes > _MEMORY_SHARE * psutil.virtual_memory().total:
         return streamed, collating.names
-    return _read(streamed, split), collating.names
+    return _read(streamed, split, (*inputs, targets)), collating.names
 
 
 def _first_rows(data: StreamedData, split: str) -> tuple[Inputs, Tensor]:
@@ -163,13 +163,33 @@ def _first_rows(data: StreamedData, split: str) -> tuple[Inputs, Tensor]:
     return first
 
 
-def _read(data: StreamedData, split: str) -> TensorData:
-    """All rows, in memory."""
+def _read(data: StreamedData, split: str, first: Sequence[Tensor]) -> TensorData:
+    """All rows, in memory; `first` are the inputs and targets of the first two."""
     slices = [slice(at, at + _CHUNK) for at in range(0, len(data), _CHUNK)]
     with _naming(split, data.collate):
-        chunks = list(data.batches(slices))
-        inputs = tuple(torch.cat(parts) for parts in zip(*(c[0] for c in chunks), strict=True))
-        return TensorData(inputs, torch.cat([chunk[1] for chunk in chunks]))
+        chunks = [(*inputs, targets) for inputs, targets in data.batches(slices)]
+        columns = list(zip(*chunks, strict=True))
+        for column, few in zip(columns, first, strict=True):
+            _check_equal_shapes((few, *column), split, data.collate)
+        *inputs, targets = (torch.cat(column) for column in columns)
+        return TensorData(tuple(inputs), targets)
+
+
+def _check_equal_shapes(batches: Sequence[Tensor], split: str, collate: Collate) -> None:
+    shapes = list(dict.fromkeys(tuple(batch.shape[1:]) for batch in batches))
+    if len(shapes) == 1:
+        return
+    got = f"rows of shapes {shapes[0]} and {shapes[1]}"
+    if isinstance(collate, _Collating) and collate.is_plain:
+        raise InputError(
+            f"The {split} split must yield (input, target) pairs of equal shapes, but has {got}.",
+            "Rows of several lengths need `Task.collate`, which pads them.",
+        )
+    raise InputError(
+        f"`collate` must pad every batch to the same length, but of the {split} split it "
+        f"made {got}.",
+        "Pad to a fixed length, such as that of the longest example of all splits.",
+    )
 
 
 @contextlib.contextmanager

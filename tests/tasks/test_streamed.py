@@ -193,6 +193,47 @@ def test_what_cannot_be_drawn_from_is_refused(data, message):
     assert message in caught.value.message
 
 
+class _Ragged(Rows):
+    def __getitem__(self, index):
+        return torch.ones(index + 1), torch.zeros(index + 1)
+
+
+class _Widening(Rows):
+    def __getitem__(self, index):
+        return torch.ones(4 if index < 256 else 5), 0
+
+
+def _padded(rows):
+    inputs, targets = zip(*rows, strict=True)
+    return nn.utils.rnn.pad_sequence(inputs, True), torch.tensor([len(t) for t in targets])
+
+
+def _targets_padded(rows):
+    inputs, targets = zip(*rows, strict=True)
+    return torch.tensor([len(x) for x in inputs]), nn.utils.rnn.pad_sequence(targets, True)
+
+
+@pytest.mark.parametrize("collate", [_padded, _targets_padded])
+@pytest.mark.parametrize("n_rows", [40, 300])  # fewer and more than are read at once
+def test_a_collate_that_pads_batches_to_different_lengths_is_refused(collate, n_rows):
+    with pytest.raises(InputError) as caught:
+        as_examples(_Ragged(n_rows), "train", collate)
+    assert caught.value.message == (
+        "`collate` must pad every batch to the same length, but of the train split it made rows "
+        f"of shapes (2,) and ({min(n_rows, 256)},)."
+    )
+    assert caught.value.hint == (
+        "Pad to a fixed length, such as that of the longest example of all splits."
+    )
+
+
+def test_rows_of_two_shapes_are_refused_wherever_the_second_begins():
+    with pytest.raises(InputError) as caught:
+        as_examples(_Widening(300), "val")
+    assert "but has rows of shapes (4,) and (5,)" in caught.value.message
+    assert "Task.collate" in caught.value.hint
+
+
 def test_unlabelled_inputs_need_training_data_in_memory():
     task = Task(
         model=nn.Linear(4, 3), train=StreamedData(dataset=Rows()), unlabelled=torch.randn(4, 4)
