@@ -84,13 +84,16 @@ class TensorData:
     def batch(
         self, indices: Tensor | slice, augment: Callable[[Inputs], Inputs] | None = None
     ) -> tuple[Inputs, Tensor]:
-        """The examples at `indices`: augmented, transformed inputs, and targets."""
-        inputs = tuple(tensor[indices] for tensor in self.inputs)
+        """The examples at `indices`: augmented, transformed inputs, and targets.
+
+        All are copies: whoever gets them may write into them.
+        """
+        inputs = tuple(_copied(tensor, indices) for tensor in self.inputs)
         if augment is not None:
             inputs = augment(inputs)
         if self.transform is not None:
             inputs = self.transform(inputs)
-        return inputs, self.targets[indices]
+        return inputs, _copied(self.targets, indices)
 
     def batches(
         self,
@@ -113,6 +116,11 @@ class TensorData:
             digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+
+def _copied(tensor: Tensor, indices: Tensor | slice) -> Tensor:
+    """Rows of a tensor, never a view of them."""
+    return tensor[indices].clone() if isinstance(indices, slice) else tensor[indices]
 
 
 Data = Examples | Dataset[Any] | DataLoader[Any] | tuple[Tensor, Tensor]
@@ -152,7 +160,8 @@ class Task:
             key or attribute, an index, or a function that makes one tensor of it, with a row for
             each example.
         collate: Makes (inputs, targets) of a list of a data set's rows; the default stacks pairs
-            of (input, target), where an input may be a tensor, a tuple or a mapping.
+            of (input, target), where an input may be a tensor, a tuple or a mapping. Where it pads,
+            it pads every batch to the same length.
         frozen: Names of modules, with wildcards, that stay exactly as they are: not compressed, not
             tuned, their statistics not re-estimated.
         channels: Layer classes of your own, or of a package, and where their channels lie, so that

@@ -8,7 +8,7 @@ import importlib.util
 import random
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -211,6 +211,25 @@ def _import_file(path: Path) -> types.ModuleType:
             f"The task file must be importable, but raised {describe_error(error, str(path))}."
         ) from error
     return module
+
+
+def files_of_tasks() -> list[str]:
+    """The task files that this process has imported."""
+    modules = [module for name, module in sys.modules.items() if name.startswith(FILE_MODULE)]
+    return [module.__file__ for module in modules if module.__file__ is not None]
+
+
+def import_task_files(files: Sequence[str], folder: str) -> None:
+    """Make what is pickled in one process known in another, for as long as that lives.
+
+    Args:
+        files: Task files, which are imported; their folders become importable.
+        folder: Another folder that becomes importable.
+    """
+    sys.path += [*(str(Path(file).parent) for file in files), folder]
+    with _reproducible():
+        for file in files:
+            _import_file(Path(file))
 
 
 def _name_of(path: Path) -> str:

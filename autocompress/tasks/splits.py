@@ -8,7 +8,17 @@ from typing import Any, Final
 import psutil
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from autocompress.errors import InputError, first_line
 from autocompress.tasks.base import Collate, Examples, Inputs, TensorData
@@ -35,8 +45,8 @@ def as_examples(
         than an eighth of the machine's memory is streamed.
 
     Raises:
-        InputError: If `data` is something else, empty, its tensors differ in length, or a row is
-            another one when it is read again.
+        InputError: If `data` is something else, empty, its tensors differ in length, a row is
+            another one when it is read again, or a loader's sampler says which come how often.
     """
     if isinstance(data, tuple) and len(data) == 2:
         data = TensorData(*data)
@@ -46,7 +56,7 @@ def as_examples(
     if isinstance(data, DataLoader):
         n_workers = data.num_workers
         collate = collate or _collate_of(data)
-        data = data.dataset
+        data = _sampled(data, split)
     if isinstance(data, StreamedData):
         collating = _Collating(data.collate)
         data = dataclasses.replace(data, collate=collating)
@@ -124,7 +134,7 @@ def _from_rows(
     n_bytes = sum(t.nbytes for t in (*inputs, targets)) / len(targets) * n_rows
     if n_bytes > _MEMORY_SHARE * psutil.virtual_memory().total:
         return streamed, collating.names
-    return _read(streamed, split), collating.names
+    return _read(streamed, split, (*inputs, targets)), collating.names
 
 
 def _first_rows(data: StreamedData, split: str) -> tuple[Inputs, Tensor]:
@@ -153,13 +163,33 @@ def _first_rows(data: StreamedData, split: str) -> tuple[Inputs, Tensor]:
     return first
 
 
-def _read(data: StreamedData, split: str) -> TensorData:
-    """All rows, in memory."""
+def _read(data: StreamedData, split: str, first: Sequence[Tensor]) -> TensorData:
+    """All rows, in memory; `first` are the inputs and targets of the first two."""
     slices = [slice(at, at + _CHUNK) for at in range(0, len(data), _CHUNK)]
     with _naming(split, data.collate):
-        chunks = list(data.batches(slices))
-        inputs = tuple(torch.cat(parts) for parts in zip(*(c[0] for c in chunks), strict=True))
-        return TensorData(inputs, torch.cat([chunk[1] for chunk in chunks]))
+        chunks = [(*inputs, targets) for inputs, targets in data.batches(slices)]
+        columns = list(zip(*chunks, strict=True))
+        for column, few in zip(columns, first, strict=True):
+            _check_equal_shapes((few, *column), split, data.collate)
+        *inputs, targets = (torch.cat(column) for column in columns)
+        return TensorData(tuple(inputs), targets)
+
+
+def _check_equal_shapes(batches: Sequence[Tensor], split: str, collate: Collate) -> None:
+    shapes = list(dict.fromkeys(tuple(batch.shape[1:]) for batch in batches))
+    if len(shapes) == 1:
+        return
+    got = f"rows of shapes {shapes[0]} and {shapes[1]}"
+    if isinstance(collate, _Collating) and collate.is_plain:
+        raise InputError(
+            f"The {split} split must yield (input, target) pairs of equal shapes, but has {got}.",
+            "Rows of several lengths need `Task.collate`, which pads them.",
+        )
+    raise InputError(
+        f"`collate` must pad every batch to the same length, but of the {split} split it "
+        f"made {got}.",
+        "Pad to a fixed length, such as that of the longest example of all splits.",
+    )
 
 
 @contextlib.contextmanager
@@ -218,6 +248,37 @@ def _collate_of(loader: DataLoader[Any]) -> Collate | None:
     """The loader's own collate, if it is not PyTorch's default one."""
     default = torch.utils.data.default_collate
     return None if loader.collate_fn is default else loader.collate_fn
+
+
+def _sampled(loader: DataLoader[Any], split: str) -> Dataset[Any]:
+    """The rows that a loader draws from, whatever the order.
+
+    Raises:
+        InputError: If they do not follow from its sampler, come more or less often, or are batches.
+    """
+    dataset, batches = loader.dataset, loader.batch_sampler
+    if isinstance(dataset, IterableDataset):
+        return dataset
+    if batches is None:
+        raise InputError(
+            f"Rows of the {split} split must be single examples, but its DataLoader has "
+            "batch_size=None, so that they would be whole batches.",
+            "If they are single examples, give the data set itself.",
+        )
+    sampler: Any = batches.sampler if type(batches) is BatchSampler else batches
+    if type(sampler) is SubsetRandomSampler:
+        return Subset(dataset, [int(index) for index in sampler.indices])
+    if type(sampler) in (SequentialSampler, RandomSampler):
+        source = sampler.data_source
+        return dataset if source is dataset else Subset(dataset, range(len(source)))
+    hint = "If it chooses rows, give `torch.utils.data.Subset(dataset, indices)`."
+    if isinstance(sampler, WeightedRandomSampler):
+        hint = "Give the data set itself, and weight rare classes in `Task.loss`."
+    raise InputError(
+        f"All rows of the {split} split must be drawn equally often, in order or at random, "
+        f"but its DataLoader has a sampler of its own, {type(sampler).__name__}.",
+        hint,
+    )
 
 
 def _empty(split: str) -> InputError:

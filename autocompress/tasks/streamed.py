@@ -8,9 +8,10 @@ from typing import Any, Final
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from autocompress.tasks.base import Collate, Inputs, Transform
+from autocompress.tasks.read_ahead import read_ahead
 
 _N_HASHED: Final = 64
 _PASS_SIZE: Final = 256
@@ -119,13 +120,7 @@ class StreamedData:
                 yield self.collate([self.dataset[i] for i in self._numbers(indices)])
             return
         numbers = [self._numbers(indices) for indices in chosen]
-        yield from DataLoader(
-            self.dataset,
-            batch_sampler=numbers,
-            num_workers=self.n_workers,
-            collate_fn=self.collate,
-            generator=torch.Generator(),  # or it would draw from the global one
-        )
+        yield from read_ahead(self.dataset, self.collate, numbers, self.n_workers)
 
     def _changed(
         self, read: tuple[Inputs, Tensor], augment: Callable[[Inputs], Inputs] | None

@@ -2,7 +2,17 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from autocompress.errors import InputError
 from autocompress.tasks import splits
@@ -110,6 +120,48 @@ def test_a_plain_loader_is_taken_as_its_data_set():
     assert torch.equal(data.inputs[0], Rows().x)
 
 
+def _taken(**options):
+    data, _ = as_examples(DataLoader(Rows(), **options), "train")
+    return data.inputs[0]
+
+
+@pytest.mark.parametrize("chosen", [[3, 1, 7], torch.tensor([3, 1, 7])])
+def test_rows_that_a_sampler_leaves_out_are_left_out(chosen):
+    sampler = SubsetRandomSampler(chosen)
+    assert torch.equal(_taken(batch_size=2, sampler=sampler), Rows().x[[3, 1, 7]])
+    batches = BatchSampler(sampler, 2, drop_last=True)
+    assert torch.equal(_taken(batch_sampler=batches), Rows().x[[3, 1, 7]])
+    assert torch.equal(_taken(sampler=SequentialSampler(range(10))), Rows().x[:10])
+    assert torch.equal(_taken(sampler=RandomSampler(Rows(), num_samples=5)), Rows().x)
+
+
+class _Evens(Sampler):
+    def __iter__(self):
+        return iter(range(0, 40, 2))
+
+
+@pytest.mark.parametrize(
+    ("options", "name", "hint"),
+    [
+        (
+            {"sampler": WeightedRandomSampler([1.0] * 40, 40)},
+            "WeightedRandomSampler",
+            "Give the data set itself, and weight rare classes in `Task.loss`.",
+        ),
+        ({"sampler": _Evens()}, "_Evens", "give `torch.utils.data.Subset(dataset, indices)`"),
+        ({"sampler": [0, 2]}, "list", "give `torch.utils.data.Subset(dataset, indices)`"),
+        ({"batch_sampler": [[0, 2]]}, "list", "give `torch.utils.data.Subset(dataset, indices)`"),
+        ({"batch_sampler": BatchSampler(_Evens(), 2, False)}, "_Evens", "Subset"),
+    ],
+)
+def test_a_sampler_that_would_be_lost_is_refused(options, name, hint):
+    with pytest.raises(InputError) as caught:
+        as_examples(DataLoader(Rows(), **options), "val")
+    assert "All rows of the val split must be drawn equally often" in caught.value.message
+    assert f"a sampler of its own, {name}." in caught.value.message
+    assert hint in caught.value.hint
+
+
 class _Random(Rows):
     def __getitem__(self, index):
         return torch.randn(4), 0
@@ -132,12 +184,54 @@ class _Stream(IterableDataset):
             "with a row for each example",
         ),
         (DataLoader(_Stream()), "but got an IterableDataset"),
+        (DataLoader(Rows(), batch_size=None), "but its DataLoader has batch_size=None"),
     ],
 )
 def test_what_cannot_be_drawn_from_is_refused(data, message):
     with pytest.raises(InputError) as caught:
         as_examples(data, "val")
     assert message in caught.value.message
+
+
+class _Ragged(Rows):
+    def __getitem__(self, index):
+        return torch.ones(index + 1), torch.zeros(index + 1)
+
+
+class _Widening(Rows):
+    def __getitem__(self, index):
+        return torch.ones(4 if index < 256 else 5), 0
+
+
+def _padded(rows):
+    inputs, targets = zip(*rows, strict=True)
+    return nn.utils.rnn.pad_sequence(inputs, True), torch.tensor([len(t) for t in targets])
+
+
+def _targets_padded(rows):
+    inputs, targets = zip(*rows, strict=True)
+    return torch.tensor([len(x) for x in inputs]), nn.utils.rnn.pad_sequence(targets, True)
+
+
+@pytest.mark.parametrize("collate", [_padded, _targets_padded])
+@pytest.mark.parametrize("n_rows", [40, 300])  # fewer and more than are read at once
+def test_a_collate_that_pads_batches_to_different_lengths_is_refused(collate, n_rows):
+    with pytest.raises(InputError) as caught:
+        as_examples(_Ragged(n_rows), "train", collate)
+    assert caught.value.message == (
+        "`collate` must pad every batch to the same length, but of the train split it made rows "
+        f"of shapes (2,) and ({min(n_rows, 256)},)."
+    )
+    assert caught.value.hint == (
+        "Pad to a fixed length, such as that of the longest example of all splits."
+    )
+
+
+def test_rows_of_two_shapes_are_refused_wherever_the_second_begins():
+    with pytest.raises(InputError) as caught:
+        as_examples(_Widening(300), "val")
+    assert "but has rows of shapes (4,) and (5,)" in caught.value.message
+    assert "Task.collate" in caught.value.hint
 
 
 def test_unlabelled_inputs_need_training_data_in_memory():
