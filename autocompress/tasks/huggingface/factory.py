@@ -64,7 +64,7 @@ def hf(
         subset: Configuration of a hub data set, such as `sst2` of `glue`.
         train_split: Split to tune on; None takes `train`, or the only one.
         val_split: Split to judge on; None takes `validation`, `dev` or the like, and where there
-            is none a tenth of the training data is kept aside for it.
+            is none a tenth of the training data is kept aside for it. No split has two roles.
         test_split: Split to report; None takes `test` if it has labels.
         max_train: Most examples of the split, random ones, always the same.
         max_val: As `max_train`.

@@ -76,7 +76,8 @@ def read_splits(source: str, wanted: Wanted) -> Splits:
         wanted: Which splits and how many rows.
 
     Raises:
-        InputError: If it cannot be read, or has no rows or no split of a name that was asked for.
+        InputError: If it cannot be read, has no rows or no split of a name that was asked for, or
+            one split is asked for twice.
     """
     for field in ("max_train", "max_val", "max_test"):
         limit = getattr(wanted, field)
@@ -84,24 +85,52 @@ def read_splits(source: str, wanted: Wanted) -> Splits:
             raise InputError(f"`{field}` must be at least 1, but got {limit}.")
     found = _load(source, wanted.subset)
     named = dict(found) if isinstance(found, datasets().DatasetDict) else {"train": found}
-    chosen: dict[str, Any | None] = {}
-    for split, usual in _SPLITS.items():
+    names = _split_names(source, wanted, list(named))
+    chosen: dict[str, Any] = {
+        split: None if name is None else _some(named[name], getattr(wanted, f"max_{split}"))
+        for split, name in names.items()
+    }
+    if len(chosen["train"]) == 0:
+        raise InputError(f"The split `{names['train']}` of {source} must hold rows, but is empty.")
+    return Splits(train=chosen["train"], val=chosen["val"], test=chosen["test"])
+
+
+def _split_names(source: str, wanted: Wanted, named: Sequence[str]) -> dict[str, str | None]:
+    """Which split of the data set plays which role; none plays two.
+
+    Raises:
+        InputError: If one that was asked for is not there or has two roles, or none is left to
+            tune on.
+    """
+    names: dict[str, str | None] = {}
+    for split in _SPLITS:
         asked = getattr(wanted, f"{split}_split")
-        if asked is not None and asked not in named:
+        if asked is None:
+            continue
+        if asked not in named:
             raise unknown_name(f"split of {source}", asked, named)
-        name = asked or next((name for name in usual if name in named), None)
-        if split == "train" and name is None and len(named) == 1:
-            name = next(iter(named))
-        rows = None if name is None else named[name]
-        chosen[split] = _some(rows, getattr(wanted, f"max_{split}"))
-    if chosen["train"] is None:
+        other = next((role for role, name in names.items() if name == asked), None)
+        if other is not None:
+            raise InputError(
+                f"`{split}_split` must be another split than `{other}_split`, but both are "
+                f"{asked!r}.",
+                f"Choose from: {', '.join(named)}.",
+            )
+        names[split] = asked
+    for split, usual in _SPLITS.items():
+        if split in names:
+            continue
+        only = named if split == "train" and len(named) == 1 else ()
+        free = (name for name in (*usual, *only) if name in named and name not in names.values())
+        names[split] = next(free, None)
+    if names["train"] is None:
+        taken = [f"{name!r} for {role}" for role, name in names.items() if name is not None]
         raise InputError(
-            f"The data set {source} must have a split `train`, but has {', '.join(named)}.",
+            f"The data set {source} must have a split `train`, but has {', '.join(named)}"
+            + (f" and takes {', '.join(taken)}." if taken else "."),
             "Name one: --task-arg train_split=...",
         )
-    if len(chosen["train"]) == 0:
-        raise InputError(f"The split `train` of {source} must hold rows, but is empty.")
-    return Splits(train=chosen["train"], val=chosen["val"], test=chosen["test"])
+    return names
 
 
 def _some(rows: Any, most: int | None) -> Any:
