@@ -71,7 +71,8 @@ def hf(
         max_test: As `max_train`.
         text: Column of texts; None takes the usual names.
         pair: Column of second texts, for pairs.
-        label: Column of labels: the model's class numbers, or names in its `id2label`.
+        label: Column of labels: names in the model's `id2label`, or its class numbers where no name
+            is one of those.
         image: Column of images.
         tokenizer: Folder or name of the tokenizer, if it is not beside the model.
         length: Tokens of an example; None takes, for classification, the least of 16, 32, 64, ...
