@@ -8,7 +8,8 @@ from torch import Tensor
 
 from autocompress.errors import InputError
 from autocompress.tasks.huggingface.extra import datasets
-from autocompress.tasks.huggingface.rows import choose_column
+from autocompress.tasks.huggingface.request import Request
+from autocompress.tasks.huggingface.rows import choose_column, fitting_columns
 
 _USUAL = ("label", "labels", "target", "class", "category", "sentiment", "fine_label")
 _HIDDEN = -1  # of test splits whose labels are kept back
@@ -20,9 +21,45 @@ def label_column(rows: Any, asked: str | None) -> str:
     Raises:
         InputError: If there is none, or it cannot be told.
     """
+    return choose_column(rows, asked, _USUAL, "label", _class_columns(rows))
+
+
+def labelled_rows(rows: Any, request: Request, split: str) -> tuple[Any, Tensor] | None:
+    """Rows of a split that have a label, and their class numbers, int64 (N,).
+
+    Returns:
+        None if no row has one, and nobody asked for this split by its name.
+
+    Raises:
+        InputError: If train or a split that was asked for has no labels, or a label cannot be used.
+    """
+    asked = getattr(request.wanted, f"{split}_split")
+    is_needed = split == "train" or asked is not None
+    if split != "train" and not _has_column(rows, request.label):
+        problem = f"has no column of them (columns: {', '.join(rows.column_names)})"
+    else:
+        column = label_column(rows, request.label)
+        labels, kept = read_labels(rows, column, request.config, split)
+        if kept:
+            return rows.select(kept), labels
+        problem = "all of them are kept back"
+    if not is_needed:
+        return None
+    raise InputError(
+        f"The {split} split must have labels, but {problem}.",
+        f"Name another one: --task-arg {split}_split=...",
+    )
+
+
+def _has_column(rows: Any, asked: str | None) -> bool:
+    if asked is not None:
+        return asked in rows.column_names
+    return bool(fitting_columns(rows, _USUAL, _class_columns(rows)))
+
+
+def _class_columns(rows: Any) -> list[str]:
     is_class = datasets().ClassLabel
-    fitting = [name for name, feature in rows.features.items() if isinstance(feature, is_class)]
-    return choose_column(rows, asked, _USUAL, "label", fitting)
+    return [name for name, feature in rows.features.items() if isinstance(feature, is_class)]
 
 
 def check_single_label(config: Any) -> None:

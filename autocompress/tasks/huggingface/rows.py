@@ -66,6 +66,17 @@ class Wanted:
     max_val: int | None = None
     max_test: int | None = None
 
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            InputError: If one is outside its range.
+        """
+        for name in ("max_train", "max_val", "max_test"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise InputError(f"`{name}` must be at least 1, but got {limit}.")
+
 
 def read_splits(source: str, wanted: Wanted) -> Splits:
     """Read a data set.
@@ -79,10 +90,6 @@ def read_splits(source: str, wanted: Wanted) -> Splits:
         InputError: If it cannot be read, has no rows or no split of a name that was asked for, or
             one split is asked for twice.
     """
-    for field in ("max_train", "max_val", "max_test"):
-        limit = getattr(wanted, field)
-        if limit is not None and limit < 1:
-            raise InputError(f"`{field}` must be at least 1, but got {limit}.")
     found = _load(source, wanted.subset)
     named = dict(found) if isinstance(found, datasets().DatasetDict) else {"train": found}
     names = _split_names(source, wanted, list(named))
@@ -124,10 +131,10 @@ def _split_names(source: str, wanted: Wanted, named: Sequence[str]) -> dict[str,
         free = (name for name in (*usual, *only) if name in named and name not in names.values())
         names[split] = next(free, None)
     if names["train"] is None:
-        taken = [f"{name!r} for {role}" for role, name in names.items() if name is not None]
+        taken = [role for role, name in names.items() if name in _SPLITS["train"]]
+        beside = f" beside `{taken[0]}_split`" if taken else ""
         raise InputError(
-            f"The data set {source} must have a split `train`, but has {', '.join(named)}"
-            + (f" and takes {', '.join(taken)}." if taken else "."),
+            f"The data set {source} must have a split `train`{beside}, but has {', '.join(named)}.",
             "Name one: --task-arg train_split=...",
         )
     return names
@@ -147,7 +154,8 @@ def _load(source: str, subset: str | None) -> Any:
         raise InputError(f"The data set must exist, but {path} does not.")
     try:
         if path.is_file():
-            return _load_files([path], subset)
+            _refuse_subset(subset, path)
+            return _load_files([path])
         if path.is_dir():
             return _load_folder(path, subset)
         return datasets().load_dataset(source, subset)
@@ -169,6 +177,7 @@ def _load(source: str, subset: str | None) -> Any:
 
 def _load_folder(folder: Path, subset: str | None) -> Any:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        _refuse_subset(subset, folder)
         return datasets().load_from_disk(str(folder))
     files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
     if not files:
@@ -186,16 +195,25 @@ def _load_folder(folder: Path, subset: str | None) -> Any:
     for split, paths in found.items():
         fitting = [Path(path) for path in paths if Path(path).suffix.lower() == ending]
         if fitting:
-            splits[str(split)] = _load_files(fitting, None)["train"]
+            splits[str(split)] = _load_files(fitting)["train"]
     return datasets().DatasetDict(splits)
 
 
-def _load_files(files: Sequence[Path], subset: str | None) -> Any:
+def _refuse_subset(subset: str | None, place: Path) -> None:
+    if subset is not None:
+        raise InputError(
+            f"`subset` is a configuration of a data set on the hub, but got {subset!r} for "
+            f"{place}, which has none.",
+            "Leave it out.",
+        )
+
+
+def _load_files(files: Sequence[Path]) -> Any:
     ending = files[0].suffix.lower()
     if ending not in _BUILDERS:
         raise unknown_name(f"ending of the data file {files[0].name}:", ending, _BUILDERS)
     builder, kwargs = _BUILDERS[ending]
-    return datasets().load_dataset(builder, subset, data_files=[str(p) for p in files], **kwargs)
+    return datasets().load_dataset(builder, data_files=[str(p) for p in files], **kwargs)
 
 
 def choose_column(
@@ -218,8 +236,7 @@ def choose_column(
         if asked not in names:
             raise unknown_name(f"column given by `{argument}`:", asked, names)
         return asked
-    found = [name for name in names if name.lower() in set(usual)]
-    found = found or list(candidates)
+    found = fitting_columns(rows, usual, candidates)
     if len(found) == 1:
         return found[0]
     problem = f"{', '.join(found)} could be it" if found else "none of its columns is"
@@ -228,6 +245,12 @@ def choose_column(
         f"(columns: {', '.join(names)}).",
         f"Name it: --task-arg {argument}=COLUMN",
     )
+
+
+def fitting_columns(rows: Any, usual: Iterable[str], candidates: Sequence[str]) -> list[str]:
+    """Columns that could be the one: those of usual name, or else those whose type fits."""
+    named = set(usual)
+    return [name for name in rows.column_names if name.lower() in named] or list(candidates)
 
 
 def text_columns(rows: Any) -> list[str]:

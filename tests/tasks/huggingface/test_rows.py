@@ -78,7 +78,7 @@ def test_split_that_is_asked_for_plays_no_other_role(sentences):
         ),
         (
             {"val_split": "train"},
-            "must have a split `train`, but has train, validation and takes 'train' for val",
+            "must have a split `train` beside `val_split`, but has train, validation",
         ),
     ],
 )
@@ -118,9 +118,14 @@ def test_hub_data_while_offline_is_one_line():
     assert "\n" not in str(e.value)
 
 
-def test_limit_below_one_is_refused(sentences):
+def test_limit_below_one_is_refused():
     with pytest.raises(InputError, match="`max_val` must be at least 1, but got 0"):
-        read_splits(str(sentences), Wanted(max_val=0))
+        Wanted(max_val=0)
+
+
+def test_subset_of_a_file_is_refused(sentences):
+    with pytest.raises(InputError, match=r"`subset` is a configuration .* 'sst2' for .*dev\.tsv"):
+        read_splits(str(sentences / "dev.tsv"), Wanted(subset="sst2"))
 
 
 def _rows(**columns):
