@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Final
 
+from autocompress.api.argument_types import checked_options
 from autocompress.cli.limit_options import limits_of
 from autocompress.cli.quantities import parse_bytes, parse_seconds
 from autocompress.errors import AutocompressError, InputError
@@ -41,12 +42,12 @@ def request_of(
     Raises:
         InputError: If one cannot be used.
     """
-    options = _with_target(options)
+    options = _with_target(checked_options(options))
     timeout, storage, track = (options.pop(key) for key in ("timeout", "storage", "track"))
     kept = _kept(options)
     shapes = options["input_shapes"]
     settings = {key: kept[key] for key in _SETTINGS}
-    settings["input_shapes"] = None if shapes is None else tuple(tuple(s) for s in shapes)
+    settings["input_shapes"] = shapes
     memory = kept["trial_memory"]
     return SearchRequest(
         task=spec,
@@ -69,7 +70,7 @@ def request_of(
         settings=settings,
         options=kept,
         storage=storage,
-        track=(track,) if isinstance(track, str) else tuple(track),
+        track=(track,) if isinstance(track, str) else tuple(track or ()),
         **{key: kept[key] for key in ("seed", "space", "target", "objectives", "sampler")},
         **{key: kept[key] for key in ("proxy", "executor")},
     )
@@ -89,8 +90,8 @@ def _kept(options: Mapping[str, Any]) -> dict[str, Any]:
     kept["input_shapes"] = [",".join(map(str, shape)) for shape in shapes or ()]
     space = Path(kept["space"]).expanduser()
     kept["space"] = str(space.absolute()) if space.is_file() else str(kept["space"])
-    if not isinstance(kept["jobs"], int) or kept["jobs"] < 1:
-        raise InputError(f"`--jobs` must be at least 1, but got {kept['jobs']!r}.")
+    if kept["jobs"] < 1:
+        raise InputError(f"`--jobs` must be at least 1, but got {kept['jobs']}.")
     if kept["threads"] is None:
         kept["threads"] = default_threads(kept["jobs"])
     return kept

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from autocompress.api.argument_types import number, whole_number
 from autocompress.api.bundle import Bundle
 from autocompress.api.options import python_words
 from autocompress.api.points import Point, Points, point_of
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 _CHOICES = ("knee", "smallest", "fastest")
+
+
+def _number_of(point: int | Point) -> int:
+    """The number of a trial that was named by it, or as a point."""
+    return point.trial if isinstance(point, Point) else whole_number("trial", point)
 
 
 class Result:
@@ -183,11 +189,22 @@ class Result:
             The run with its refined points.
 
         Raises:
+            InputError: If a point, a number or a field cannot be used.
             NoPointError: If there is nothing to refine, or every refinement failed.
         """
         from autocompress.cli.refine import refine_points
+        from autocompress.train.presets import check_field_names
 
-        numbers = tuple(p.trial if isinstance(p, Point) else int(p) for p in which)
+        numbers = tuple(_number_of(point) for point in which)
+        if whole_number("top", top) < 0:
+            raise InputError(f"`top` must be at least 0, but got {top}.")
+        whole_number("patience", patience)
+        whole_number("seed", seed)
+        check_field_names("recipe", recipe)
+        if minutes is not None:
+            number("minutes", minutes)
+            if "epochs" in recipe:
+                raise InputError("`minutes` sets the epochs, but `epochs` sets them as well.")
         refine_points(
             self.run,
             numbers=numbers,
@@ -208,20 +225,19 @@ class Result:
         return Result(load_run(self.folder))
 
     def _chosen(self, which: str | int | Point, max_drop: float | None = None) -> TrialRecord:
-        number = which.trial if isinstance(which, Point) else which
-        if isinstance(number, str) and number not in _CHOICES:
-            raise unknown_name("point", number, (*_CHOICES, "the number of a trial"))
-        if number in ("smallest", "fastest"):
+        if isinstance(which, str) and which not in _CHOICES:
+            raise unknown_name("point", which, (*_CHOICES, "the number of a trial"))
+        if which in ("smallest", "fastest"):
             allowed = 1.0 if max_drop is None else max_drop
-            return self._within(allowed, "size" if number == "smallest" else "latency")
+            return self._within(allowed, "size" if which == "smallest" else "latency")
         if max_drop is not None:
             raise InputError("`max_drop` goes with 'smallest' and 'fastest' only.")
-        return choose_point(self.run, trial=None if isinstance(number, str) else number)
+        return choose_point(self.run, trial=None if isinstance(which, str) else _number_of(which))
 
     def _within(self, max_drop: float, by: str) -> TrialRecord:
         if by not in ("size", "latency"):
             raise unknown_name("cost", by, ("size", "latency"))
-        return choose_point(self.run, max_drop=max_drop, by=by)
+        return choose_point(self.run, max_drop=number("max_drop", max_drop), by=by)
 
     def _reopened(self) -> Any:
         """The task and its evaluator, loaded once."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
+from autocompress.api.argument_types import path, whole_number
 from autocompress.api.options import python_words, request_of
 from autocompress.api.result import Result
 from autocompress.api.task_spec import TaskLike, spec_of
@@ -103,10 +104,15 @@ def search(
     for key in ("task", "name", "results", "arguments", "quiet", "watch"):
         del options[key]
     with python_words():
-        if refine < 0:
+        if whole_number("refine", refine) < 0:
             raise InputError(f"`--refine` must be at least 0, but got {refine}.")
+        path("results", results)
         given = arguments or {}
-        spec = spec_of(task, given, jobs=jobs)
+        if not isinstance(given, Mapping):
+            raise InputError(f"`arguments` must be names with their values, but got {given!r}.")
+        if not isinstance(name, str | None):
+            raise InputError(f"`name` must be a text, but got {name!r}.")
+        spec = spec_of(task, given, jobs=whole_number("jobs", jobs))
         usual = "inline" if is_in_memory(spec) else "local"
         if is_in_memory(spec) and executor not in (None, "inline"):
             raise InputError(

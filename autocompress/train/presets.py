@@ -3,7 +3,7 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from autocompress.errors import InputError, unknown_name
@@ -99,13 +99,23 @@ def parse_recipe(text: str) -> dict[str, Any]:
     return fields
 
 
+def check_field_names(option: str, names: Iterable[str]) -> None:
+    """Check that a recipe has these fields.
+
+    Raises:
+        InputError: If it has not.
+    """
+    for name in names:
+        if name not in _READERS:
+            raise unknown_name(f"setting of {option}", name, _READERS)
+
+
 def _read_fields(option: str, items: list[str]) -> dict[str, Any]:
     """Fields of a recipe from `name=value` each."""
     fields: dict[str, Any] = {}
     for item in items:
         name, _, value = (part.strip() for part in item.partition("="))
-        if name not in _READERS:
-            raise unknown_name(f"setting of {option}", name, _READERS)
+        check_field_names(option, (name,))
         if name in fields:
             raise InputError(f"`{option}` must set each field once, but {name!r} came twice.")
         fields[name] = _read(option, name, value)

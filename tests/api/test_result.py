@@ -66,6 +66,8 @@ def test_export_writes_a_bundle_that_loads(searched: Any, task_module: Any, tmp_
     [
         ("best", {}, "Unknown point 'best'"),
         (99, {}, "`trial` must be in"),
+        (1.5, {}, "`trial` must be a whole number, but got 1.5"),
+        ("smallest", {"max_drop": "1%"}, "`max_drop` must be a number, but got '1%'"),
         ("knee", {"max_drop": 0.1}, "goes with 'smallest' and 'fastest'"),
         ("knee", {"runtimes": "onnx"}, "Unknown runtime 'onnx'"),
     ],
@@ -75,6 +77,26 @@ def test_export_names_what_cannot_be_exported(
 ) -> None:
     with pytest.raises(InputError, match=said):
         searched.export(which, **options)
+
+
+@pytest.mark.parametrize(
+    ("which", "options", "said"),
+    [
+        (2, {"foo": 1}, "Unknown setting of recipe 'foo'"),
+        (2, {"patience": 1.5}, "`patience` must be a whole number, but got 1.5."),
+        (2, {"seed": "a"}, "`seed` must be a whole number, but got 'a'."),
+        (2, {"minutes": "1h"}, "`minutes` must be a number, but got '1h'."),
+        (2, {"minutes": 1, "epochs": 2}, "`minutes` sets the epochs"),
+        (2, {"top": -1}, "`top` must be at least 0, but got -1."),
+        (2.5, {}, "`trial` must be a whole number, but got 2.5."),
+    ],
+)
+def test_refine_names_what_cannot_be_used(
+    searched: Any, which: Any, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        searched.refine(which, quiet=True, **options)
+    assert said in caught.value.message
 
 
 def test_open_run_gives_the_same_result(searched: Any, tmp_path: Path) -> None:

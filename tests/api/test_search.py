@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import autocompress as ac
@@ -100,6 +101,10 @@ def test_spec_of_what_only_this_process_has_is_in_memory(task_module: Any) -> No
         ({"threads": 0}, "`threads` must be positive", ""),
         ({"sampler": "tpee"}, "Unknown sampler 'tpee'", "tpe"),
         ({"arguments": {"shift": 1.0}}, "`arguments` are those of a task's function", ""),
+        ({"arguments": ["shift"]}, "`arguments` must be names with their values, but got", ""),
+        ({"refine": 1.5}, "`refine` must be a whole number, but got 1.5.", ""),
+        ({"jobs": "2"}, "`jobs` must be a whole number, but got '2'.", ""),
+        ({"name": 3}, "`name` must be a text, but got 3.", ""),
     ],
 )
 def test_search_names_the_argument_that_cannot_be_used(
@@ -111,6 +116,13 @@ def test_search_names_the_argument_that_cannot_be_used(
     assert said in caught.value.message
     assert hint in caught.value.hint
     assert "--" not in f"{caught.value.message}{caught.value.hint}"
+
+
+def test_search_takes_whole_numbers_of_other_libraries(task_module: Any, tmp_path: Path) -> None:
+    found = ac.search(
+        task_module.task(), results=tmp_path, budget=np.int64(1), seed=np.int32(3), **SMALL
+    )
+    assert json.loads((found.folder / "run.json").read_text())["options"]["seed"] == 3
 
 
 def test_search_refuses_what_is_no_task() -> None:

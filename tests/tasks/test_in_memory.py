@@ -34,6 +34,38 @@ def test_keep_in_memory_makes_a_spec_that_load_task_knows():
     assert keep_in_memory(small_task(1.0)) != spec
 
 
+def lazy_task(**fields):
+    model = nn.Sequential(nn.LazyLinear(4), nn.LazyBatchNorm1d(), nn.Linear(4, 3))
+    nn.init.zeros_(model[2].weight)
+    nn.init.zeros_(model[2].bias)
+    data = (torch.rand(20, 2), torch.zeros(20).long())
+    return Task(model=model, train=data, name="lazy", **fields)
+
+
+@pytest.mark.parametrize("fields", [{}, {"frozen": ["2"]}])
+def test_keep_in_memory_gives_lazy_layers_the_same_weights_each_time(fields):
+    task, state = lazy_task(**fields), torch.random.get_rng_state()
+    spec = keep_in_memory(task)
+
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert task.model[0].weight.shape == (4, 2)
+    assert keep_in_memory(task) == spec
+    torch.manual_seed(7)
+    other = lazy_task(**fields)
+    keep_in_memory(other, spec)  # as when a run is opened again
+    assert torch.equal(other.model[0].weight, task.model[0].weight)
+
+
+def test_keep_in_memory_refuses_what_gets_no_weights(monkeypatch):
+    with pytest.raises(InputError, match=r"`Task.model` must be a torch.nn.Module, but got NoneT"):
+        keep_in_memory(Task(model=None, train=small_task().train))
+    with pytest.raises(InputError, match="The model must run on a batch"):
+        keep_in_memory(Task(model=nn.LazyConv2d(3, 3), train=small_task().train))
+    monkeypatch.setattr(in_memory, "prepare_task", lambda task: None)
+    with pytest.raises(InputError, match=r"but '0\.weight' waits for a first batch"):
+        keep_in_memory(lazy_task())
+
+
 def test_load_task_of_another_process_says_what_to_do():
     with pytest.raises(InputError, match="'small@0123' existed only in the memory") as caught:
         load_task("memory:small@0123", {})

@@ -1,5 +1,8 @@
 """The task `hf`: a model and a data set of Hugging Face, by folder or by name."""
 
+import dataclasses
+import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -13,11 +16,17 @@ from autocompress.tasks.huggingface.request import Request
 from autocompress.tasks.huggingface.rows import Splits, Wanted, read_splits
 from autocompress.tasks.huggingface.text_classification import text_classification
 
-# Kind -> how its task is made. To add one, write its file, a line here and its endings below.
+# Kind -> how its task is made. To add one, write its file, a line here, and its arguments and
+# endings below.
 KINDS: Final[Mapping[str, Callable[[Request, Splits], Task]]] = {
     "image-classification": image_classification,
     "text-classification": text_classification,
     "causal-lm": causal_lm,
+}
+_ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "image-classification": ("label", "image"),
+    "text-classification": ("text", "pair", "label", "tokenizer", "length"),
+    "causal-lm": ("text", "tokenizer", "length", "documents", "separator", "metric"),
 }
 _ENDINGS: Final[Mapping[str, str]] = {
     "ForImageClassification": "image-classification",
@@ -64,14 +73,15 @@ def hf(
         subset: Configuration of a hub data set, such as `sst2` of `glue`.
         train_split: Split to tune on; None takes `train`, or the only one.
         val_split: Split to judge on; None takes `validation`, `dev` or the like, and where there
-            is none a tenth of the training data is kept aside for it.
+            is none a tenth of the training data is kept aside for it. No split has two roles.
         test_split: Split to report; None takes `test` if it has labels.
         max_train: Most examples of the split, random ones, always the same.
-        max_val: As `max_train`.
+        max_val: As `max_train`; for a val split of the data set's own.
         max_test: As `max_train`.
         text: Column of texts; None takes the usual names.
         pair: Column of second texts, for pairs.
-        label: Column of labels: the model's class numbers, or names in its `id2label`.
+        label: Column of labels: names in the model's `id2label`, or its class numbers where no name
+            is one of those.
         image: Column of images.
         tokenizer: Folder or name of the tokenizer, if it is not beside the model.
         length: Tokens of an example; None takes, for classification, the least of 16, 32, 64, ...
@@ -88,31 +98,24 @@ def hf(
     Raises:
         InputError: If something of it cannot be used.
     """
+    given = dict(locals())
     if kind is not None and kind not in KINDS:
         raise unknown_name("kind of task:", kind, KINDS)
-    for field, value in (("length", length), ("batch_size", batch_size)):
-        if value is not None and value < 1:
-            raise InputError(f"`{field}` must be at least 1, but got {value}.")
+    _check_ranges(given)
     with no_progress_bars():
         config = read_config(model)
-        make = KINDS[kind or _kind_of(config, model)]
-        wanted = Wanted(
-            subset=subset,
-            train_split=train_split,
-            val_split=val_split,
-            test_split=test_split,
-            # blocks of a language model are counted after its text was cut into them
-            max_train=max_train if make is not causal_lm else None,
-            max_val=max_val if make is not causal_lm else None,
-            max_test=max_test if make is not causal_lm else None,
-        )
-        splits = read_splits(dataset, wanted)
-        return make(
+        kind = kind or _kind_of(config, model)
+        _check_kind_takes(given, kind)
+        wanted = Wanted(**{field.name: given[field.name] for field in dataclasses.fields(Wanted)})
+        read = wanted
+        if kind == "causal-lm":  # its blocks are counted after the text was cut into them
+            read = dataclasses.replace(wanted, max_train=None, max_val=None, max_test=None)
+        task = KINDS[kind](
             Request(
                 model=model,
                 config=config,
                 dataset=dataset,
-                wanted=Wanted(max_train=max_train, max_val=max_val, max_test=max_test),
+                wanted=wanted,
                 tokenizer=tokenizer,
                 text=text,
                 pair=pair,
@@ -127,8 +130,40 @@ def hf(
                 proxy_epochs=proxy_epochs,
                 name=name,
             ),
-            splits,
+            read_splits(dataset, read),
         )
+    for split in ("val", "test"):
+        most = given[f"max_{split}"]
+        if most is not None and getattr(task, split) is None:
+            raise InputError(
+                f"`max_{split}` limits the {split} split, but got {most} for {dataset}, which "
+                "gives none.",
+                f"Leave it out, or name one: --task-arg {split}_split=...",
+            )
+    return task
+
+
+def _check_ranges(given: Mapping[str, Any]) -> None:
+    for name in ("length", "batch_size"):
+        value = given[name]
+        if value is not None and value < 1:
+            raise InputError(f"`{name}` must be at least 1, but got {value}.")
+    for name in ("learning_rate", "proxy_epochs"):
+        value = given[name]
+        if value is not None and not 0.0 < value < math.inf:
+            raise InputError(f"`{name}` must be a positive number, but got {value:g}.")
+
+
+def _check_kind_takes(given: Mapping[str, Any], kind: str) -> None:
+    """Refuse arguments that only other kinds of task look at."""
+    defaults = inspect.signature(hf).parameters
+    for name in sorted({name for names in _ARGUMENTS.values() for name in names}):
+        if name not in _ARGUMENTS[kind] and given[name] != defaults[name].default:
+            takers = ", ".join(k for k, names in _ARGUMENTS.items() if name in names)
+            raise InputError(
+                f"`{name}` goes with {takers} only, but got {given[name]!r} for a task of {kind}.",
+                "Leave it out.",
+            )
 
 
 def _kind_of(config: Any, model: str) -> str:

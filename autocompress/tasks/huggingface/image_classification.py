@@ -15,7 +15,7 @@ from torch import Tensor
 from autocompress.errors import InputError, first_line
 from autocompress.tasks.base import Inputs, Task, TensorData
 from autocompress.tasks.huggingface.extra import datasets
-from autocompress.tasks.huggingface.labels import check_single_label, label_column, read_labels
+from autocompress.tasks.huggingface.labels import check_single_label, labelled_rows
 from autocompress.tasks.huggingface.pretrained import read_image_processor, read_model
 from autocompress.tasks.huggingface.request import Request
 from autocompress.tasks.huggingface.rows import Splits, choose_column
@@ -56,12 +56,11 @@ def image_classification(request: Request, splits: Splits) -> Task:
 
 def _read(rows: Any, request: Request, processor: Any, split: str) -> TensorData | None:
     column = choose_column(rows, request.image, _USUAL, "image", _image_columns(rows))
-    labels, kept = read_labels(rows, label_column(rows, request.label), request.config, split)
-    if not kept:
-        if split == "train":
-            raise InputError("The train split must have labels, but all of them are kept back.")
+    found = labelled_rows(rows, request, split)
+    if found is None:
         return None
-    rows = rows.select(kept).cast_column(column, datasets().Image(mode=_mode(request.config)))
+    rows, labels = found
+    rows = rows.cast_column(column, datasets().Image(mode=_mode(request.config)))
     chunks = []
     for start in range(0, len(rows), _CHUNK):
         chunks.append(_resized(rows[start : start + _CHUNK][column], processor, split))

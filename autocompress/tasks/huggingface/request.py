@@ -15,7 +15,7 @@ class Request:
         model: Folder or hub name.
         config: Of the model, as transformers reads it.
         dataset: File, folder or hub name.
-        wanted: Which rows of it.
+        wanted: Which splits and how many rows of it.
         tokenizer: Where the tokenizer lies; None means beside the model.
         text: Column of texts.
         pair: Column of second texts.

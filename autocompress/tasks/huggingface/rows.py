@@ -66,6 +66,17 @@ class Wanted:
     max_val: int | None = None
     max_test: int | None = None
 
+    def __post_init__(self) -> None:
+        """Check ranges.
+
+        Raises:
+            InputError: If one is outside its range.
+        """
+        for name in ("max_train", "max_val", "max_test"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise InputError(f"`{name}` must be at least 1, but got {limit}.")
+
 
 def read_splits(source: str, wanted: Wanted) -> Splits:
     """Read a data set.
@@ -76,32 +87,57 @@ def read_splits(source: str, wanted: Wanted) -> Splits:
         wanted: Which splits and how many rows.
 
     Raises:
-        InputError: If it cannot be read, or has no rows or no split of a name that was asked for.
+        InputError: If it cannot be read, has no rows or no split of a name that was asked for, or
+            one split is asked for twice.
     """
-    for field in ("max_train", "max_val", "max_test"):
-        limit = getattr(wanted, field)
-        if limit is not None and limit < 1:
-            raise InputError(f"`{field}` must be at least 1, but got {limit}.")
     found = _load(source, wanted.subset)
     named = dict(found) if isinstance(found, datasets().DatasetDict) else {"train": found}
-    chosen: dict[str, Any | None] = {}
-    for split, usual in _SPLITS.items():
+    names = _split_names(source, wanted, list(named))
+    chosen: dict[str, Any] = {
+        split: None if name is None else _some(named[name], getattr(wanted, f"max_{split}"))
+        for split, name in names.items()
+    }
+    if len(chosen["train"]) == 0:
+        raise InputError(f"The split `{names['train']}` of {source} must hold rows, but is empty.")
+    return Splits(train=chosen["train"], val=chosen["val"], test=chosen["test"])
+
+
+def _split_names(source: str, wanted: Wanted, named: Sequence[str]) -> dict[str, str | None]:
+    """Which split of the data set plays which role; none plays two.
+
+    Raises:
+        InputError: If one that was asked for is not there or has two roles, or none is left to
+            tune on.
+    """
+    names: dict[str, str | None] = {}
+    for split in _SPLITS:
         asked = getattr(wanted, f"{split}_split")
-        if asked is not None and asked not in named:
+        if asked is None:
+            continue
+        if asked not in named:
             raise unknown_name(f"split of {source}", asked, named)
-        name = asked or next((name for name in usual if name in named), None)
-        if split == "train" and name is None and len(named) == 1:
-            name = next(iter(named))
-        rows = None if name is None else named[name]
-        chosen[split] = _some(rows, getattr(wanted, f"max_{split}"))
-    if chosen["train"] is None:
+        other = next((role for role, name in names.items() if name == asked), None)
+        if other is not None:
+            raise InputError(
+                f"`{split}_split` must be another split than `{other}_split`, but both are "
+                f"{asked!r}.",
+                f"Choose from: {', '.join(named)}.",
+            )
+        names[split] = asked
+    for split, usual in _SPLITS.items():
+        if split in names:
+            continue
+        only = named if split == "train" and len(named) == 1 else ()
+        free = (name for name in (*usual, *only) if name in named and name not in names.values())
+        names[split] = next(free, None)
+    if names["train"] is None:
+        taken = [role for role, name in names.items() if name in _SPLITS["train"]]
+        beside = f" beside `{taken[0]}_split`" if taken else ""
         raise InputError(
-            f"The data set {source} must have a split `train`, but has {', '.join(named)}.",
+            f"The data set {source} must have a split `train`{beside}, but has {', '.join(named)}.",
             "Name one: --task-arg train_split=...",
         )
-    if len(chosen["train"]) == 0:
-        raise InputError(f"The split `train` of {source} must hold rows, but is empty.")
-    return Splits(train=chosen["train"], val=chosen["val"], test=chosen["test"])
+    return names
 
 
 def _some(rows: Any, most: int | None) -> Any:
@@ -118,7 +154,8 @@ def _load(source: str, subset: str | None) -> Any:
         raise InputError(f"The data set must exist, but {path} does not.")
     try:
         if path.is_file():
-            return _load_files([path], subset)
+            _refuse_subset(subset, path)
+            return _load_files([path])
         if path.is_dir():
             return _load_folder(path, subset)
         return datasets().load_dataset(source, subset)
@@ -140,6 +177,7 @@ def _load(source: str, subset: str | None) -> Any:
 
 def _load_folder(folder: Path, subset: str | None) -> Any:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        _refuse_subset(subset, folder)
         return datasets().load_from_disk(str(folder))
     files = [p for p in sorted(folder.rglob("*")) if p.is_file() and not p.name.startswith(".")]
     if not files:
@@ -157,16 +195,25 @@ def _load_folder(folder: Path, subset: str | None) -> Any:
     for split, paths in found.items():
         fitting = [Path(path) for path in paths if Path(path).suffix.lower() == ending]
         if fitting:
-            splits[str(split)] = _load_files(fitting, None)["train"]
+            splits[str(split)] = _load_files(fitting)["train"]
     return datasets().DatasetDict(splits)
 
 
-def _load_files(files: Sequence[Path], subset: str | None) -> Any:
+def _refuse_subset(subset: str | None, place: Path) -> None:
+    if subset is not None:
+        raise InputError(
+            f"`subset` is a configuration of a data set on the hub, but got {subset!r} for "
+            f"{place}, which has none.",
+            "Leave it out.",
+        )
+
+
+def _load_files(files: Sequence[Path]) -> Any:
     ending = files[0].suffix.lower()
     if ending not in _BUILDERS:
         raise unknown_name(f"ending of the data file {files[0].name}:", ending, _BUILDERS)
     builder, kwargs = _BUILDERS[ending]
-    return datasets().load_dataset(builder, subset, data_files=[str(p) for p in files], **kwargs)
+    return datasets().load_dataset(builder, data_files=[str(p) for p in files], **kwargs)
 
 
 def choose_column(
@@ -189,8 +236,7 @@ def choose_column(
         if asked not in names:
             raise unknown_name(f"column given by `{argument}`:", asked, names)
         return asked
-    found = [name for name in names if name.lower() in set(usual)]
-    found = found or list(candidates)
+    found = fitting_columns(rows, usual, candidates)
     if len(found) == 1:
         return found[0]
     problem = f"{', '.join(found)} could be it" if found else "none of its columns is"
@@ -199,6 +245,12 @@ def choose_column(
         f"(columns: {', '.join(names)}).",
         f"Name it: --task-arg {argument}=COLUMN",
     )
+
+
+def fitting_columns(rows: Any, usual: Iterable[str], candidates: Sequence[str]) -> list[str]:
+    """Columns that could be the one: those of usual name, or else those whose type fits."""
+    named = set(usual)
+    return [name for name in rows.column_names if name.lower() in named] or list(candidates)
 
 
 def text_columns(rows: Any) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autocompress.errors import InputError
 from autocompress.tasks.base import Task, TensorData
-from autocompress.tasks.huggingface.labels import check_single_label, label_column, read_labels
+from autocompress.tasks.huggingface.labels import check_single_label, label_column, labelled_rows
 from autocompress.tasks.huggingface.pretrained import read_model, read_tokenizer
 from autocompress.tasks.huggingface.request import Request
 from autocompress.tasks.huggingface.rows import Splits, choose_column, text_columns
@@ -105,16 +105,15 @@ def _read(
     rows: Any, request: Request, tokenizer: Any, length: int, split: str
 ) -> TensorData | None:
     """Tokens, mask and, for pairs, sentence numbers, each int64 (N, T)."""
-    columns = _columns(rows, request)  # another split may have other ones
-    labels, kept = read_labels(rows, label_column(rows, request.label), request.config, split)
-    if not kept:
-        if split == "train":
-            raise InputError("The train split must have labels, but all of them are kept back.")
+    found = labelled_rows(rows, request, split)
+    if found is None:
         return None
+    rows, labels = found
+    columns = _columns(rows, request)  # another split may have other ones
     n_types = getattr(request.config, "type_vocab_size", 0) or 0
     has_types = len(columns) == 2 and n_types > 1
     encoded = tokenizer(
-        *_texts(rows.select(kept), columns),
+        *_texts(rows, columns),
         truncation=True,
         max_length=length,
         padding="max_length",

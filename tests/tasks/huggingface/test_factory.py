@@ -67,6 +67,31 @@ def test_hf_takes_the_kind_that_is_given(edited_model, sentences):
     assert task.name == "bert"
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "problem"),
+    [
+        ("bert", {"metric": "perplexity"}, "`metric` goes with causal-lm only, but got 'perp"),
+        ("bert", {"documents": "nonsense"}, "`documents` goes with causal-lm only"),
+        ("bert", {"image": "x"}, "`image` goes with image-classification only"),
+        ("vit", {"text": "x"}, "`text` goes with text-classification, causal-lm only"),
+        ("gpt2", {"label": "x"}, "but got 'x' for a task of causal-lm"),
+        ("vit", {"max_val": "3"}, "`max_val` limits the val split, but got 3 for .* gives none"),
+        ("bert", {"max_test": "3"}, "`max_test` limits the test split"),
+        ("gpt2", {"max_train": "0"}, "`max_train` must be at least 1, but got 0"),
+    ],
+)
+def test_hf_refuses_arguments_that_nothing_would_look_at(load, name, arguments, problem):
+    with pytest.raises(InputError, match=problem):
+        load(name, **arguments)
+
+
+@pytest.mark.parametrize("field", ["learning_rate", "proxy_epochs"])
+@pytest.mark.parametrize("value", ["0", "-1", "inf", "nan"])
+def test_hf_refuses_numbers_that_are_not_positive(load, field, value):
+    with pytest.raises(InputError, match=f"`{field}` must be a positive number, but got {value}"):
+        load("bert", **{field: value})
+
+
 @pytest.mark.parametrize("field", ["length", "batch_size"])
 def test_hf_refuses_numbers_below_one(load, field):
     with pytest.raises(InputError, match=f"`{field}` must be at least 1, but got 0"):

@@ -68,8 +68,29 @@ def test_class_that_is_none_of_the_models_is_refused(load, pictures, tmp_path):
 
     shutil.copytree(pictures / "train", tmp_path / "train")
     shutil.copytree(pictures / "train" / "negative", tmp_path / "train" / "third")
-    with pytest.raises(InputError, match=r"\[0, 1\] .the model has 2 classes.*holds 2"):
+    with pytest.raises(
+        InputError, match=r"must all be the model's classes.* 'label' holds 'third'"
+    ):
         load(dataset=str(tmp_path))
+
+
+@pytest.mark.parametrize(("arguments", "problem"), [({}, None), ({"test_split": "test"}, "test")])
+def test_test_images_without_labels_are_none_unless_asked_for(
+    load, pictures, tmp_path, arguments, problem
+):
+    import datasets
+    from PIL import Image
+
+    picture = Image.new("RGB", (8, 8))
+    train = datasets.Dataset.from_dict({"image": [picture] * 4, "label": [0, 1, 0, 1]})
+    test = datasets.Dataset.from_dict({"image": [picture] * 2})
+    datasets.DatasetDict({"train": train, "test": test}).save_to_disk(tmp_path / "kept")
+
+    if problem is None:
+        assert load(dataset=str(tmp_path / "kept")).test is None
+    else:
+        with pytest.raises(InputError, match="The test split must have labels, but has no column"):
+            load(dataset=str(tmp_path / "kept"), **arguments)
 
 
 def test_data_without_images_is_refused(load, sentences):

@@ -25,6 +25,7 @@ def _rows(values, names=None):
         (["1", "0", "1"], None),
         ([0, 1, 0], ["positive", "negative"]),  # by name, not by number
         ([1, 0, 1], ["bad", "good"]),  # no names of the model's: by number
+        ([0, 1, 0], ["positive", "negative", "mixed"]),  # no row is of the one that is not there
     ],
 )
 def test_labels_are_the_models_numbers(values, names):
@@ -45,6 +46,22 @@ def test_labels_that_are_kept_back_are_left_out():
 def test_labels_that_are_none_of_the_models_are_refused(values, problem):
     with pytest.raises(InputError, match=problem):
         read_labels(_rows(values), "label", CONFIG, "train")
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ([0, 1, 2], ["positive", "mixed", "negative"]),
+        ([0, 1], ["1", "negative"]),
+        ([0], ["mixed", "negative"]),
+        (["positive", "1"], None),
+    ],
+)
+def test_names_that_are_only_in_part_the_models_are_refused(values, names):
+    with pytest.raises(InputError, match="must all be the model's classes, as some are") as e:
+        read_labels(_rows(values, names), "label", CONFIG, "train")
+    assert f"holds '{1 if '1' in (names or values) else 'mixed'}'." in e.value.message
+    assert e.value.hint == "The model's id2label has: negative, positive."
 
 
 def test_data_without_labels_is_refused():

@@ -55,6 +55,38 @@ def test_splits_are_taken_by_the_names_that_are_given(sentences):
     assert (len(splits.train), len(splits.test)) == (12, 48)
 
 
+@pytest.mark.parametrize("name", ["train", "validation", "test"])
+def test_only_split_is_for_training_alone(tmp_path, name):
+    (tmp_path / f"{name}.csv").write_text("text,label\na,0\nb,1\n")
+
+    splits = read_splits(str(tmp_path), Wanted())
+
+    assert (len(splits.train), splits.val, splits.test) == (2, None, None)
+
+
+def test_split_that_is_asked_for_plays_no_other_role(sentences):
+    splits = read_splits(str(sentences), Wanted(test_split="validation"))
+    assert (len(splits.train), splits.val, len(splits.test)) == (48, None, 12)
+
+
+@pytest.mark.parametrize(
+    ("asked", "problem"),
+    [
+        (
+            {"val_split": "validation", "test_split": "validation"},
+            "`test_split` must be another split than `val_split`, but both are 'validation'",
+        ),
+        (
+            {"val_split": "train"},
+            "must have a split `train` beside `val_split`, but has train, validation",
+        ),
+    ],
+)
+def test_split_of_two_roles_is_refused(sentences, asked, problem):
+    with pytest.raises(InputError, match=problem):
+        read_splits(str(sentences), Wanted(**asked))
+
+
 def test_unknown_split_names_the_choices(sentences):
     with pytest.raises(InputError, match=r"Unknown split .* 'tests'") as e:
         read_splits(str(sentences), Wanted(test_split="tests"))
@@ -86,9 +118,14 @@ def test_hub_data_while_offline_is_one_line():
     assert "\n" not in str(e.value)
 
 
-def test_limit_below_one_is_refused(sentences):
+def test_limit_below_one_is_refused():
     with pytest.raises(InputError, match="`max_val` must be at least 1, but got 0"):
-        read_splits(str(sentences), Wanted(max_val=0))
+        Wanted(max_val=0)
+
+
+def test_subset_of_a_file_is_refused(sentences):
+    with pytest.raises(InputError, match=r"`subset` is a configuration .* 'sst2' for .*dev\.tsv"):
+        read_splits(str(sentences / "dev.tsv"), Wanted(subset="sst2"))
 
 
 def _rows(**columns):

@@ -56,13 +56,36 @@ def test_pair_may_have_columns_of_any_name(load, tmp_path):
     assert train.inputs[1][0].sum() == 7
 
 
-def test_test_split_whose_labels_are_kept_back_is_none(load, sentences, tmp_path):
-    for name in ("train", "dev"):
-        (tmp_path / f"{name}.tsv").write_text((sentences / f"{name}.tsv").read_text())
-    (tmp_path / "test.tsv").write_text("label\tsentence\n-1\tthe film\n")
-    task = load(dataset=str(tmp_path))
+_UNLABELLED = [
+    ("label\tsentence\n-1\tthe film\n", "all of them are kept back"),
+    ("sentence\nthe film\n", r"has no column of them .columns: sentence."),
+]
+
+
+@pytest.fixture
+def with_test(sentences, tmp_path):
+    def write(text):
+        for name in ("train", "dev"):
+            (tmp_path / f"{name}.tsv").write_text((sentences / f"{name}.tsv").read_text())
+        (tmp_path / "test.tsv").write_text(text)
+        return str(tmp_path)
+
+    return write
+
+
+@pytest.mark.parametrize("text", [text for text, _ in _UNLABELLED])
+@pytest.mark.parametrize("arguments", [{}, {"label": "label"}])
+def test_test_split_without_labels_is_none(load, with_test, text, arguments):
+    task = load(dataset=with_test(text), **arguments)
     assert task.test is None
     assert len(task.val) == 12
+
+
+@pytest.mark.parametrize(("text", "problem"), _UNLABELLED)
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_split_that_is_asked_for_must_have_labels(load, with_test, text, problem, split):
+    with pytest.raises(InputError, match=f"The {split} split must have labels, but {problem}"):
+        load(dataset=with_test(text), **{f"{split}_split": "test"})
 
 
 @pytest.mark.parametrize(
