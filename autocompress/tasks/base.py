@@ -84,13 +84,16 @@ class TensorData:
     def batch(
         self, indices: Tensor | slice, augment: Callable[[Inputs], Inputs] | None = None
     ) -> tuple[Inputs, Tensor]:
-        """The examples at `indices`: augmented, transformed inputs, and targets."""
-        inputs = tuple(tensor[indices] for tensor in self.inputs)
+        """The examples at `indices`: augmented, transformed inputs, and targets.
+
+        All are copies: whoever gets them may write into them.
+        """
+        inputs = tuple(_copied(tensor, indices) for tensor in self.inputs)
         if augment is not None:
             inputs = augment(inputs)
         if self.transform is not None:
             inputs = self.transform(inputs)
-        return inputs, self.targets[indices]
+        return inputs, _copied(self.targets, indices)
 
     def batches(
         self,
@@ -113,6 +116,11 @@ class TensorData:
             digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+
+def _copied(tensor: Tensor, indices: Tensor | slice) -> Tensor:
+    """Rows of a tensor, never a view of them."""
+    return tensor[indices].clone() if isinstance(indices, slice) else tensor[indices]
 
 
 Data = Examples | Dataset[Any] | DataLoader[Any] | tuple[Tensor, Tensor]

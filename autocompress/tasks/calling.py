@@ -1,4 +1,4 @@
-"""Models that are called by name, or return more than one tensor, as models that do neither.
+"""Models that are called by name, return several tensors or change their inputs, as plain ones.
 
 Everything behind a task calls `model(*tensors)` and gets one tensor. Hooks, PyTorch's own means,
 stand between: the modules and their names stay the user's, and both exporters see through them.
@@ -9,10 +9,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from autocompress.errors import InputError, unknown_name
-from autocompress.tasks.base import Output
+from autocompress.tasks.base import Inputs, Output
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +38,11 @@ class _Part:
         return part_of(result, self.output)
 
 
+def _copied(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Gives a model inputs that it may write into; a forward pre-hook."""
+    return tuple(tensor.clone() for tensor in args)
+
+
 def adapt_call(model: nn.Module, names: tuple[str, ...] | None, output: Output | None) -> nn.Module:
     """Let a model be called as `model(*tensors)` and return one tensor.
 
@@ -56,6 +62,33 @@ def adapt_call(model: nn.Module, names: tuple[str, ...] | None, output: Output |
     if output is not None:
         adapted.register_forward_hook(_Part(output=output))
     return adapted
+
+
+def spare_inputs(model: nn.Module, inputs: Inputs) -> nn.Module:
+    """Let a model that writes into its inputs write into copies of them.
+
+    A batch is given to several models, and to one several times: none may find it changed.
+
+    Args:
+        model: Modules keep their modes; nothing else changes.
+        inputs: A batch that it runs on; not modified.
+
+    Returns:
+        The model itself if it leaves its inputs alone, else a copy with a hook.
+    """
+    given = tuple(tensor.clone() for tensor in inputs)
+    versions = [tensor._version for tensor in given]
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    with torch.no_grad():
+        model(*given)
+    for module, is_training in modes.items():
+        module.training = is_training
+    if [tensor._version for tensor in given] == versions:
+        return model
+    spared = copy.deepcopy(model)
+    spared.register_forward_pre_hook(_copied, prepend=True)
+    return spared
 
 
 def part_of(result: Any, output: Output) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from autocompress.errors import InputError, first_line, unknown_name
 from autocompress.tasks.base import Distill, Examples, Inputs, Task
-from autocompress.tasks.calling import adapt_call, describe_result
+from autocompress.tasks.calling import adapt_call, describe_result, spare_inputs
 from autocompress.tasks.explicit_attention import make_attention_explicit
 from autocompress.tasks.frozen import freeze
 from autocompress.tasks.layer_channels import check_channels, declare_channels_
@@ -102,7 +102,12 @@ def prepare_task(task: object) -> PreparedTask:
     )
     outputs = _check_runs(prepared)
     check_teachers_fit(prepared.teachers, prepared.example_inputs, outputs)
-    return prepared
+    model = spare_inputs(task.model, prepared.example_inputs)
+    return dataclasses.replace(
+        prepared,
+        task=dataclasses.replace(task, model=model),
+        teachers=tuple(spare_inputs(t, prepared.example_inputs) for t in prepared.teachers),
+    )
 
 
 def _like_train(data: object, split: str, task: Task, names: Names | None) -> Examples:

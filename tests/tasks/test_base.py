@@ -65,6 +65,40 @@ def test_batch_augments_then_transforms():
     assert targets.shape == (2,)
 
 
+def test_batches_are_copies_that_a_transform_may_write_into():
+    data = TensorData((INPUTS.clone(),), TARGETS.clone(), lambda inputs: (inputs[0].mul_(2),))
+    for chosen in (slice(0, 5), slice(None), torch.tensor([0, 3])):
+        inputs, targets = data.batch(chosen)
+        assert torch.equal(inputs[0], INPUTS[chosen] * 2)
+        targets.zero_()
+    assert torch.equal(data.inputs[0], INPUTS)
+    assert torch.equal(data.targets, TARGETS)
+
+
+class _Centred(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.act, self.fc = nn.ReLU(inplace=True), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x -= x.mean(1, keepdim=True)
+        return self.fc(self.act(x))
+
+
+def test_models_that_write_into_their_inputs_spare_the_data_and_each_other():
+    own, x = _Centred(), INPUTS.clone()
+    task = Task(model=own, train=(x, TARGETS), teacher=(_Centred(), nn.Linear(4, 3)))
+    prepared = prepare_task(task)
+    inputs, _ = prepared.train.batch(slice(None))
+    before = inputs[0].clone()
+    for model in (prepared.task.model, *prepared.teachers):
+        assert torch.equal(model(*inputs), model(*inputs))
+        assert torch.equal(inputs[0], before)
+    assert torch.equal(x, INPUTS)
+    assert not own._forward_pre_hooks
+    assert prepared.teachers[1] is task.teacher[1]  # it needs no copies
+
+
 def test_fingerprint_follows_bytes_shapes_and_dtypes():
     base = TensorData((INPUTS,), TARGETS)
     changed = INPUTS.clone()
