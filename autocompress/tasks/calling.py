@@ -70,19 +70,21 @@ def spare_inputs(model: nn.Module, inputs: Inputs) -> nn.Module:
     A batch is given to several models, and to one several times: none may find it changed.
 
     Args:
-        model: Not modified.
-        inputs: A batch that it runs on; changed if it writes into its inputs.
+        model: Modules keep their modes; nothing else changes.
+        inputs: A batch that it runs on; not modified.
 
     Returns:
         The model itself if it leaves its inputs alone, else a copy with a hook.
     """
-    versions = [tensor._version for tensor in inputs]
-    was_training = model.training
+    given = tuple(tensor.clone() for tensor in inputs)
+    versions = [tensor._version for tensor in given]
+    modes = {module: module.training for module in model.modules()}
     model.eval()
     with torch.no_grad():
-        model(*inputs)
-    model.train(was_training)
-    if [tensor._version for tensor in inputs] == versions:
+        model(*given)
+    for module, is_training in modes.items():
+        module.training = is_training
+    if [tensor._version for tensor in given] == versions:
         return model
     spared = copy.deepcopy(model)
     spared.register_forward_pre_hook(_copied, prepend=True)
