@@ -165,6 +165,7 @@ def _check_runs(prepared: PreparedTask) -> Tensor:
         )
     if task.loss is F.cross_entropy:
         _check_labels(prepared, outputs)
+    _check_distill(task, outputs)
     try:
         with torch.no_grad():
             loss = task.loss(outputs, targets)
@@ -214,6 +215,18 @@ def _check_labels(prepared: PreparedTask, outputs: Tensor) -> None:
                 f"Labels of the {split} split must lie in [0, {n_classes - 1}] "
                 f"(the model has {n_classes} outputs), but range over [{low}, {high}]."
             )
+
+
+def _check_distill(task: Task, outputs: Tensor) -> None:
+    """A distribution over one class never changes: its divergence is 0 whatever is compressed."""
+    if task.distill != "kl" or (outputs.ndim > 1 and outputs.shape[1] > 1):
+        return
+    shape = ", ".join(map(str, ("N", *outputs.shape[1:])))
+    raise InputError(
+        "`Task.distill` 'kl' needs outputs of shape (N, classes, ...) with 2 classes or more, "
+        f"but got ({shape}).",
+        "Give distill='mse', which fits single logits and regressions.",
+    )
 
 
 def _labels(data: Examples) -> Tensor:

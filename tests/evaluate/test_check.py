@@ -105,6 +105,7 @@ def place(path: Path, text: str) -> str:
     [
         ("task", "fail", {"task": "1 / 0"}, "1 / 0", "ZeroDivisionError"),
         ("data", "fail", {"task": "given['val'] = Rows()"}, "# ROWS", "no row 0"),
+        ("data", "fail", {"task": "given['distill'] = 'kk'"}, "def task", "Task.distill 'kk'"),
         ("model", "fail", {"forward": "h.no_such()"}, "h.no_such", "no_such"),
         ("deterministic", "fail", {"forward": "h = F.dropout(h)"}, "F.dropout", "dropout"),
         ("deterministic", "fail", {"forward": "h = h + torch.rand(16)"}, "torch.rand", "rand"),

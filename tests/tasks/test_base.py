@@ -158,6 +158,24 @@ def test_distillation_must_be_known():
     assert "Unknown Task.distill 'mae'. Did you mean 'mse'?" in _refusal(distill="mae")
 
 
+@pytest.mark.parametrize(
+    ("head", "shape"),
+    [((), "(N, 1)"), ((nn.Flatten(0),), "(N)"), ((nn.Unflatten(1, (1, 1)),), "(N, 1, 1)")],
+)
+def test_distilling_by_kl_needs_two_classes(head, shape):
+    binary = {
+        "model": nn.Sequential(nn.Linear(4, 1), *head),
+        "loss": lambda outputs, targets: outputs.mean(),
+        "metric": lambda outputs, targets: 0.5,
+    }
+    assert _refusal(**binary) == (
+        "`Task.distill` 'kl' needs outputs of shape (N, classes, ...) with 2 classes or more, "
+        f"but got {shape}. Give distill='mse', which fits single logits and regressions."
+    )
+    for distill in ("mse", "none"):
+        assert prepare_task(_task(**binary, distill=distill)).task.distill == distill
+
+
 def test_model_must_run_on_its_data():
     message = _refusal(model=nn.Linear(5, 3))
     assert "(input shapes [(2, 4)]), but raised RuntimeError: mat1 and mat2" in message

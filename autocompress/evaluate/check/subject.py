@@ -31,6 +31,7 @@ _STAND_INS: Final[Mapping[str, Any]] = {
     "initial_state": None,
     "metric": lambda outputs, targets: 0.0,
     "loss": lambda outputs, targets: torch.zeros(()),
+    "distill": "mse",
 }
 
 
