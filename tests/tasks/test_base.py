@@ -202,14 +202,28 @@ def test_default_loss_needs_logits():
     )
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
-def test_metric_must_be_a_share(value):
-    assert f"must lie in [0, 1], but returned {value}." in _refusal(metric=lambda o, t: value)
+def test_metric_is_not_judged_on_the_first_examples():
+    def of_classes(outputs, targets):
+        if len(targets.unique()) < 3:
+            raise ValueError("needs all classes")
+        return 0.5
+
+    for metric in (lambda outputs, targets: float("nan"), of_classes):
+        assert prepare_task(_task(metric=metric)).task.metric is metric
 
 
-@pytest.mark.parametrize("result", [None, "high"])
-def test_metric_must_be_a_number(result):
-    assert "must accept (outputs, targets), but raised" in _refusal(metric=lambda o, t: result)
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"train": (INPUTS.bfloat16(), TARGETS)}, "input 0 of train"),
+        ({"model": nn.Sequential(nn.Linear(4, 3).bfloat16())}, "0.weight"),
+    ],
+)
+def test_bfloat16_is_refused(given, name):
+    assert _refusal(**given) == (
+        f"The model and its inputs must not be bfloat16, but {name!r} is. "
+        "Give model.float(), and inputs in float32."
+    )
 
 
 def test_loss_must_be_one_number():

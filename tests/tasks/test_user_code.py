@@ -72,7 +72,7 @@ def place(module, text):
     [
         (lambda users: Task(model=users.Net(), train=PAIR), "# FORWARD"),
         (lambda users: Task(model=nn.Linear(2, 3), train=users.Rows()), "# ROWS"),
-        (lambda users: users.task(nn.Linear(2, 3), train=PAIR), "# METRIC"),
+        (lambda users: users.task(nn.Linear(2, 3), train=PAIR, loss=users.metric), "# METRIC"),
     ],
 )
 def test_naming_user_code_adds_the_line_that_raised(users, make, where):

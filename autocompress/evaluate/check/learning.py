@@ -10,7 +10,6 @@ from torch import Tensor
 from autocompress.errors import TrialError
 from autocompress.evaluate.check.finding import Finding, failed, passed, warned
 from autocompress.evaluate.check.subject import Subject
-from autocompress.evaluate.scoring import score
 from autocompress.tasks.user_code import place_of_error
 
 _STEPS: Final = 5
@@ -77,23 +76,20 @@ def _descend(subject: Subject, rate: float) -> float:
 
 def metric_in_range(subject: Subject) -> Finding:
     """The metric of the whole of val lies in [0, 1]."""
-    if "metric" in subject.faults:
-        return _fault(subject, "metric")
-    prepared = subject.needs("metric", "loss", "val")
     try:
-        accuracy, _ = score(prepared.task, subject.val_outputs, prepared.val.targets)
+        accuracy, _ = subject.scores
     except TrialError as error:
-        field = "metric" if error.reason == "metric" else "model"
-        fix = "Scale it, or return 1 / (1 + error)." if field == "metric" else ""
-        return failed(error.message, fix, subject.place(field))
+        field = error.reason if error.reason in ("metric", "loss") else "model"
+        is_off_range = field == "metric" and error.__cause__ is None
+        fix = "Scale it, or return 1 / (1 + error)." if is_off_range else ""
+        return failed(error.message, fix, place_of_error(error) or subject.place(field))
     return passed(f"{accuracy:.4g} on val lies in [0, 1]", accuracy=accuracy)
 
 
 def metric_rises(subject: Subject) -> Finding:
     """Higher is better: the trained model scores more on its targets than on shuffled ones."""
-    prepared = subject.needs("metric", "loss", "val")
+    prepared, (right, _) = subject.needs("loss", "val"), subject.scores
     task, targets, outputs = prepared.task, prepared.val.targets, subject.val_outputs
-    right = float(task.metric(outputs.clone(), targets.clone()))
     shuffled = [float(task.metric(outputs.clone(), t)) for t in _shuffled(targets)]
     chance = sum(shuffled) / len(shuffled)
     facts = {"metric": right, "metric_shuffled": chance}
@@ -125,8 +121,7 @@ def _shuffled(targets: Tensor) -> list[Tensor]:
 
 def baseline(subject: Subject) -> Finding:
     """What the untouched model scores on val."""
-    prepared = subject.needs("metric", "loss", "val")
-    accuracy, loss = score(prepared.task, subject.val_outputs, prepared.val.targets)
+    prepared, (accuracy, loss) = subject.needs("loss", "val"), subject.scores
     n_val = len(prepared.val)
     facts = {"accuracy": accuracy, "loss": loss, "n_val": n_val}
     said = f"{prepared.task.metric_name} {accuracy:.2%} and loss {loss:.4g} on {n_val:,} of val"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from autocompress.errors import AutocompressError, InputError
 from autocompress.evaluate.check.finding import Blocked
 from autocompress.evaluate.evaluator import Evaluator
+from autocompress.evaluate.scoring import score
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.runtime.base import Shipment
 from autocompress.space.rules import SpaceRules
@@ -29,7 +30,6 @@ _STAND_INS: Final[Mapping[str, Any]] = {
     "teacher": None,
     "unlabelled": None,
     "initial_state": None,
-    "metric": lambda outputs, targets: 0.0,
     "loss": lambda outputs, targets: torch.zeros(()),
     "distill": "mse",
 }
@@ -125,6 +125,15 @@ class Subject:
         val, device = self.needs("val").val, torch.device("cpu")
         return self._once(
             "outputs on val", lambda: self.timed("val", outputs_on, self.model, val, device, "fp32")
+        )
+
+    @property
+    def scores(self) -> tuple[float, float]:
+        """Metric and loss of the model on all of val."""
+        prepared, outputs = self.needs("loss", "val"), self.val_outputs
+        return self._once(
+            "a metric that can judge val",
+            lambda: score(prepared.task, outputs, prepared.val.targets),
         )
 
     @property
