@@ -243,6 +243,32 @@ def test_check_names_the_place_when_a_contract_is_broken(
     )
 
 
+def test_check_takes_a_model_worse_than_chance_for_untrained(look: Any, path: Path) -> None:
+    wrong = "y = (y + 1) % 3; given.update(train=(x[:240], y[:240]), val=(x[240:], y[240:]))"
+
+    finding = look("direction", task=wrong)["direction"]
+
+    assert finding.status == "warn"
+    assert "The metric is 0 on val" in finding.message
+    assert "no better than chance" in finding.message
+
+
+@pytest.mark.parametrize("loss", ["return (outputs * 0).sum() + 1e-4", "return outputs.sum() * 0"])
+def test_check_of_learned_examples_does_not_ask_their_loss_to_fall(look: Any, loss: str) -> None:
+    finding = look("loss", loss=loss)["loss"]
+
+    assert finding.status == "pass"
+    assert "already: too small to see it fall" in finding.message
+
+
+def test_check_does_not_blame_the_learning_rate_for_a_loss_that_is_small(look: Any) -> None:
+    steep = "return (1e-4 * (outputs - 1.0).square()).mean()"
+
+    finding = look("loss", loss=steep, task="given['learning_rate'] = 3e7")["loss"]
+
+    assert finding.status == "pass"
+
+
 def test_check_names_what_differs_when_a_factory_is_random(look: Any, path: Path) -> None:
     seeded_by_the_clock = (
         "net.last.bias.data += torch.tensor(np.random.default_rng().random(3)).float()"

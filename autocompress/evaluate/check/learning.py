@@ -10,12 +10,15 @@ from torch import Tensor
 from autocompress.errors import TrialError
 from autocompress.evaluate.check.finding import Finding, failed, passed, warned
 from autocompress.evaluate.check.subject import Subject
+from autocompress.tasks.base import Loss
 from autocompress.tasks.user_code import place_of_error
 
 _STEPS: Final = 5
 # A step that is small enough lowers any loss with a gradient; the task's own is tried first.
 _RATE_FACTORS: Final = (1.0, 0.1, 0.01, 1e-3, 1e-4)
+_SMALL_LOSS: Final = 1e-3  # of learned examples: a step changes it by less than it is rounded
 _N_SHUFFLES: Final = 3
+_WORSENED: Final = 3.0  # standard deviations that each output is moved by
 _SMALL_VAL: Final = 100
 
 
@@ -31,11 +34,13 @@ def loss_falls(subject: Subject) -> Finding:
             "Look for log(0), a division by zero, or labels outside their range.",
             subject.place("loss"),
         )
-    rate = subject.task.learning_rate
+    rate, is_small = subject.task.learning_rate, abs(before) < _SMALL_LOSS
     for factor in _RATE_FACTORS:
         after = _descend(subject, rate * factor)
         if not after < before:
             continue
+        if factor < 0.1 and is_small:
+            break
         facts = {"loss": before, "loss_after": after}
         if factor < 0.1:  # a fine-tune warms up and has batches that differ
             return warned(
@@ -46,8 +51,8 @@ def loss_falls(subject: Subject) -> Finding:
                 **facts,
             )
         return passed(f"{_STEPS} steps lower it from {before:.4g} to {after:.4g}", **facts)
-    if before < 1e-6:
-        return passed(f"it is {before:.1g} already, and cannot fall", loss=before)
+    if is_small:
+        return passed(f"it is {before:.1g} already: too small to see it fall", loss=before)
     return failed(
         f"{_STEPS} steps of gradient descent do not lower the loss ({before:.3g}) at any learning "
         f"rate from {rate:g} to {rate * _RATE_FACTORS[-1]:.0g}.",
@@ -96,9 +101,11 @@ def metric_rises(subject: Subject) -> Finding:
     if right > max(shuffled):
         return passed(f"{right:.4g} on the targets, {chance:.4g} on shuffled ones", **facts)
     said = f"The metric is {right:.4g} on val, and {chance:.4g} when its targets are shuffled"
-    if right < min(shuffled):
+    worsened = _worsened(task.loss, outputs, targets) if right < min(shuffled) else None
+    worse = math.nan if worsened is None else float(task.metric(worsened, targets.clone()))
+    if worse > right:
         return failed(
-            f"{said}: lower seems to be better.",
+            f"{said}, but {worse:.4g} for outputs with a higher loss: lower seems to be better.",
             "A metric must be higher for better outputs: return 1 - error, or 1 / (1 + error).",
             subject.place("metric"),
             **facts,
@@ -109,6 +116,19 @@ def metric_rises(subject: Subject) -> Finding:
         subject.place("metric"),
         **facts,
     )
+
+
+def _worsened(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor | None:
+    """Outputs moved far enough up the slope of the loss to be wrong; None where it has none.
+
+    An untrained model is worse than chance as often as better: only this tells what is better.
+    """
+    moved = outputs.clone().requires_grad_()
+    value = loss(moved, targets.clone())
+    if not value.requires_grad:
+        return None
+    (slope,) = torch.autograd.grad(value, moved)
+    return outputs + _WORSENED * outputs.std() * slope.sign()
 
 
 def _shuffled(targets: Tensor) -> list[Tensor]:
