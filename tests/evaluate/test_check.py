@@ -105,6 +105,18 @@ def place(path: Path, text: str) -> str:
     [
         ("task", "fail", {"task": "1 / 0"}, "1 / 0", "ZeroDivisionError"),
         ("data", "fail", {"task": "given['val'] = Rows()"}, "# ROWS", "no row 0"),
+        ("task", "fail", {"task": "return 5"}, "def task", "returned int"),
+        ("data", "fail", {"task": "given['frozen'] = ('no',)"}, "def task", "'no' fits none"),
+        ("data", "fail", {"task": "given['frozen'] = 'first'"}, "def task", "'first'"),
+        ("data", "fail", {"task": "given['train'] = [(x[0], {})]"}, "def task", "train split"),
+        ("data", "fail", {"task": "given = {'train': (x[:1], y[:1])}"}, "def task", "at least 2"),
+        (
+            "data",
+            "fail",
+            {"task": "return Task(\n        model=net, batch_size=-1, train=(x, y))"},
+            "batch_size=-1",
+            "but got -1",
+        ),
         ("data", "fail", {"task": "given['distill'] = 'kk'"}, "def task", "Task.distill 'kk'"),
         ("model", "fail", {"forward": "h.no_such()"}, "h.no_such", "no_such"),
         ("deterministic", "fail", {"forward": "h = F.dropout(h)"}, "F.dropout", "dropout"),

@@ -152,7 +152,10 @@ class Subject:
         return made
 
     def place(self, field: str) -> Place | None:
-        """Where the user's code gives a field of the task: its function, the field, the factory."""
+        """Where the user's code gives a field of the task: its function, the field, the factory.
+
+        Without a field: where the factory is.
+        """
         value = getattr(self._made.get("the task"), field, None)
         factory = place_of_factory(self.spec)
         written = None if value is None else place_of(value)
