@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from typing import Any, Final
 
 import click
 
+from autocompress.cli.json_output import json_option, print_json
 from autocompress.cli.runtime_options import (
     parse_shapes,
     runtime_options,
@@ -30,7 +30,7 @@ _STYLES: Final = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip":
 @click.option("--threads", type=int, help="Threads of training; default: all cores.")
 @click.option("--device", default="cpu", show_default=True, help="Where to train.")
 @click.option("--only", metavar="NAMES", help="Contracts to look at, with commas between them.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@json_option("Print everything as JSON.")
 def command(task: str, data: str | None, task_args: tuple[str, ...], **options: Any) -> None:
     """Look at every contract of TASK and say what to fix.
 
@@ -88,7 +88,7 @@ def command(task: str, data: str | None, task_args: tuple[str, ...], **options: 
             "ok": n_failed == 0,
             "contracts": [checked.to_json() for checked in found],
         }
-        click.echo(json.dumps(document, indent=2))
+        print_json(document)
     else:
         _summarize([checked.finding.status for checked in found], _search_command(task, budget))
     if n_failed:
