@@ -1,12 +1,12 @@
 """`autocompress analyze`: layers, channel groups and knobs of a task's model."""
 
 import dataclasses
-import json
 from math import inf
 from typing import Any
 
 import click
 
+from autocompress.cli.json_output import json_option, print_json
 from autocompress.cli.runtime_options import (
     parse_shapes,
     runtime_options,
@@ -38,7 +38,7 @@ from autocompress.cli.task_options import task_arguments, task_options
 @click.option(
     "--level-timeout", default=600.0, show_default=True, help="Seconds one level may take."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@json_option("Print everything as JSON.")
 def command(
     task: str,
     data: str | None,
@@ -80,7 +80,7 @@ def command(
     profile = profile_model(prepared.task.model, prepared.example_inputs)
     built = build_space(profile, rules)
     if as_json:
-        click.echo(json.dumps(_as_json(profile, built), indent=2))
+        print_json(_as_json(profile, built))
     else:
         _print(profile, built)
 
@@ -111,7 +111,7 @@ def _measure(
     if as_json:
         session = found.session
         known = _as_json(session.evaluator.profile, session.built)
-        click.echo(json.dumps({**known, "sensitivity": sensitivity_json(found)}, indent=2))
+        print_json({**known, "sensitivity": sensitivity_json(found)})
     else:
         print_sensitivity(found)
 

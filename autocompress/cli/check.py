@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 from typing import Any, Final
 
 import click
 
+from autocompress.cli.json_output import json_option, print_json
 from autocompress.cli.runtime_options import (
     parse_shapes,
     runtime_options,
@@ -16,6 +17,7 @@ from autocompress.cli.runtime_options import (
 from autocompress.cli.task_options import task_arguments, task_options
 
 _MUST_FIX: Final = 2
+_NOT_PASSED_ON: Final = ("task", "task_option", "budget", "only", "as_json")
 _STYLES: Final = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip": "dim"}
 
 
@@ -28,7 +30,7 @@ _STYLES: Final = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip":
 @click.option("--threads", type=int, help="Threads of training; default: all cores.")
 @click.option("--device", default="cpu", show_default=True, help="Where to train.")
 @click.option("--only", metavar="NAMES", help="Contracts to look at, with commas between them.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@json_option("Print everything as JSON.")
 def command(task: str, data: str | None, task_args: tuple[str, ...], **options: Any) -> None:
     """Look at every contract of TASK and say what to fix.
 
@@ -86,9 +88,9 @@ def command(task: str, data: str | None, task_args: tuple[str, ...], **options: 
             "ok": n_failed == 0,
             "contracts": [checked.to_json() for checked in found],
         }
-        click.echo(json.dumps(document, indent=2))
+        print_json(document)
     else:
-        _summarize(task, [checked.finding.status for checked in found])
+        _summarize([checked.finding.status for checked in found], _search_command(task, budget))
     if n_failed:
         click.get_current_context().exit(_MUST_FIX)
 
@@ -108,13 +110,28 @@ def _print(checked: Any) -> None:
         console.print(Text(f"{'':<20}{_printable(finding.fix)}", style="italic"), soft_wrap=True)
 
 
-def _summarize(task: str, statuses: list[str]) -> None:
+def _search_command(task: str, budget: int) -> str:
+    """The command that searches what was checked, with the options that were typed."""
+    context = click.get_current_context()
+    words = ["autocompress", "search", task, "--budget", str(budget)]
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        is_typed = context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        if not is_typed or name in _NOT_PASSED_ON:
+            continue
+        value = context.params[name]
+        for one in value if parameter.multiple else (value,):
+            words += [parameter.opts[0], str(one)]
+    return shlex.join(words)
+
+
+def _summarize(statuses: list[str], search_command: str) -> None:
     counts = {status: statuses.count(status) for status in _STYLES}
     words = {"pass": "hold", "warn": "warnings", "fail": "to fix", "skip": "could not be told"}
     said = ", ".join(f"{n} {words[status]}" for status, n in counts.items() if n)
     click.echo(f"\n{said}.", err=True)
     if not counts["fail"]:
-        click.echo(f"Next: autocompress search {task} --budget 50", err=True)
+        click.echo(f"Next: {search_command}", err=True)
 
 
 def _printable(text: str) -> str:

@@ -1,11 +1,11 @@
 """`autocompress export`: one point of a run as a verified bundle."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from autocompress.cli.json_output import json_option, print_json
 from autocompress.cli.quantities import parse_share
 from autocompress.cli.runs import load_trusted, results_option, trust_option
 
@@ -46,7 +46,7 @@ from autocompress.cli.runs import load_trusted, results_option, trust_option
     is_flag=True,
     help="Write model.safetensors as well: the weights by PyTorch's names, as floats.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
+@json_option("Print the manifest as JSON.")
 @trust_option
 @results_option
 def command(
@@ -92,7 +92,7 @@ def command(
         record, point, prepared, evaluator, output, runtimes, has_weights=has_weights
     )
     if as_json:
-        click.echo(json.dumps(manifest, indent=2))
+        print_json(manifest)
         return
     figures = manifest["measurements"]
     baseline = manifest["baseline"]

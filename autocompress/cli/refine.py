@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import click
 
+from autocompress.cli.json_output import json_option, print_json
 from autocompress.cli.quantities import parse_seconds
 from autocompress.cli.runs import load_trusted, results_option, trust_option
 from autocompress.errors import InputError, NoPointError
@@ -28,7 +28,7 @@ from autocompress.errors import InputError, NoPointError
 @click.option("--teacher", metavar="SPEC", help="file.py:function that returns the teacher.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the refinements.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
-@click.option("--json", "as_json", is_flag=True, help="Print the refined points as JSON.")
+@json_option("Print the refined points as JSON.")
 @trust_option
 @results_option
 def command(
@@ -80,7 +80,7 @@ def command(
     )
     if as_json:
         points = [trial_json(record, trial) for trial in refined]
-        click.echo(json.dumps({"run": record.name, "refined": points}, indent=2, allow_nan=False))
+        print_json({"run": record.name, "refined": points}, allow_nan=False)
     else:
         from rich.console import Console
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from autocompress.cli.json_output import json_option
 from autocompress.cli.runs import load_trusted, results_option, trust_option
 from autocompress.cli.track_option import track_option
 
@@ -18,7 +19,7 @@ from autocompress.cli.track_option import track_option
 @click.option("--jobs", type=int, help="Trials at once; default: as before.")
 @track_option
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
-@click.option("--json", "as_json", is_flag=True, help="Print the front as JSON.")
+@json_option("Print the front as JSON.")
 @trust_option
 @results_option
 def command(

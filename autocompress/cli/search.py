@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from autocompress.cli.json_output import json_option
 from autocompress.cli.limit_options import limit_options, limits_of
 from autocompress.cli.quantities import parse_bytes, parse_seconds
 from autocompress.cli.runs import results_option
@@ -107,7 +108,7 @@ SETTINGS = (
 )
 @track_option
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
-@click.option("--json", "as_json", is_flag=True, help="Print the front as JSON.")
+@json_option("Print the front as JSON.")
 @results_option
 def command(**options: Any) -> None:
     """Search for the Pareto front of TASK and write it to results/RUN.

@@ -1,9 +1,10 @@
 """What `autocompress search` ends with: the front on the terminal."""
 
-import json
 from typing import Any
 
 import click
+
+from autocompress.cli.json_output import print_json
 
 
 def print_result(run: Any, *, as_json: bool) -> None:
@@ -14,7 +15,7 @@ def print_result(run: Any, *, as_json: bool) -> None:
 
     problem = nothing_feasible(run)
     if as_json:
-        click.echo(json.dumps(front_json(run), indent=2))
+        print_json(front_json(run))
     else:
         _print_tables(run)
     if problem:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from autocompress.cli.json_output import json_option, print_json
 from autocompress.cli.runs import load_trusted, results_option, trust_option
 from autocompress.errors import AutocompressError, InputError
 
@@ -23,7 +23,7 @@ _REPEATED: Final = ("accuracy", "loss", "size_bytes", "macs", "n_params")
 @click.argument("run", required=False)
 @click.option("--trial", "number", type=int, required=True, metavar="N", help="Which one.")
 @click.option("--rerun", is_flag=True, help="Evaluate it again, with its plan and its seed.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@json_option("Print everything as JSON.")
 @trust_option
 @results_option
 def command(
@@ -47,7 +47,7 @@ def command(
         shown = {field: getattr(trial, field) for field in ("number", "role", "label", "state")}
         shown |= {"reason": trial.reason, "plan": trial.plan.to_json()}
         shown |= {"measurement": _json(trial.measurement)}
-        click.echo(json.dumps({**shown, **({"rerun": _json(again)} if again else {})}, indent=2))
+        print_json({**shown, **({"rerun": _json(again)} if again else {})})
     else:
         _print(trial, again)
     if again is not None and (different := _different(trial, again)):

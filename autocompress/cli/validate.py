@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from autocompress.cli.json_output import json_option, print_json
 from autocompress.cli.runs import load_trusted, results_option, trust_option
 from autocompress.errors import NoPointError
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # scipy and rich take a while: `--help` must not wait for the
 )
 @click.option("--seed", default=0, show_default=True, help="Seed of the full trainings.")
 @click.option("--quiet", is_flag=True, help="No progress, only the result.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@json_option("Print everything as JSON.")
 @trust_option
 @results_option
 def command(
@@ -64,7 +64,7 @@ def command(
         progress.note(f"Stopped. Nothing is lost: the same command continues {record.folder}.")
         raise
     if as_json:
-        click.echo(json.dumps(found.to_json(), indent=2, allow_nan=False))
+        print_json(found.to_json(), allow_nan=False)
     else:
         _print(found)
     if not found.done:

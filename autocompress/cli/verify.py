@@ -1,11 +1,11 @@
 """`autocompress verify`: does a bundle keep what its manifest promises?"""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import click
 
+from autocompress.cli.json_output import json_option, print_json
 from autocompress.cli.task_options import argument_options, task_arguments
 
 EXIT_CODES = {"files": 10, "sizes": 11, "outputs": 12, "accuracy": 13, "latency": 14}
@@ -21,7 +21,7 @@ EXIT_CODES = {"files": 10, "sizes": 11, "outputs": 12, "accuracy": 13, "latency"
     "in. Without one accuracy and latency are not checked.",
 )
 @argument_options
-@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
+@json_option("Print the checks as JSON.")
 def command(
     bundle: Path, task: str | None, data: str | None, task_args: tuple[str, ...], as_json: bool
 ) -> None:
@@ -51,7 +51,7 @@ def command(
         if not as_json:
             click.echo(f"{check.verdict}: {check.promise} of {check.what}: {check.note}")
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(check) for check in checks], indent=2))
+        print_json([dataclasses.asdict(check) for check in checks])
     broken = [check.promise for check in checks if check.verdict == "broken"]
     if broken:
         first = min(broken, key=lambda promise: EXIT_CODES[promise])

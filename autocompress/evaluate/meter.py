@@ -1,10 +1,12 @@
 """What a tuned candidate is worth: accuracy, bytes of its file, milliseconds in the runtime."""
 
+import contextlib
 import copy
 import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from autocompress.analysis.macs import count_macs
 from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.compress.pipeline import Candidate
 from autocompress.compress.quantizers.base import WeightQuantizer
-from autocompress.errors import InputError
+from autocompress.errors import InputError, TrialError
 from autocompress.evaluate.candidate_file import save_candidate
 from autocompress.evaluate.deploy import deploy, reshaped
 from autocompress.evaluate.latency_scale import LatencyScale
@@ -31,10 +33,12 @@ from autocompress.runtime.onnx_export import make_templates
 from autocompress.runtime.structure import structure_digest
 from autocompress.runtime.table import find_runtime
 from autocompress.tasks.prepare import PreparedTask
+from autocompress.tasks.user_code import describe_error
 from autocompress.train.precision import to_fast_layout_
 from autocompress.train.teachers import outputs_on
 
 _logger = logging.getLogger(__name__)
+_N_TRIED: Final = 32
 OnStage = Callable[[str, float], None]
 
 
@@ -136,6 +140,34 @@ class Meter:
         outputs = outputs_on(model.eval(), val, self._device, "fp32")
         accuracy, loss = score(task, outputs, val.targets)
         return accuracy, loss, divergence_of(task, self._base_outputs_on_val(), outputs)
+
+    def check_scores(self) -> None:
+        """Check that the model runs on val, and that metric and loss can judge it.
+
+        A few examples are enough to see that they do. They prove no fault, as a good metric may
+        need more of them, so that where in doubt all of val decides.
+
+        Raises:
+            InputError: If one of them cannot; it names the user's file and line.
+        """
+        val, task = self._prepared.val, self._prepared.task
+        try:
+            with torch.no_grad():
+                inputs, targets = val.batch(slice(None, None, -(-len(val) // _N_TRIED)))
+                outputs = self._model(*inputs).float()
+        except Exception as error:
+            message = f"The model must run on a batch of val, but raised {describe_error(error)}."
+            raise InputError(message) from error
+        with contextlib.suppress(TrialError):
+            score(task, outputs, targets)
+            return
+        try:
+            score(task, self._base_outputs_on_val(), val.targets)
+        except TrialError as error:
+            if error.reason not in ("metric", "loss"):
+                return  # the model's fault, which its measurement tells
+            hint = f"It is called once with outputs and targets of all {len(val):,} examples."
+            raise InputError(error.message, hint) from error.__cause__
 
     def deploy(self, model: nn.Module) -> Shipment:
         """A candidate as runtimes run it; see `evaluate.deploy`."""

@@ -1,6 +1,7 @@
 """The task's metric and loss of a model over a whole split, and its divergence from the base."""
 
 import math
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -9,9 +10,10 @@ from torch import Tensor
 
 from autocompress.errors import TrialError
 from autocompress.tasks.base import Task
-from autocompress.tasks.prepare import METRIC_SLACK
+from autocompress.tasks.user_code import describe_error, place_of
 from autocompress.train.distill import soft_label_loss
 
+_METRIC_SLACK: Final = 1e-6  # a mean in float32 may end a hair above 1
 _LEAST_VARIANCE: Final = 1e-12  # of outputs that are all alike
 
 
@@ -19,16 +21,30 @@ def score(task: Task, outputs: Tensor, targets: Tensor) -> tuple[float, float]:
     """Metric and loss of outputs over a whole split.
 
     Raises:
-        TrialError: If an output is not a finite number, or the metric none in [0, 1].
+        TrialError: With reason `nonfinite_output` if an output is not a finite number; `metric` if
+            the metric raises or is none in [0, 1]; `loss` if the loss raises. It names the user's
+            file and line.
     """
     if not bool(torch.isfinite(outputs).all()):
         raise TrialError("nonfinite_output", "The candidate's outputs hold NaN or infinity.")
     outputs, targets = outputs.clone(), targets.clone()
-    metric, loss = float(task.metric(outputs, targets)), float(task.loss(outputs, targets))
-    if not -METRIC_SLACK <= metric <= 1.0 + METRIC_SLACK:
-        message = f"`Task.metric` must lie in [0, 1], but returned {metric} for a whole split."
-        raise TrialError("metric", message)
-    return min(max(metric, 0.0), 1.0), loss
+    metric = _value("metric", task.metric, outputs, targets)
+    if not -_METRIC_SLACK <= metric <= 1.0 + _METRIC_SLACK:
+        place = place_of(task.metric)
+        where = "" if place is None else f" ({place})"
+        message = f"`Task.metric` must lie in [0, 1], but returned {metric} for a whole split"
+        raise TrialError("metric", f"{message}{where}.")
+    return min(max(metric, 0.0), 1.0), _value("loss", task.loss, outputs, targets)
+
+
+def _value(
+    field: str, function: Callable[[Tensor, Tensor], object], outputs: Tensor, targets: Tensor
+) -> float:
+    try:
+        return float(function(outputs, targets))  # type: ignore[arg-type]
+    except Exception as error:
+        message = f"`Task.{field}` must give a number for a whole split, but raised"
+        raise TrialError(field, f"{message} {describe_error(error)}.") from error
 
 
 def divergence_of(task: Task, base: Tensor, outputs: Tensor) -> float:

@@ -133,6 +133,7 @@ def open_session(
     with naming_user_code():
         prepared = prepare_task(task)
     evaluator = Evaluator(prepared, settings)
+    evaluator.meter.check_scores()  # a study is tied to its task: a fault is told before one exists
     evaluator.settle_integer()
     return Session(
         prepared=prepared,

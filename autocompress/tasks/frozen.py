@@ -24,10 +24,15 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> nn.Module:
         gradients.
 
     Raises:
-        InputError: If a pattern fits no module, or everything would be frozen.
+        InputError: If the patterns are one text, one fits no module, or everything would be frozen.
     """
     if not patterns:
         return model
+    if isinstance(patterns, str):
+        raise InputError(
+            f"`Task.frozen` must be a sequence of names, but got the text {patterns!r}.",
+            f"Give frozen=({patterns!r},): a single name needs its comma.",
+        )
     frozen = copy.deepcopy(model)
     if not any(parameter.requires_grad for parameter in frozen.parameters()):
         frozen.requires_grad_(True)  # loaded for inference

@@ -126,8 +126,8 @@ def _losses_and_score(
 ) -> tuple[Tensor, float] | None:
     """Loss of each sampled example, shape (N,), positive, and the metric over them.
 
-    None where outputs are not one tensor with a row per example, examples are too few, or losses
-    are negative or all equal.
+    None where outputs are not one tensor with a row per example, examples are too few, losses
+    are negative or all equal, or the task's loss takes no single example.
     """
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(_SEED))
     chosen = order[:n_compared].sort().values
@@ -146,6 +146,8 @@ def _losses_and_score(
             if not bool((losses >= 0.0).all()) or bool((losses == losses[0]).all()):
                 return None
             return losses.clamp_min(_MIN_LOSS), float(task.metric(outputs, targets))
+    except Exception:  # noqa: BLE001 - the user's code, for advice only: it is told where it counts
+        return None
     finally:
         for module, mode in modes.items():
             module.training = mode

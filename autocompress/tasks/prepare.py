@@ -25,7 +25,6 @@ from autocompress.tasks.streamed import StreamedData
 _VAL_SHARE = 0.1
 _N_LOOKED_AT = 64
 _SPLIT_SEED = 20180607
-METRIC_SLACK = 1e-6  # a mean in float32 may end a hair above 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -144,11 +143,15 @@ def carve(data: Examples, share: float) -> tuple[Examples, Examples]:
 
 
 def _check_runs(prepared: PreparedTask) -> Tensor:
-    """Check model, loss and metric on the first examples; returns the model's outputs."""
+    """Check model and loss on the first examples; returns the model's outputs.
+
+    Not the metric: a good one may have no value on a few examples, which hold one class, say.
+    """
     task = prepared.task
     was_training = task.model.training
     task.model.eval()
     inputs, targets = _first_batch(prepared.train)
+    _check_dtypes(inputs, task.model)
     try:
         with torch.no_grad():
             outputs = task.model(*inputs)
@@ -170,20 +173,30 @@ def _check_runs(prepared: PreparedTask) -> Tensor:
         )
     if task.loss is F.cross_entropy:
         _check_labels(prepared, outputs)
+    _check_distill(task, outputs)
     try:
         with torch.no_grad():
             loss = task.loss(outputs, targets)
-            metric = float(task.metric(outputs, targets))
     except Exception as error:
         raise InputError(
-            "`Task.loss` and `Task.metric` must accept (outputs, targets), "
+            "`Task.loss` must accept (outputs, targets), "
             f"but raised {type(error).__name__}: {first_line(error)}."
         ) from error
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         raise InputError("`Task.loss` must return one number as a tensor.", "Take its mean.")
-    if not -METRIC_SLACK <= metric <= 1.0 + METRIC_SLACK:
-        raise InputError(f"`Task.metric` must lie in [0, 1], but returned {metric}.")
     return outputs
+
+
+def _check_dtypes(inputs: Inputs, model: nn.Module) -> None:
+    """Runtimes and files take NumPy's types, and NumPy has no bfloat16."""
+    tensors = {f"input {i} of train": x for i, x in enumerate(inputs)}
+    tensors |= model.state_dict()
+    for name, tensor in tensors.items():
+        if isinstance(tensor, Tensor) and tensor.dtype == torch.bfloat16:
+            raise InputError(
+                f"The model and its inputs must not be bfloat16, but {name!r} is.",
+                "Give model.float(), and inputs in float32.",
+            )
 
 
 def _first_batch(train: Examples) -> tuple[Inputs, Tensor]:
@@ -219,6 +232,18 @@ def _check_labels(prepared: PreparedTask, outputs: Tensor) -> None:
                 f"Labels of the {split} split must lie in [0, {n_classes - 1}] "
                 f"(the model has {n_classes} outputs), but range over [{low}, {high}]."
             )
+
+
+def _check_distill(task: Task, outputs: Tensor) -> None:
+    """A distribution over one class never changes: its divergence is 0 whatever is compressed."""
+    if task.distill != "kl" or (outputs.ndim > 1 and outputs.shape[1] > 1):
+        return
+    shape = ", ".join(map(str, ("N", *outputs.shape[1:])))
+    raise InputError(
+        "`Task.distill` 'kl' needs outputs of shape (N, classes, ...) with 2 classes or more, "
+        f"but got ({shape}).",
+        "Give distill='mse', which fits single logits and regressions.",
+    )
 
 
 def _labels(data: Examples) -> Tensor:

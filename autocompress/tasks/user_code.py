@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import os
 import sysconfig
 import traceback
 from collections.abc import Iterator
@@ -16,9 +17,12 @@ from torch import nn
 
 from autocompress.errors import InputError, first_line
 
-_PACKAGE: Final = str(Path(__file__).parents[1])
-_INSTALLED: Final = tuple(
-    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+_OTHERS: Final = tuple(
+    str(folder) + os.sep  # a name may begin as another one does
+    for folder in (
+        Path(__file__).parents[1],
+        *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    )
 )
 
 
@@ -41,7 +45,7 @@ class Place:
 
 def is_users(file: str) -> bool:
     """Whether a file is the user's: none of this package, of Python, or of what is installed."""
-    return not file.startswith(("<", _PACKAGE, *_INSTALLED))
+    return not file.startswith(("<", *_OTHERS))
 
 
 def place_of_error(error: BaseException, source: str | None = None) -> Place | None:
@@ -119,19 +123,29 @@ def innermost_user_line(frame: FrameType | None) -> Place | None:
 
 
 def place_of_field(factory: Place, field: str) -> Place | None:
-    """Where a task file gives a field of its Task: the line of `field=` in a call of `...Task(`.
+    """Where a factory gives a field of its Task: the line of `field=` in a call of `...Task(`.
+
+    None where the factory makes no such call itself, or gives the field by `**`.
 
     Args:
-        factory: Where its factory begins.
+        factory: Where it begins.
         field: Name of the field.
     """
     try:
         tree = ast.parse(Path(factory.file).read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
         return None
-    for node in ast.walk(tree):
+    own = (node for node in ast.walk(tree) if _begins_at(node) == factory.line)
+    for node in ast.walk(next(own, ast.Pass())):
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Task"):
             for keyword in node.keywords:
                 if keyword.arg == field:
                     return Place(factory.file, keyword.value.lineno)
     return None
+
+
+def _begins_at(node: ast.AST) -> int | None:
+    """The first line of a statement, its decorators included."""
+    if not isinstance(node, ast.stmt):
+        return None
+    return min(x.lineno for x in (node, *getattr(node, "decorator_list", ())))

@@ -1,12 +1,14 @@
 """`autocompress check` and `init` as users run them: what they print, and the exit code."""
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from autocompress.cli.main import cli
+from autocompress.cli.search import command as search
 
 FAST = ("--only", "task,data,model,deterministic,gradients,loss,metric,direction,baseline,splits")
 BROKEN = """
@@ -81,3 +83,51 @@ def test_check_of_a_missing_file_ends_with_2(runner: CliRunner) -> None:
     assert done.exit_code == 2
     assert "must exist" in done.stdout
     assert "1 to fix" in done.stderr
+
+
+def test_check_ends_with_a_search_of_the_same_task_and_options(runner: CliRunner) -> None:
+    Path("my tasks").mkdir()
+    runner.invoke(cli, ["init", "my tasks/mine.py"])
+    text = Path("my tasks/mine.py").read_text()
+    Path("my tasks/mine.py").write_text(text.replace("def task(", "def task(size=1, note=''"))
+    given = [
+        *("--task-arg", "size=3", "--task-arg", "note=a b", "--space", "mobile", "--budget", "7"),
+        *(
+            "--runtime-batch",
+            "2",
+            "--target",
+            "storage-only",
+            "--input-shape",
+            "8,8",
+            "--threads",
+            "1",
+        ),
+    ]
+
+    checked = runner.invoke(cli, ["check", "my tasks/mine.py", *given, "--only", "task"])
+
+    assert checked.exit_code == 0, checked.output
+    (line,) = (text for text in checked.stderr.splitlines() if text.startswith("Next: "))
+    program, command, task, *words = shlex.split(line.removeprefix("Next: "))
+    assert (program, command, task) == ("autocompress", "search", "my tasks/mine.py")
+    assert sorted(words) == sorted(given)
+    # search takes every one of them
+    parsed = search.make_context("search", [task, *words])
+    assert parsed.params["task_args"] == ("size=3", "note=a b")
+    assert parsed.params["budget"] == 7
+
+
+def test_check_by_model_and_dataset_ends_with_a_search_by_them(runner: CliRunner) -> None:
+    Path("plain.py").write_text(
+        "import torch\nfrom autocompress import Task\n"
+        "def task(model, dataset):\n    x, y = torch.randn(9, 3), torch.zeros(9).long()\n"
+        "    return Task(model=torch.nn.Linear(3, 2), train=(x, y))\n"
+    )
+
+    given = ["--model", "my bert", "--dataset", "sst2.csv"]
+    checked = runner.invoke(cli, ["check", "--task", "plain.py", *given, "--only", "task"])
+
+    assert checked.exit_code == 0, checked.output
+    (line,) = (text for text in checked.stderr.splitlines() if text.startswith("Next: "))
+    words = shlex.split(line.removeprefix("Next: autocompress search plain.py --budget 50 "))
+    assert sorted(words) == sorted(given)

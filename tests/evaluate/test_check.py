@@ -105,6 +105,19 @@ def place(path: Path, text: str) -> str:
     [
         ("task", "fail", {"task": "1 / 0"}, "1 / 0", "ZeroDivisionError"),
         ("data", "fail", {"task": "given['val'] = Rows()"}, "# ROWS", "no row 0"),
+        ("task", "fail", {"task": "return 5"}, "def task", "returned int"),
+        ("data", "fail", {"task": "given['frozen'] = ('no',)"}, "def task", "'no' fits none"),
+        ("data", "fail", {"task": "given['frozen'] = 'first'"}, "def task", "'first'"),
+        ("data", "fail", {"task": "given['train'] = [(x[0], {})]"}, "def task", "train split"),
+        ("data", "fail", {"task": "given = {'train': (x[:1], y[:1])}"}, "def task", "at least 2"),
+        (
+            "data",
+            "fail",
+            {"task": "return Task(\n        model=net, batch_size=-1, train=(x, y))"},
+            "batch_size=-1",
+            "but got -1",
+        ),
+        ("data", "fail", {"task": "given['distill'] = 'kk'"}, "def task", "Task.distill 'kk'"),
         ("model", "fail", {"forward": "h.no_such()"}, "h.no_such", "no_such"),
         ("deterministic", "fail", {"forward": "h = F.dropout(h)"}, "F.dropout", "dropout"),
         ("deterministic", "fail", {"forward": "h = h + torch.rand(16)"}, "torch.rand", "rand"),
@@ -240,6 +253,32 @@ def test_check_names_the_place_when_a_contract_is_broken(
         "metric",
         "unseen",
     )
+
+
+def test_check_takes_a_model_worse_than_chance_for_untrained(look: Any, path: Path) -> None:
+    wrong = "y = (y + 1) % 3; given.update(train=(x[:240], y[:240]), val=(x[240:], y[240:]))"
+
+    finding = look("direction", task=wrong)["direction"]
+
+    assert finding.status == "warn"
+    assert "The metric is 0 on val" in finding.message
+    assert "no better than chance" in finding.message
+
+
+@pytest.mark.parametrize("loss", ["return (outputs * 0).sum() + 1e-4", "return outputs.sum() * 0"])
+def test_check_of_learned_examples_does_not_ask_their_loss_to_fall(look: Any, loss: str) -> None:
+    finding = look("loss", loss=loss)["loss"]
+
+    assert finding.status == "pass"
+    assert "already: too small to see it fall" in finding.message
+
+
+def test_check_does_not_blame_the_learning_rate_for_a_loss_that_is_small(look: Any) -> None:
+    steep = "return (1e-4 * (outputs - 1.0).square()).mean()"
+
+    finding = look("loss", loss=steep, task="given['learning_rate'] = 3e7")["loss"]
+
+    assert finding.status == "pass"
 
 
 def test_check_names_what_differs_when_a_factory_is_random(look: Any, path: Path) -> None:

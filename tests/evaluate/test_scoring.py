@@ -79,3 +79,28 @@ def test_a_metric_off_its_range_is_the_trials_failure(metric: float) -> None:
     with pytest.raises(TrialError, match=r"must lie in \[0, 1\]") as caught:
         score(task, outputs(0, 5, 3), torch.zeros(5, dtype=torch.int64))
     assert caught.value.reason == "metric"
+
+
+@pytest.mark.parametrize("field", ["metric", "loss"])
+def test_a_metric_or_loss_that_raises_is_named_with_its_line(field: str) -> None:
+    def raises(outputs: Tensor, targets: Tensor) -> float:
+        raise KeyError("no such class: 3")
+
+    line = raises.__code__.co_firstlineno + 1
+    task = dataclasses.replace(TASK, **{"metric": lambda outputs, targets: 0.5, field: raises})
+    with pytest.raises(TrialError) as caught:
+        score(task, outputs(0, 5, 3), torch.zeros(5, dtype=torch.int64))
+    assert caught.value.reason == field
+    assert caught.value.message == (
+        f"`Task.{field}` must give a number for a whole split, but raised "
+        f"KeyError: 'no such class: 3' ({__file__}, line {line})."
+    )
+
+
+def test_a_metric_off_its_range_is_named_with_its_line() -> None:
+    def percent(outputs: Tensor, targets: Tensor) -> float:
+        return 93.0
+
+    with pytest.raises(TrialError, match=r"\[0, 1\], but returned 93.0 for a whole") as caught:
+        score(dataclasses.replace(TASK, metric=percent), outputs(0, 5, 3), torch.zeros(5))
+    assert f"({__file__}, line {percent.__code__.co_firstlineno})." in caught.value.message

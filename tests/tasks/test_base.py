@@ -192,6 +192,24 @@ def test_distillation_must_be_known():
     assert "Unknown Task.distill 'mae'. Did you mean 'mse'?" in _refusal(distill="mae")
 
 
+@pytest.mark.parametrize(
+    ("head", "shape"),
+    [((), "(N, 1)"), ((nn.Flatten(0),), "(N)"), ((nn.Unflatten(1, (1, 1)),), "(N, 1, 1)")],
+)
+def test_distilling_by_kl_needs_two_classes(head, shape):
+    binary = {
+        "model": nn.Sequential(nn.Linear(4, 1), *head),
+        "loss": lambda outputs, targets: outputs.mean(),
+        "metric": lambda outputs, targets: 0.5,
+    }
+    assert _refusal(**binary) == (
+        "`Task.distill` 'kl' needs outputs of shape (N, classes, ...) with 2 classes or more, "
+        f"but got {shape}. Give distill='mse', which fits single logits and regressions."
+    )
+    for distill in ("mse", "none"):
+        assert prepare_task(_task(**binary, distill=distill)).task.distill == distill
+
+
 def test_model_must_run_on_its_data():
     message = _refusal(model=nn.Linear(5, 3))
     assert "(input shapes [(2, 4)]), but raised RuntimeError: mat1 and mat2" in message
@@ -218,14 +236,28 @@ def test_default_loss_needs_logits():
     )
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.1, float("nan")])
-def test_metric_must_be_a_share(value):
-    assert f"must lie in [0, 1], but returned {value}." in _refusal(metric=lambda o, t: value)
+def test_metric_is_not_judged_on_the_first_examples():
+    def of_classes(outputs, targets):
+        if len(targets.unique()) < 3:
+            raise ValueError("needs all classes")
+        return 0.5
+
+    for metric in (lambda outputs, targets: float("nan"), of_classes):
+        assert prepare_task(_task(metric=metric)).task.metric is metric
 
 
-@pytest.mark.parametrize("result", [None, "high"])
-def test_metric_must_be_a_number(result):
-    assert "must accept (outputs, targets), but raised" in _refusal(metric=lambda o, t: result)
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ({"train": (INPUTS.bfloat16(), TARGETS)}, "input 0 of train"),
+        ({"model": nn.Sequential(nn.Linear(4, 3).bfloat16())}, "0.weight"),
+    ],
+)
+def test_bfloat16_is_refused(given, name):
+    assert _refusal(**given) == (
+        f"The model and its inputs must not be bfloat16, but {name!r} is. "
+        "Give model.float(), and inputs in float32."
+    )
 
 
 def test_loss_must_be_one_number():

@@ -66,5 +66,10 @@ def test_a_model_loaded_for_inference_is_trained_where_it_is_not_frozen():
 def test_frozen_names_must_fit_and_leave_something():
     with pytest.raises(InputError, match=r"'encoder' fits none\. Its top level has: 0, 1, 2\."):
         freeze(_model(), ("encoder",))
+    with pytest.raises(
+        InputError, match="must be a sequence of names, but got the text 'body'"
+    ) as text:
+        freeze(_model(), ("body"))
+    assert text.value.hint == "Give frozen=('body',): a single name needs its comma."
     with pytest.raises(InputError, match="it freezes every parameter"):
         freeze(_model(), ("*",))

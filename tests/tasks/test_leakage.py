@@ -116,6 +116,22 @@ def test_val_looks_seen_claims_nothing_from_losses_without_information(loss):
     assert val_looks_seen(_prepare(train, train=train, loss=loss)) is None
 
 
+def test_val_looks_seen_claims_nothing_where_the_users_code_raises():
+    def of_pairs(outputs, targets):
+        assert len(outputs) > 1, "needs two rows"
+        return nn.functional.cross_entropy(outputs, targets)
+
+    def metric(outputs, targets):
+        raise KeyError("no such class")
+
+    train = _noise(600, 0)
+    for given in ({"loss": of_pairs}, {"metric": metric}):
+        prepared = _prepare(train, train=train, **given)
+        prepared.task.model.train()
+        assert val_looks_seen(prepared) is None
+        assert prepared.task.model.training
+
+
 def test_val_looks_seen_leaves_the_model_as_it_was():
     train = _noise(200, 0)
     prepared = _prepare(train, train=train)

@@ -72,7 +72,7 @@ def place(module, text):
     [
         (lambda users: Task(model=users.Net(), train=PAIR), "# FORWARD"),
         (lambda users: Task(model=nn.Linear(2, 3), train=users.Rows()), "# ROWS"),
-        (lambda users: users.task(nn.Linear(2, 3), train=PAIR), "# METRIC"),
+        (lambda users: users.task(nn.Linear(2, 3), train=PAIR, loss=users.metric), "# METRIC"),
     ],
 )
 def test_naming_user_code_adds_the_line_that_raised(users, make, where):
@@ -124,9 +124,31 @@ def test_place_of_field_is_the_line_in_the_call(users):
     assert place_of_field(Place("nowhere.py", 1), "metric") is None
 
 
+def test_place_of_field_looks_at_no_other_factory(tmp_path):
+    path = tmp_path / "two.py"
+    path.write_text(
+        "def first():\n    return Task(model=1, val=2)\n\n"
+        "@cached\ndef second():\n    return Task(\n        val=3)\n\n"
+        "third = lambda: autocompress.Task(model=4)\n"
+    )
+
+    assert place_of_field(Place(str(path), 1), "val") == Place(str(path), 2)
+    assert place_of_field(Place(str(path), 4), "val") == Place(str(path), 7)
+    assert place_of_field(Place(str(path), 4), "model") is None
+    assert place_of_field(Place(str(path), 9), "model") == Place(str(path), 9)
+    assert place_of_field(Place(str(path), 3), "val") is None
+
+
 def test_is_users_tells_whose_a_file_is():
     assert is_users(__file__)
     assert not is_users(torch.__file__)
     assert not is_users(json.__file__)
     assert not is_users("<string>")
     assert not is_users(prepare_task.__code__.co_filename)
+
+
+def test_is_users_compares_whole_names_of_folders():
+    package = Path(prepare_task.__code__.co_filename).parents[1]
+
+    assert is_users(f"{package}_tasks/mine.py")
+    assert is_users(f"{Path(json.__file__).parents[1]}x/mine.py")

@@ -19,7 +19,7 @@ _LONG_S: Final = 8 * 3600.0
 
 def takes(subject: Subject) -> Finding:
     """How long a trial and the whole search will take, from a few measured steps."""
-    subject.needs("loss", "metric", "val")
+    subject.needs("loss", "val")
     outputs, shipment = subject.val_outputs, subject.shipment
     assert len(outputs)
     meter, has_latency = subject.evaluator.meter, subject.settings.has_latency

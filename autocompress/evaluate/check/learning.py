@@ -10,13 +10,15 @@ from torch import Tensor
 from autocompress.errors import TrialError
 from autocompress.evaluate.check.finding import Finding, failed, passed, warned
 from autocompress.evaluate.check.subject import Subject
-from autocompress.evaluate.scoring import score
+from autocompress.tasks.base import Loss
 from autocompress.tasks.user_code import place_of_error
 
 _STEPS: Final = 5
 # A step that is small enough lowers any loss with a gradient; the task's own is tried first.
 _RATE_FACTORS: Final = (1.0, 0.1, 0.01, 1e-3, 1e-4)
+_SMALL_LOSS: Final = 1e-3  # of learned examples: a step changes it by less than it is rounded
 _N_SHUFFLES: Final = 3
+_WORSENED: Final = 3.0  # standard deviations that each output is moved by
 _SMALL_VAL: Final = 100
 
 
@@ -32,11 +34,13 @@ def loss_falls(subject: Subject) -> Finding:
             "Look for log(0), a division by zero, or labels outside their range.",
             subject.place("loss"),
         )
-    rate = subject.task.learning_rate
+    rate, is_small = subject.task.learning_rate, abs(before) < _SMALL_LOSS
     for factor in _RATE_FACTORS:
         after = _descend(subject, rate * factor)
         if not after < before:
             continue
+        if factor < 0.1 and is_small:
+            break
         facts = {"loss": before, "loss_after": after}
         if factor < 0.1:  # a fine-tune warms up and has batches that differ
             return warned(
@@ -47,8 +51,8 @@ def loss_falls(subject: Subject) -> Finding:
                 **facts,
             )
         return passed(f"{_STEPS} steps lower it from {before:.4g} to {after:.4g}", **facts)
-    if before < 1e-6:
-        return passed(f"it is {before:.1g} already, and cannot fall", loss=before)
+    if is_small:
+        return passed(f"it is {before:.1g} already: too small to see it fall", loss=before)
     return failed(
         f"{_STEPS} steps of gradient descent do not lower the loss ({before:.3g}) at any learning "
         f"rate from {rate:g} to {rate * _RATE_FACTORS[-1]:.0g}.",
@@ -77,32 +81,31 @@ def _descend(subject: Subject, rate: float) -> float:
 
 def metric_in_range(subject: Subject) -> Finding:
     """The metric of the whole of val lies in [0, 1]."""
-    if "metric" in subject.faults:
-        return _fault(subject, "metric")
-    prepared = subject.needs("metric", "loss", "val")
     try:
-        accuracy, _ = score(prepared.task, subject.val_outputs, prepared.val.targets)
+        accuracy, _ = subject.scores
     except TrialError as error:
-        field = "metric" if error.reason == "metric" else "model"
-        fix = "Scale it, or return 1 / (1 + error)." if field == "metric" else ""
-        return failed(error.message, fix, subject.place(field))
+        field = error.reason if error.reason in ("metric", "loss") else "model"
+        is_off_range = field == "metric" and error.__cause__ is None
+        fix = "Scale it, or return 1 / (1 + error)." if is_off_range else ""
+        return failed(error.message, fix, place_of_error(error) or subject.place(field))
     return passed(f"{accuracy:.4g} on val lies in [0, 1]", accuracy=accuracy)
 
 
 def metric_rises(subject: Subject) -> Finding:
     """Higher is better: the trained model scores more on its targets than on shuffled ones."""
-    prepared = subject.needs("metric", "loss", "val")
+    prepared, (right, _) = subject.needs("loss", "val"), subject.scores
     task, targets, outputs = prepared.task, prepared.val.targets, subject.val_outputs
-    right = float(task.metric(outputs.clone(), targets.clone()))
     shuffled = [float(task.metric(outputs.clone(), t)) for t in _shuffled(targets)]
     chance = sum(shuffled) / len(shuffled)
     facts = {"metric": right, "metric_shuffled": chance}
     if right > max(shuffled):
         return passed(f"{right:.4g} on the targets, {chance:.4g} on shuffled ones", **facts)
     said = f"The metric is {right:.4g} on val, and {chance:.4g} when its targets are shuffled"
-    if right < min(shuffled):
+    worsened = _worsened(task.loss, outputs, targets) if right < min(shuffled) else None
+    worse = math.nan if worsened is None else float(task.metric(worsened, targets.clone()))
+    if worse > right:
         return failed(
-            f"{said}: lower seems to be better.",
+            f"{said}, but {worse:.4g} for outputs with a higher loss: lower seems to be better.",
             "A metric must be higher for better outputs: return 1 - error, or 1 / (1 + error).",
             subject.place("metric"),
             **facts,
@@ -115,6 +118,19 @@ def metric_rises(subject: Subject) -> Finding:
     )
 
 
+def _worsened(loss: Loss, outputs: Tensor, targets: Tensor) -> Tensor | None:
+    """Outputs moved far enough up the slope of the loss to be wrong; None where it has none.
+
+    An untrained model is worse than chance as often as better: only this tells what is better.
+    """
+    moved = outputs.clone().requires_grad_()
+    value = loss(moved, targets.clone())
+    if not value.requires_grad:
+        return None
+    (slope,) = torch.autograd.grad(value, moved)
+    return outputs + _WORSENED * outputs.std() * slope.sign()
+
+
 def _shuffled(targets: Tensor) -> list[Tensor]:
     seeds = range(_N_SHUFFLES)
     orders = (
@@ -125,8 +141,7 @@ def _shuffled(targets: Tensor) -> list[Tensor]:
 
 def baseline(subject: Subject) -> Finding:
     """What the untouched model scores on val."""
-    prepared = subject.needs("metric", "loss", "val")
-    accuracy, loss = score(prepared.task, subject.val_outputs, prepared.val.targets)
+    prepared, (accuracy, loss) = subject.needs("loss", "val"), subject.scores
     n_val = len(prepared.val)
     facts = {"accuracy": accuracy, "loss": loss, "n_val": n_val}
     said = f"{prepared.task.metric_name} {accuracy:.2%} and loss {loss:.4g} on {n_val:,} of val"

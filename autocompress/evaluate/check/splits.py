@@ -66,7 +66,7 @@ def _rows(tensor: Tensor) -> list[bytes]:
 
 def val_is_unseen(subject: Subject) -> Finding:
     """Nothing says that the model was trained on val."""
-    prepared = subject.needs("metric", "loss", "val")
+    prepared = subject.needs("loss", "val")
     warning = val_looks_seen(prepared)
     if warning is None:
         return passed("nothing says that the model was trained on it")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from autocompress.errors import AutocompressError, InputError
 from autocompress.evaluate.check.finding import Blocked
 from autocompress.evaluate.evaluator import Evaluator
+from autocompress.evaluate.scoring import score
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.runtime.base import Shipment
 from autocompress.space.rules import SpaceRules
@@ -29,8 +30,8 @@ _STAND_INS: Final[Mapping[str, Any]] = {
     "teacher": None,
     "unlabelled": None,
     "initial_state": None,
-    "metric": lambda outputs, targets: 0.0,
     "loss": lambda outputs, targets: torch.zeros(()),
+    "distill": "mse",
 }
 
 
@@ -127,6 +128,15 @@ class Subject:
         )
 
     @property
+    def scores(self) -> tuple[float, float]:
+        """Metric and loss of the model on all of val."""
+        prepared, outputs = self.needs("loss", "val"), self.val_outputs
+        return self._once(
+            "a metric that can judge val",
+            lambda: score(prepared.task, outputs, prepared.val.targets),
+        )
+
+    @property
     def shipment(self) -> Shipment:
         """The model as it would be exported."""
         meter = self.evaluator.meter
@@ -142,7 +152,10 @@ class Subject:
         return made
 
     def place(self, field: str) -> Place | None:
-        """Where the user's code gives a field of the task: its function, the field, the factory."""
+        """Where the user's code gives a field of the task: its function, the field, the factory.
+
+        Without a field: where the factory is.
+        """
         value = getattr(self._made.get("the task"), field, None)
         factory = place_of_factory(self.spec)
         written = None if value is None else place_of(value)

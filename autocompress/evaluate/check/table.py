@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -117,10 +118,17 @@ def _look(name: str, subject: Subject) -> Finding:
         return skipped(f"cannot be told without {blocked}")
     except AutocompressError as error:
         place = place_of_error(error)
-        if place is None and name not in ("task", "data"):
+        if place is None:
+            field = "" if name in ("task", "data") else "model"
             with contextlib.suppress(AutocompressError, Blocked):
-                place = subject.place("model")
+                place = subject.place(_field_in(error.message) or field)
         return failed(error.message, error.hint, place)
+
+
+def _field_in(message: str) -> str:
+    """The field of the task that a message is about; empty if it names none."""
+    found = re.search(r"`Task\.(\w+)|\b(train|val|test) split\b", message)
+    return "" if found is None else found[1] or found[2]
 
 
 def _guarded(contract: Contract, subject: Subject) -> Finding:

@@ -22,7 +22,7 @@ def loads(subject: Subject) -> Finding:
 def data(subject: Subject) -> Finding:
     """Every split, and what else the task brings, can be brought into memory and read."""
     prepared = subject.salvaged
-    others = ("val", "test", "teacher", "unlabelled", "initial_state")
+    others = ("val", "test", "teacher", "unlabelled", "initial_state", "distill")
     for field, error in subject.faults.items():
         if field in others:
             place = place_of_error(error) or subject.place(field)

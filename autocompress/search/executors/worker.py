@@ -239,6 +239,8 @@ def _serve(jobs: Connection, lifeline: Connection, spec: WorkerSpec, share: Shar
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
     if hasattr(os, "setsid"):
         os.setsid()  # a group of its own: what it starts ends with it
+    with contextlib.suppress(OSError):  # stdout is the driver's, for what it has found
+        os.dup2(2, 1)
     if share.cores and hasattr(os, "sched_setaffinity"):
         with contextlib.suppress(OSError):  # a container may have taken a core away
             os.sched_setaffinity(0, share.cores)
