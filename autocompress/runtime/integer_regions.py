@@ -100,6 +100,8 @@ def _integer_layers(
             )
             if node.op_type not in INTEGER_LAYERS or weight not in exported.quantized:
                 continue
+            if node.input[0] in values:  # such a layer is a constant, computed once when loaded
+                continue
             codes = weights.get(weight) or to_integer_codes(exported.quantized[weight])
             if codes is None or codes.axis != output_axis(node):
                 continue
