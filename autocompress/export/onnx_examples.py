@@ -43,8 +43,7 @@ def read_examples(path: Path, model: onnx.ModelProto, state: Mapping[str, str]) 
             f"{path} must be a .npz file of arrays, but: {first_line(error)}.",
             "Write it with numpy.savez(path, **{input name: examples}).",
         ) from error
-    initializers = {item.name for item in model.graph.initializer}
-    wanted = {v.name: v for v in model.graph.input if v.name not in initializers}
+    wanted = {value.name: value for value in model.graph.input}
     outputs = {value.name for value in model.graph.output}
     for source, target in state.items():
         if source not in outputs or target not in wanted:

@@ -184,3 +184,31 @@ def test_old_opsets_are_converted_or_refused(tmp_path: Path) -> None:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 11)])
     onnx.save(model, tmp_path / "old.onnx")
     assert read_onnx(tmp_path / "old.onnx").opset_import[0].version == 13
+
+
+@pytest.mark.parametrize("opset", [9, 13])
+def test_quantize_takes_files_that_list_their_weights_as_inputs(opset: int, tmp_path: Path) -> None:
+    """As every file had to until IR 3, and some exporters still do."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4)).eval()
+    torch.onnx.export(
+        net,
+        (torch.randn(1, 16),),
+        str(tmp_path / "net.onnx"),
+        dynamo=False,
+        opset_version=opset,
+        input_names=["x"],
+        keep_initializers_as_inputs=True,
+    )
+    listed = onnx.load(tmp_path / "net.onnx")
+    assert len(listed.graph.input) == 5
+    listed.ir_version = 3
+    onnx.save(listed, tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", x=torch.randn(40, 16).numpy())
+    result = quantize_file(
+        tmp_path / "net.onnx", tmp_path / "data.npz", tmp_path / "out", least_agreement=0.8
+    )
+    assert {made.form for made in result.forms} == {"weights", "static", "dynamic"}
+    shipped = make_session(tmp_path / "out" / "model.onnx", 1)
+    assert [value.name for value in shipped.get_inputs()] == ["x"]
+    assert len(onnx.load(tmp_path / "out" / "model.onnx").graph.input) == 1
