@@ -105,8 +105,10 @@ def _integer_layers(
             codes = weights.get(weight) or to_integer_codes(exported.quantized[weight])
             if codes is None or codes.axis != output_axis(node):
                 continue
-            bias = values.get(node.input[2]) if len(node.input) > 2 else None
-            if is_plain and _has_room(bias, codes, given):
+            bias_name = node.input[2] if len(node.input) > 2 else ""
+            if bias_name and bias_name not in values:
+                continue
+            if is_plain and _has_room(values.get(bias_name), codes, given):
                 layers[node.output[0]], weights[weight] = given, codes
     return layers, weights
 

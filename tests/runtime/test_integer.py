@@ -7,7 +7,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from torch import nn
 
 from autocompress.compress.codes import ActivationRange, CodebookTensor, GridTensor
@@ -259,6 +259,24 @@ def test_to_integer_leaves_a_layer_float_whose_bias_has_no_room(quantize, observ
     exported = export_onnx(module, (x,), quantize(module))
     integer = to_integer(exported, observe(module, x, ["0"]), [(x.numpy(),)])
     assert integer.not_integer == ("0",)
+
+
+def test_to_integer_leaves_a_layer_float_whose_bias_is_computed(quantize, observe):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+    x = torch.randn(7, 8)
+    exported = export_onnx(module, (x,), quantize(module))
+    computed = onnx.ModelProto.FromString(exported.model.SerializeToString())
+    bias = computed.graph.node[-1].input[2]
+    computed.graph.node.insert(0, helper.make_node("Neg", [bias], ["negated"]))
+    computed.graph.node[-1].input[2] = "negated"
+    exported = dataclasses.replace(exported, model=computed)
+    integer = to_integer(exported, observe(module, x, ["0", "2"]), [(x.numpy(),)])
+    onnx.checker.check_model(integer.model, full_check=True)
+    assert integer.not_integer == ("2",)
+    assert executed_integer_nodes(integer.model) == 1
+    want, got = run(exported.model, x), run(integer.model, x)
+    assert np.abs(got - want).max() <= 0.03 * np.abs(want).max()
 
 
 def test_to_integer_names_transposed_convolutions(integer_net):
