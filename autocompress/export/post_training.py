@@ -150,9 +150,12 @@ def quantize_file(
             )
         except (TrialError, InputError) as error:
             refused[form] = error.message
+    if not forms:
+        reasons = " ".join(f"{form}: {reason}" for form, reason in refused.items())
+        raise AutocompressError(f"{path}: one form at least must run, but none does. {reasons}")
     kept = [made for made in forms if made.agreement >= least_agreement]
     if not kept:
-        best = max((made.agreement for made in forms), default=0.0)
+        best = max(made.agreement for made in forms)
         raise AutocompressError(
             f"{path}: decisions must agree on {least_agreement:.1%} of the examples, but the best "
             f"form agrees on {best:.1%}.",

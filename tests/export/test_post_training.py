@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 from autocompress.cli.main import cli
-from autocompress.errors import AutocompressError, InputError
+from autocompress.errors import AutocompressError, InputError, TrialError
 from autocompress.export.onnx_examples import agreement_of, read_examples
 from autocompress.export.post_training import quantize_file
 from autocompress.measurement import LEAST_NOISE
@@ -212,3 +212,14 @@ def test_quantize_takes_files_that_list_their_weights_as_inputs(opset: int, tmp_
     shipped = make_session(tmp_path / "out" / "model.onnx", 1)
     assert [value.name for value in shipped.get_inputs()] == ["x"]
     assert len(onnx.load(tmp_path / "out" / "model.onnx").graph.input) == 1
+
+
+def test_quantize_says_why_no_form_could_be_made(
+    convolutional: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise TrialError("runtime", "ONNX Runtime refuses the graph: no kernel.")
+
+    monkeypatch.setattr("autocompress.export.post_training.time_files", refuse)
+    with pytest.raises(AutocompressError, match=r"static: ONNX Runtime refuses .*: no kernel\."):
+        quantize_file(*convolutional, tmp_path / "out", least_agreement=0.5)
