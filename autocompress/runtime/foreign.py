@@ -129,7 +129,8 @@ def weight_axes(graph: onnx.GraphProto, values: Mapping[str, Array]) -> dict[str
 def with_integer_weights(exported: ExportedGraph) -> onnx.ModelProto:
     """A graph whose file is small: weights are int8 tensors, turned into floats where it starts.
 
-    Every runtime that knows DequantizeLinear runs it. Computing stays float.
+    Every runtime that knows DequantizeLinear runs it. Nothing asks for integer arithmetic, but
+    ONNX Runtime makes matrix products MatMulNBits, which round their inputs to 8 bits on the fly.
     """
     model = onnx.ModelProto.FromString(exported.model.SerializeToString())
     values = constants(model.graph)
