@@ -43,8 +43,7 @@ def read_examples(path: Path, model: onnx.ModelProto, state: Mapping[str, str]) 
             f"{path} must be a .npz file of arrays, but: {first_line(error)}.",
             "Write it with numpy.savez(path, **{input name: examples}).",
         ) from error
-    initializers = {item.name for item in model.graph.initializer}
-    wanted = {v.name: v for v in model.graph.input if v.name not in initializers}
+    wanted = {value.name: value for value in model.graph.input}
     outputs = {value.name for value in model.graph.output}
     for source, target in state.items():
         if source not in outputs or target not in wanted:
@@ -104,6 +103,45 @@ def outputs_of(
     if not np.isfinite(outputs).all():
         raise InputError("The model's outputs on the examples must be finite, but are not.")
     return outputs, seen
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Likeness:
+    """How far a model answers as another one does.
+
+    Attributes:
+        agreement: Share of examples whose decision is the same.
+        error: Largest difference of an output, as a share of the other's largest value.
+    """
+
+    agreement: float
+    error: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reference:
+    """What a model answers to examples, to hold its compressed forms against.
+
+    Attributes:
+        examples: Its inputs.
+        outputs: Its first outputs (N, ...).
+        least_agreement: Share of examples whose decision must stay.
+    """
+
+    examples: Examples
+    outputs: Array
+    least_agreement: float
+
+    def compare(self, model: onnx.ModelProto, n_examples: int | None = None) -> Likeness:
+        """How far a model answers alike, on the first `n_examples`; None for all."""
+        feeds = self.examples.feeds[:n_examples]
+        found, _ = outputs_of(model, dataclasses.replace(self.examples, feeds=feeds))
+        expected = self.outputs[: len(feeds)]
+        return Likeness(agreement=agreement_of(expected, found), error=error_of(expected, found))
+
+    def is_like(self, likeness: Likeness) -> bool:
+        """Whether enough decisions stay."""
+        return likeness.agreement >= self.least_agreement
 
 
 def agreement_of(expected: Array, found: Array) -> float:

@@ -1,8 +1,9 @@
 """Post-training quantization of an ONNX file: the fastest form whose decisions stay what they were.
 
 No PyTorch model is needed and nothing is trained. Three forms are made, timed beside the original
-and held against its decisions on the user's data: weights stored as integers (float arithmetic),
-integer kernels on calibrated grids (static), and integer kernels on grids of their own (dynamic).
+and held against its decisions on the user's data: weights stored as integers (how to compute with
+them is the runtime's choice), integer kernels on calibrated grids (static), and integer kernels on
+grids of their own (dynamic).
 """
 
 import contextlib
@@ -16,15 +17,13 @@ import onnx
 from autocompress.atomic_file import write_atomically
 from autocompress.errors import AutocompressError, InputError, TrialError, first_line
 from autocompress.export.onnx_examples import (
-    Examples,
-    agreement_of,
-    error_of,
+    Reference,
     outputs_of,
     read_examples,
 )
 from autocompress.measurement import LEAST_NOISE
 from autocompress.packing.packed import write_packed
-from autocompress.runtime.base import Array, Arrays
+from autocompress.runtime.base import Arrays
 from autocompress.runtime.dynamic import dynamic_layers, to_dynamic
 from autocompress.runtime.exported_graph import ExportedGraph
 from autocompress.runtime.foreign import quantize_weights, read_onnx, with_integer_weights
@@ -51,8 +50,8 @@ class Made:
         form: Which.
         graph: What ships as ONNX.
         packed: The graph that is packed, and its stored weights.
-        agreement: Share of examples whose decision is the original's.
-        error: Largest difference of an output, as a share of the original's largest value.
+        agreement: Share of examples whose decision is the original's, in the worse of both files.
+        error: Largest difference of an output there, as a share of the original's largest value.
         latency: Against the original.
         n_integer_nodes: Operators that run in integers after ONNX Runtime's own optimisation.
         n_bytes: Of the ONNX file.
@@ -128,31 +127,21 @@ def quantize_file(
     inputs = [value.name for value in make_session(model, threads).get_inputs()]
     expected, seen = outputs_of(model, examples, path)
     calibration = tuple(tuple(feed[name] for name in inputs) for feed in seen)
-    exported, left = _agreeing(model, bits, examples, expected, least_agreement)
-    forms, refused = [], dict[Form, str]()
+    reference = Reference(examples=examples, outputs=expected, least_agreement=least_agreement)
+    exported, left = _agreeing(model, bits, reference)
+    forms, refused = list[Made](), dict[Form, str]()
     for form in FORMS:
         try:
-            graph, found = _agreeing_form(
-                form, exported, calibration, examples, expected, least_agreement
-            )
-            shipped, latency = _fastest(graph, model, calibration[0], threads)
-            forms.append(
-                Made(
-                    form=form,
-                    graph=shipped,
-                    packed=graph,
-                    agreement=agreement_of(expected, found),
-                    error=error_of(expected, found),
-                    latency=latency,
-                    n_integer_nodes=executed_integer_nodes(shipped),
-                    n_bytes=len(shipped.SerializeToString()),
-                )
-            )
+            graph = _agreeing_form(form, exported, calibration, reference)
+            forms.append(_made(form, graph, model, reference, calibration[0], threads))
         except (TrialError, InputError) as error:
             refused[form] = error.message
+    if not forms:
+        reasons = " ".join(f"{form}: {reason}" for form, reason in refused.items())
+        raise AutocompressError(f"{path}: one form at least must run, but none does. {reasons}")
     kept = [made for made in forms if made.agreement >= least_agreement]
     if not kept:
-        best = max((made.agreement for made in forms), default=0.0)
+        best = max(made.agreement for made in forms)
         raise AutocompressError(
             f"{path}: decisions must agree on {least_agreement:.1%} of the examples, but the best "
             f"form agrees on {best:.1%}.",
@@ -180,62 +169,45 @@ def quantize_file(
 
 
 def _agreeing(
-    model: onnx.ModelProto,
-    bits: float,
-    examples: Examples,
-    expected: Array,
-    least_agreement: float,
+    model: onnx.ModelProto, bits: float, reference: Reference
 ) -> tuple[ExportedGraph, tuple[str, ...]]:
     """Weights rounded, without as many of the most harmful as change decisions."""
     exported = quantize_weights(model, bits)
-    if agreement_of(expected, outputs_of(exported.model, examples)[0]) >= least_agreement:
+    if reference.is_like(reference.compare(exported.model)):
         return exported, ()
-    few = dataclasses.replace(examples, feeds=examples.feeds[:_N_JUDGED])
     every = tuple(exported.quantized)
-    harm = {
-        name: error_of(
-            expected[: len(few.feeds)],
-            outputs_of(quantize_weights(model, bits, {*every} - {name}).model, few)[0],
-        )
-        for name in every
-    }
+    harm = {}
+    for name in every:
+        alone = quantize_weights(model, bits, {*every} - {name})
+        harm[name] = reference.compare(alone.model, _N_JUDGED).error
     left: list[str] = []
     for name in sorted(every, key=lambda name: -harm[name])[:-1]:
         left.append(name)
         exported = quantize_weights(model, bits, left)
-        if agreement_of(expected, outputs_of(exported.model, examples)[0]) >= least_agreement:
+        if reference.is_like(reference.compare(exported.model)):
             break
     return exported, tuple(left)
 
 
 def _agreeing_form(
-    form: Form,
-    exported: ExportedGraph,
-    calibration: Sequence[Arrays],
-    examples: Examples,
-    expected: Array,
-    least_agreement: float,
-) -> tuple[ExportedGraph, Array]:
-    """A form and its outputs, without integer kernels where they change decisions most."""
+    form: Form, exported: ExportedGraph, calibration: Sequence[Arrays], reference: Reference
+) -> ExportedGraph:
+    """A form, without integer kernels where they change decisions most."""
     layers = list(exported.layer_nodes)
     made = _formed(form, exported, layers, calibration)
-    found = outputs_of(made.model, examples)[0]
-    if form == "weights" or agreement_of(expected, found) >= least_agreement:
-        return made, found
-    few = dataclasses.replace(examples, feeds=examples.feeds[:_N_JUDGED])
+    if form == "weights" or reference.is_like(reference.compare(made.model)):
+        return made
     harm: dict[str, float] = {}
     for layer in layers:
         with contextlib.suppress(InputError):  # it has no kernel of this form
             alone = _formed(form, exported, [layer], calibration)
-            outputs = outputs_of(alone.model, few)[0]
-            harm[layer] = error_of(expected[: len(outputs)], outputs)
+            harm[layer] = reference.compare(alone.model, _N_JUDGED).error
     for layer in sorted(harm, key=lambda name: -harm[name])[:-1]:
         layers.remove(layer)
         made = _formed(form, exported, layers, calibration)
-        found = outputs_of(made.model, examples)[0]
-        if agreement_of(expected, found) >= least_agreement:
+        if reference.is_like(reference.compare(made.model)):
             break
-    return made, found
+    return made
 
 
 def _formed(
@@ -254,20 +226,42 @@ def _formed(
     return made
 
 
-def _fastest(
-    made: ExportedGraph, original: onnx.ModelProto, example: Arrays, threads: int
-) -> tuple[onnx.ModelProto, Latency]:
-    """A form with all weights as integers, or with those of float layers as floats if faster.
+def _made(
+    form: Form,
+    made: ExportedGraph,
+    original: onnx.ModelProto,
+    reference: Reference,
+    example: Arrays,
+    threads: int,
+) -> Made:
+    """A form with all weights as integers, or with those of float layers as floats if need be.
 
-    Runtimes turn integers into floats each time they run, for layers that compute in float.
+    Some runtimes turn integers into floats each time they run, for layers that compute in float;
+    and ONNX Runtime rounds the inputs of such matrix products too (MatMulNBits). Floats ship where
+    they are faster, or where decisions would change otherwise.
     """
-    small = with_integer_weights(made)
-    latency = _timed(small, original, example, threads)
+    plain = reference.compare(made.model)
+    files = [(made.model, plain)]
     if made.quantized:
-        plain = _timed(made.model, original, example, threads)
-        if _is_faster(plain, latency):
-            return made.model, plain
-    return small, latency
+        small = with_integer_weights(made)
+        files.insert(0, (small, reference.compare(small)))
+    files = [file for file in files if reference.is_like(file[1])] or files
+    graph, likeness = files[0]
+    latency = _timed(graph, original, example, threads)
+    for other, its_likeness in files[1:]:
+        its_latency = _timed(other, original, example, threads)
+        if _is_faster(its_latency, latency):
+            graph, likeness, latency = other, its_likeness, its_latency
+    return Made(
+        form=form,
+        graph=graph,
+        packed=made,
+        agreement=min(likeness.agreement, plain.agreement),
+        error=max(likeness.error, plain.error),
+        latency=latency,
+        n_integer_nodes=executed_integer_nodes(graph),
+        n_bytes=len(graph.SerializeToString()),
+    )
 
 
 def _is_faster(one: Latency, other: Latency) -> bool:

@@ -26,6 +26,7 @@ from autocompress.runtime.graph import (
 from autocompress.runtime.half_precision import halve_weight
 
 _LOWEST_OPSET: Final = 13  # the first with a scale for each channel
+_LOWEST_IR: Final = 4  # the first whose initializers need not be inputs
 _LEAST_ITEMS: Final = 256  # of smaller weights scales and operators are as large as what is saved
 _CUTTING: Final = ("Slice", "Concat", "Unsqueeze", "Split")
 _RECURRENT: Final = ("LSTM", "GRU", "RNN")
@@ -42,6 +43,7 @@ def read_onnx(path: Path) -> onnx.ModelProto:
         onnx.checker.check_model(model)
     except Exception as error:  # protobuf, the checker and the file system share no base
         raise InputError(f"{path} is no ONNX model: {first_line(error)}.") from error
+    _free_initializers(model)
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if opset >= _LOWEST_OPSET:
         return model
@@ -53,6 +55,14 @@ def read_onnx(path: Path) -> onnx.ModelProto:
             f"converted: {first_line(error)}.",
             "Export the model again with a newer opset.",
         ) from error
+
+
+def _free_initializers(model: onnx.ModelProto) -> None:
+    """Make initializers no inputs, in place: until IR 3 they had to be, and could be overridden."""
+    names = {item.name for item in model.graph.initializer}
+    for value in [value for value in model.graph.input if value.name in names]:
+        model.graph.input.remove(value)
+    model.ir_version = max(model.ir_version, _LOWEST_IR)
 
 
 def quantize_weights(
@@ -119,7 +129,8 @@ def weight_axes(graph: onnx.GraphProto, values: Mapping[str, Array]) -> dict[str
 def with_integer_weights(exported: ExportedGraph) -> onnx.ModelProto:
     """A graph whose file is small: weights are int8 tensors, turned into floats where it starts.
 
-    Every runtime that knows DequantizeLinear runs it. Computing stays float.
+    Every runtime that knows DequantizeLinear runs it. Nothing asks for integer arithmetic, but
+    ONNX Runtime makes matrix products MatMulNBits, which round their inputs to 8 bits on the fly.
     """
     model = onnx.ModelProto.FromString(exported.model.SerializeToString())
     values = constants(model.graph)

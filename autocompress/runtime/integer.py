@@ -145,6 +145,7 @@ def _insert_pairs(
     for node in graph.node:
         name, source = node.output[0], node.input[0] if node.input else ""
         is_moving = node.op_type in MOVING and name in regions.nodes
+        made = [output for output in node.output if output in root_of]
         if is_moving:
             grid = grids[root_of[name]]
             node.input[0], node.output[0] = named(source, "q"), named(name, "q")
@@ -154,14 +155,14 @@ def _insert_pairs(
         elif node.op_type == "Shape" and source in root_of:
             node.input[0] = named(source, "q")
         rename_read(node, read_as)
-        if name in root_of and not is_moving:
+        if made and not is_moving:
             if is_clamp(node, values) and is_saturated(node, values, grids[name]):
                 add_pair(name, node.input[0])
                 continue
-            node.output[0] = written.get(name, name)
+            node.output[:] = [written.get(output, output) for output in node.output]
         nodes.append(node)
-        if name in root_of:
-            add_pair(name, written.get(name, name))
+        for output in made:
+            add_pair(output, written.get(output, output))
     replace_nodes(graph, nodes)
     replace_constants(graph, values)
 

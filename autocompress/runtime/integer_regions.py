@@ -100,11 +100,15 @@ def _integer_layers(
             )
             if node.op_type not in INTEGER_LAYERS or weight not in exported.quantized:
                 continue
+            if node.input[0] in values:  # such a layer is a constant, computed once when loaded
+                continue
             codes = weights.get(weight) or to_integer_codes(exported.quantized[weight])
             if codes is None or codes.axis != output_axis(node):
                 continue
-            bias = values.get(node.input[2]) if len(node.input) > 2 else None
-            if is_plain and _has_room(bias, codes, given):
+            bias_name = node.input[2] if len(node.input) > 2 else ""
+            if bias_name and bias_name not in values:
+                continue
+            if is_plain and _has_room(values.get(bias_name), codes, given):
                 layers[node.output[0]], weights[weight] = given, codes
     return layers, weights
 

@@ -17,7 +17,11 @@ if TYPE_CHECKING:  # a process that only runs a file must not wait for onnx
     import onnx
 
 _FATAL_ONLY = 4  # errors are raised, and the caller says them once
-_INTEGER_OPS = ("QLinear", "QGemm", "MatMulInteger", "ConvInteger", "DynamicQuantize")
+_INTEGER_OPS: Final = (
+    *("QLinear", "QGemm", "MatMulInteger", "ConvInteger"),
+    *("DynamicQuantizeMatMul", "DynamicQuantizeLSTM"),
+)
+_INT8_INPUTS = 4  # accuracy_level of a MatMulNBits that rounds its inputs to 8 bits
 _TYPES: Final = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -138,15 +142,27 @@ def predict(session: ort.InferenceSession, inputs: Arrays, batch_size: int) -> N
 
 def executed_ops(model: "onnx.ModelProto | bytes | Path") -> dict[str, int]:
     """How often each operator occurs in the graph after the runtime's own optimisation."""
+    return dict(sorted(collections.Counter(n.op_type for n in _executed_nodes(model)).items()))
+
+
+def executed_integer_nodes(model: "onnx.ModelProto | bytes | Path") -> int:
+    """How many operators run in integer arithmetic after the runtime's own optimisation.
+
+    Operators that only turn floats into integers or back do not count.
+    """
+    return sum(map(_is_integer, _executed_nodes(model)))
+
+
+def _executed_nodes(model: "onnx.ModelProto | bytes | Path") -> "Sequence[onnx.NodeProto]":
     import onnx
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimized.onnx"
         make_session(model, threads=1, optimized_path=path)
-        nodes = onnx.load(path, load_external_data=False).graph.node
-    return dict(sorted(collections.Counter(node.op_type for node in nodes).items()))
+        return onnx.load(path, load_external_data=False).graph.node
 
 
-def executed_integer_nodes(model: "onnx.ModelProto | bytes | Path") -> int:
-    """How many operators run in integer arithmetic after the runtime's own optimisation."""
-    return sum(n for op, n in executed_ops(model).items() if op.startswith(_INTEGER_OPS))
+def _is_integer(node: "onnx.NodeProto") -> bool:
+    levels = (item.i for item in node.attribute if item.name == "accuracy_level")
+    has_int8_inputs = node.op_type == "MatMulNBits" and _INT8_INPUTS in levels
+    return has_int8_inputs or node.op_type.startswith(_INTEGER_OPS)

@@ -13,13 +13,14 @@ from click.testing import CliRunner
 from torch import Tensor, nn
 
 from autocompress.cli.main import cli
-from autocompress.errors import AutocompressError, InputError
-from autocompress.export.onnx_examples import agreement_of, read_examples
+from autocompress.errors import AutocompressError, InputError, TrialError
+from autocompress.export.onnx_examples import agreement_of, error_of, read_examples
 from autocompress.export.post_training import quantize_file
 from autocompress.measurement import LEAST_NOISE
 from autocompress.packing.packed import read_packed
 from autocompress.runtime.foreign import quantize_weights, read_onnx, weight_axes
 from autocompress.runtime.graph import constants
+from autocompress.runtime.latency_cache import Latency
 from autocompress.runtime.onnxruntime import make_session
 
 
@@ -57,6 +58,17 @@ def save(path: Path, module: nn.Module, inputs: tuple[Tensor, ...], names: list[
         dynamic_axes={name: {0: "batch"} for name in names},
     )
     return path
+
+
+class Tokens(nn.Module):
+    """ONNX Runtime rounds the inputs of such products too, once their weights are integers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(32, 256), nn.Linear(256, 40)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.relu(self.first(x))).mean(1)
 
 
 @pytest.fixture
@@ -184,3 +196,74 @@ def test_old_opsets_are_converted_or_refused(tmp_path: Path) -> None:
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 11)])
     onnx.save(model, tmp_path / "old.onnx")
     assert read_onnx(tmp_path / "old.onnx").opset_import[0].version == 13
+
+
+@pytest.mark.parametrize("opset", [9, 13])
+def test_quantize_takes_files_that_list_their_weights_as_inputs(opset: int, tmp_path: Path) -> None:
+    """As every file had to until IR 3, and some exporters still do."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4)).eval()
+    torch.onnx.export(
+        net,
+        (torch.randn(1, 16),),
+        str(tmp_path / "net.onnx"),
+        dynamo=False,
+        opset_version=opset,
+        input_names=["x"],
+        keep_initializers_as_inputs=True,
+    )
+    listed = onnx.load(tmp_path / "net.onnx")
+    assert len(listed.graph.input) == 5
+    listed.ir_version = 3
+    onnx.save(listed, tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", x=torch.randn(40, 16).numpy())
+    result = quantize_file(
+        tmp_path / "net.onnx", tmp_path / "data.npz", tmp_path / "out", least_agreement=0.8
+    )
+    assert {made.form for made in result.forms} == {"weights", "static", "dynamic"}
+    shipped = make_session(tmp_path / "out" / "model.onnx", 1)
+    assert [value.name for value in shipped.get_inputs()] == ["x"]
+    assert len(onnx.load(tmp_path / "out" / "model.onnx").graph.input) == 1
+
+
+def test_quantize_says_why_no_form_could_be_made(
+    convolutional: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise TrialError("runtime", "ONNX Runtime refuses the graph: no kernel.")
+
+    monkeypatch.setattr("autocompress.export.post_training.time_files", refuse)
+    with pytest.raises(AutocompressError, match=r"static: ONNX Runtime refuses .*: no kernel\."):
+        quantize_file(*convolutional, tmp_path / "out", least_agreement=0.5)
+
+
+def test_quantize_judges_the_files_it_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_fast = Latency(
+        median_ms=1.0,
+        spread_ms=0.0,
+        baseline_median_ms=1.0,
+        ratio=1.0,
+        ratio_low=1.0,
+        ratio_high=1.0,
+        n_runs=1,
+        peak_memory_bytes=None,
+    )
+    monkeypatch.setattr("autocompress.export.post_training.time_files", lambda *_: as_fast)
+    torch.manual_seed(2)  # with these weights, decisions do change by the inputs' rounding
+    path = save(tmp_path / "net.onnx", Tokens(), (torch.randn(2, 4, 32),), ["x"])
+    x = torch.randn(200, 4, 32).numpy()
+    np.savez(tmp_path / "data.npz", x=x)
+    result = quantize_file(path, tmp_path / "data.npz", tmp_path / "out", least_agreement=0.99)
+
+    def outputs(model: onnx.ModelProto | Path) -> np.ndarray:
+        session = make_session(model, 1)
+        return np.concatenate([session.run(None, {"x": row[None]})[0] for row in x])
+
+    original = outputs(path)
+    assert agreement_of(original, outputs(tmp_path / "out" / "model.onnx")) >= 0.99
+    for made in result.forms:
+        answers = [outputs(made.graph), outputs(made.packed.model)]
+        assert made.agreement == min(agreement_of(original, found) for found in answers)
+        assert made.error == max(error_of(original, found) for found in answers)

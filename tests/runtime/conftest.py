@@ -86,6 +86,21 @@ class Attention(nn.Module):
         return self.head((x + self.out(y)).mean(1))
 
 
+class Split(nn.Module):
+    """As in Res2Net: a layer reads the second part of what another one made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv0 = nn.Conv2d(3, 8, 3, padding=1)
+        self.conv1 = nn.Conv2d(4, 4, 3, padding=1)
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = F.relu(self.conv0(x)).split(4, 1)
+        x = torch.cat([first, F.relu(self.conv1(second))], 1)
+        return self.head(x.mean((2, 3)))
+
+
 def _plain() -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(3, 8, 3),
@@ -152,6 +167,7 @@ BUILDERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "mlp": (_mlp, (6,)),
     "linear_3d": (_linear_3d, (4, 6)),
     "attention": (Attention, (6, 16)),
+    "split": (Split, (3, 8, 8)),
 }
 
 

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 import torch
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from torch import nn
 
 from autocompress.compress.codes import ActivationRange, CodebookTensor, GridTensor
@@ -35,6 +35,7 @@ N_LAYER_KERNELS = {  # integer convolutions and matrix products that really run,
     "mlp": {"QGemm": 3},
     "linear_3d": {"MatMulIntegerToFloat": 2},
     "attention": {"MatMulIntegerToFloat": 2, "QGemm": 1},
+    "split": {"QLinearConv": 2, "QGemm": 1},
 }
 
 
@@ -260,9 +261,53 @@ def test_to_integer_leaves_a_layer_float_whose_bias_has_no_room(quantize, observ
     assert integer.not_integer == ("0",)
 
 
+def test_to_integer_leaves_a_layer_float_whose_bias_is_computed(quantize, observe):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval()
+    x = torch.randn(7, 8)
+    exported = export_onnx(module, (x,), quantize(module))
+    computed = onnx.ModelProto.FromString(exported.model.SerializeToString())
+    bias = computed.graph.node[-1].input[2]
+    computed.graph.node.insert(0, helper.make_node("Neg", [bias], ["negated"]))
+    computed.graph.node[-1].input[2] = "negated"
+    exported = dataclasses.replace(exported, model=computed)
+    integer = to_integer(exported, observe(module, x, ["0", "2"]), [(x.numpy(),)])
+    onnx.checker.check_model(integer.model, full_check=True)
+    assert integer.not_integer == ("2",)
+    assert executed_integer_nodes(integer.model) == 1
+    want, got = run(exported.model, x), run(integer.model, x)
+    assert np.abs(got - want).max() <= 0.03 * np.abs(want).max()
+
+
 def test_to_integer_names_transposed_convolutions(integer_net):
     assert integer_net("transposed")[-1].not_integer == ("0", "3")
     assert integer_net("plain")[-1].not_integer == ()
+
+
+def test_to_integer_leaves_a_layer_float_that_reads_a_constant(quantize, observe):
+    class LearnedQueries(nn.Module):
+        """As in DETR and Perceiver."""
+
+        def __init__(self):
+            super().__init__()
+            self.queries = nn.Parameter(torch.randn(400, 16))
+            self.query, self.key, self.head = nn.Linear(16, 16), nn.Linear(6, 16), nn.Linear(6, 5)
+
+        def forward(self, x):
+            scores = self.query(self.queries) @ self.key(x).transpose(1, 2)
+            return self.head((torch.softmax(scores, -1) @ x).mean(1))
+
+    torch.manual_seed(0)
+    module, x = LearnedQueries().eval(), torch.randn(7, 3, 6)
+    exported = export_onnx(module, (x,), quantize(module))
+    grids = observe(module, x, ["query", "key", "head"])
+    integer = to_integer(exported, grids, [(x.numpy(),)])
+    onnx.checker.check_model(integer.model, full_check=True)
+    assert integer.not_integer == ("query",)
+    assert set(integer.quantized) == {"query.weight"}
+    assert executed_integer_nodes(integer.model) == 2
+    want, got = run(exported.model, x), run(integer.model, x)
+    assert np.abs(got - want).max() <= 0.03 * np.abs(want).max()
 
 
 def test_to_integer_keeps_a_tied_embedding_float_and_its_codes_once(store, observe, tmp_path):

@@ -2,6 +2,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import helper, numpy_helper
 from torch import nn
 
 from autocompress.errors import TrialError
@@ -12,6 +13,15 @@ from autocompress.runtime.onnxruntime import (
     make_session,
     predict,
 )
+
+
+def graph(*nodes, **initializers):
+    """From `x` to `y`, of any size."""
+    kept = [numpy_helper.from_array(value, name) for name, value in initializers.items()]
+    x, y = (helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, ["n", "m"]) for n in "xy")
+    domains = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    inner = helper.make_graph(nodes, "graph", [x], [y], kept)
+    return helper.make_model(inner, opset_imports=domains, ir_version=8)
 
 
 @pytest.fixture
@@ -67,3 +77,22 @@ def test_make_session_raises_one_line_when_the_graph_is_damaged():
 def test_executed_ops_counts_the_optimised_graph(linear):
     assert executed_ops(linear) == {"Gemm": 1}
     assert executed_integer_nodes(linear) == 0
+
+
+@pytest.mark.parametrize(("level", "n_integer"), [(4, 1), (1, 0)])
+def test_executed_integer_nodes_counts_products_that_round_their_inputs(level, n_integer):
+    sizes = {"K": 32, "N": 4, "bits": 8, "block_size": 16, "accuracy_level": level}
+    node = helper.make_node("MatMulNBits", ["x", "w", "s"], ["y"], domain="com.microsoft", **sizes)
+    model = graph(node, w=np.full((4, 2, 16), 129, np.uint8), s=np.ones((4, 2), np.float32))
+    assert executed_ops(model) == {"MatMulNBits": 1}
+    assert executed_integer_nodes(model) == n_integer
+
+
+def test_executed_integer_nodes_does_not_count_conversions():
+    nodes = [
+        helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+    ]
+    model = graph(*nodes)
+    assert executed_ops(model)["DynamicQuantizeLinear"] == 1
+    assert executed_integer_nodes(model) == 0
