@@ -44,6 +44,18 @@ def set_slider(page: "Page", key: str, step: int) -> None:
     page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
 
 
+def visit_all(page: "Page", figure: str) -> list[str]:
+    """What a screen reader hears at every point of a chart, from left to right."""
+    page.locator(f'[data-figure="{figure}"]').focus()
+    page.keyboard.press("Home")
+    status = page.locator("#status")
+    spoken = [status.text_content() or ""]
+    for _ in range(int(spoken[0].split(":")[0].removeprefix("1 of ")) - 1):
+        page.keyboard.press("ArrowRight")
+        spoken.append(status.text_content() or "")
+    return spoken
+
+
 def serious(page: "Page") -> list[str]:
     """What axe-core finds serious or worse: rule and the first element."""
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe")
@@ -187,6 +199,23 @@ def test_report_visits_points_by_keyboard_and_opens_their_cards(
     report.keyboard.press("Enter")
     report.locator("dialog[open]").wait_for()
     assert report.url.endswith(f"#trial-{smallest.number}")
+
+
+def test_report_says_what_a_mark_of_longer_training_shows(
+    report: "Page", full_run: RunRecord
+) -> None:
+    spoken = visit_all(report, "size")
+    for trial in full_run.refined:
+        said = next(words for words in spoken if trial.label in words)
+        assert f"accuracy {100 * measured(trial).accuracy:.2f} %" in said
+        assert "weights:" not in said
+
+
+def test_report_says_the_hypervolume_that_a_point_shows(report: "Page") -> None:
+    history = report.evaluate("document.querySelector('[data-figure=hypervolume]').data[0].y")
+    spoken = visit_all(report, "hypervolume")
+    assert len(spoken) == len(history)
+    assert all(f", {value:.3f} (" in said for value, said in zip(history, spoken, strict=True))
 
 
 def test_report_filter_narrows_figures_and_tables(

@@ -96,6 +96,12 @@ const stopsOf = plot => {
   return stops.sort((a, b) => a.x - b.x || a.y - b.y);
 };
 
+/** What a point shows, up to the plan: a mark of longer training says more than its trial does. */
+const figuresAt = (plot, {curveNumber, pointNumber, n}) => {
+  const shown = plot.data[curveNumber].hovertext?.[pointNumber] ?? report.byNumber.get(n).hover;
+  return plainText(shown.split('<br><br>')[0]);
+};
+
 const STEPS = {ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1};
 
 const onKey = event => {
@@ -118,9 +124,9 @@ const onKey = event => {
   } else return;
   event.preventDefault();
   plot.stop = stop;
-  const {curveNumber, pointNumber, n} = stops[stop];
+  const {curveNumber, pointNumber} = stops[stop];
   Plotly.Fx.hover(plot, [{curveNumber, pointNumber}]);
-  say(`${stop + 1} of ${stops.length}: ${plainText(report.byNumber.get(n).hover)}`);
+  say(`${stop + 1} of ${stops.length}: ${figuresAt(plot, stops[stop])}`);
 };
 
 /** Names a chart for screen readers, and makes one with points a stop of the keyboard. */
