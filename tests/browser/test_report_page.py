@@ -1,5 +1,6 @@
 """The report in a browser: what a reader can do with it, and who can read it."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -281,6 +282,57 @@ def test_report_takes_newer_data_and_keeps_filter_and_card(
     assert page.locator("dialog[open] h2").inner_text() == "trial 7"
     assert "23 trials measured" in page.locator("header").inner_text()
     assert n_before < len(drawn(page, *MARKS)) < len(after.complete)
+
+
+PLACE = """() => {
+  const card = document.getElementById('card');
+  const {activeElement} = document;
+  return [card.scrollTop, card.querySelectorAll('.scroll')[1].scrollTop,
+    activeElement.getAttribute('aria-label') ?? activeElement.textContent];
+}"""
+
+
+def test_report_keeps_the_place_in_an_open_card_when_newer_data_comes(
+    new_page: NewPage, full_run: RunRecord, report_address: str
+) -> None:
+    number = full_run.validated[0].number
+    page = new_page(height=700)
+    go(page, f"{report_address}#trial-{number}")
+    page.locator("dialog[open] .command button").last.focus()
+    page.evaluate(
+        """() => {
+          document.querySelectorAll('#card .scroll')[1].scrollTop = 50;
+          document.getElementById('card').scrollTop = 300;
+        }"""
+    )
+    before = page.evaluate(PLACE)
+    assert before == [300, 50, "Copy the command to export this trial"]
+    title = page.locator("#card-title").element_handle()
+    update = "payload => autocompressReport.update(payload)"
+    page.evaluate(update, json.loads(render_update(full_run)))
+    assert page.evaluate(PLACE) == before
+    assert title.evaluate("e => e.isConnected")  # it said the same already
+    twice = dataclasses.replace(full_run, refined=full_run.validated)
+    page.evaluate(update, json.loads(render_update(twice)))
+    assert "refined" in page.locator("#card .card-figures").inner_text()
+    assert page.evaluate(PLACE) == before
+
+
+def test_report_keeps_the_keyboard_on_the_way_along_the_front(
+    report: "Page", full_run: RunRecord
+) -> None:
+    front = sorted(full_run.front(), key=lambda t: measured(t).size_bytes)
+    report.evaluate("n => { location.hash = `trial-${n}`; }", front[-3].number)
+    report.locator("dialog[open]").wait_for()
+    focused = "document.activeElement.textContent"
+    assert report.evaluate(focused) == "Close"
+    report.locator(".card-ways button").last.focus()
+    report.keyboard.press("Enter")
+    report.locator("#card-title", has_text=front[-2].label).wait_for()
+    assert report.evaluate(focused) == "Larger on the front"
+    report.keyboard.press("Enter")
+    report.locator("#card-title", has_text=front[-1].label).wait_for()
+    assert report.evaluate("document.activeElement.id") == "card-title"  # there is none larger
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])

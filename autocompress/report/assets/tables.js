@@ -21,7 +21,7 @@ const trialTable = topic => {
 const fillTable = details => {
   if (!details.open) return;
   const home = details.querySelector('[data-table]');
-  home.replaceChildren(trialTable(home.dataset.table));
+  rewrite(home, () => home.replaceChildren(trialTable(home.dataset.table)));
   filterRows(home);
 };
 
