@@ -243,6 +243,38 @@ def test_report_filter_narrows_figures_and_tables(
     until(report, "document.getElementById('filter-count').textContent.startsWith('All')")
 
 
+def test_report_filters_what_was_trained_longer_by_its_own_figures(
+    report: "Page", full_run: RunRecord
+) -> None:
+    assert full_run.baseline is not None
+    base = measured(full_run.baseline).accuracy
+    proxies = {t.number: t for t in full_run.complete}
+    drops = sorted({base - measured(t).accuracy for t in full_run.complete})
+    best = max(full_run.refined, key=lambda t: measured(t).accuracy)
+    own = base - measured(best).accuracy
+    step = next(i for i, drop in enumerate(drops) if drop >= own - 1e-12)
+    assert drops[step] < base - measured(proxies[best.number]).accuracy
+    set_slider(report, "drop", step)
+    kept = {
+        t.number
+        for t in (*full_run.refined, *full_run.validated)
+        if base - measured(t).accuracy <= drops[step] + 1e-12
+    }
+    assert set(drawn(report, "refined", "trained longer")) == kept
+    assert best.number not in drawn(report, *MARKS)
+    rows = report.locator("tr:is([data-of=refined], [data-of=validated]):visible")
+    assert {int(r.get_attribute("data-trial") or -1) for r in rows.all()} == kept
+
+
+def test_report_filters_leave_the_progress_alone(report: "Page", full_run: RunRecord) -> None:
+    details = report.locator("#hypervolume details")
+    details.locator("summary").click()
+    set_slider(report, "size", 2)
+    assert details.locator("tbody tr:visible").count() == len(full_run.comparable)
+    assert details.locator('a[href="#trial-9"]').count() == 1
+    details.locator("summary").click()
+
+
 def test_report_filter_is_moved_by_keyboard(report: "Page") -> None:
     report.locator("#filter-drop").focus()
     report.keyboard.press("Home")

@@ -85,7 +85,7 @@ def test_render_page_inlines_plotly_exactly_once(make_run: Factory) -> None:
 
 def test_render_page_leaves_plotly_out_when_there_is_no_figure(make_run: Factory) -> None:
     page = render_page(make_run(0, with_controls=False, with_baseline=False))
-    assert len(page) < 50_000
+    assert len(page) < 60_000
 
 
 def test_render_page_escapes_every_name(make_run: Factory) -> None:

@@ -74,8 +74,10 @@ const figureNow = (name, width) => {
   const figure = structuredClone(report.figures[name]);
   for (const trace of figure.data) {
     if (trace.meta?.columns) pickColumns(trace, figure.layout);
-    if (trace.meta !== 'trials' && trace.meta !== 'trained') continue;
-    pickPoints(trace, trace.customdata.map(n => passes(report.byNumber.get(n))));
+    if (!['trials', 'refined', 'validated'].includes(trace.meta)) continue;
+    const isWay = trace.mode === 'lines';  // it is drawn where both of its ends are
+    pickPoints(trace, trace.customdata.map(n => passes(measuredOf(trace.meta, n))
+      && (!isWay || passes(report.byNumber.get(n)))));
     if (trace.meta === 'trials' && trace.hoverinfo !== 'skip')
       trace.hovertext = trace.customdata.map(n => hoverOf(report.byNumber.get(n)));
   }

@@ -8,6 +8,9 @@ const load = payload => {
   report.byNumber = new Map(payload.data.trials.map(trial => [trial.n, trial]));
 };
 
+/** Figures of a trial: its own, or those that longer training gave it. */
+const measuredOf = (kind, n) => (kind === 'trials' ? report.byNumber.get(n) : report.data[kind][n]);
+
 /** An element with attributes and children; strings become text, so nothing here can be markup. */
 const make = (tag, attributes = {}, ...children) => {
   const element = document.createElement(tag);

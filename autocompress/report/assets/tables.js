@@ -9,7 +9,7 @@ const trialTable = topic => {
   const rows = trials.filter(trial => trial.cells).map(trial => {
     const [first, ...rest] = shown.map(({i}) => trial.cells[i]);
     const name = make('a', {href: `#trial-${trial.n}`}, first);
-    return make('tr', {'data-trial': trial.n}, make('th', {scope: 'row'}, name),
+    return make('tr', {'data-trial': trial.n, 'data-of': 'trials'}, make('th', {scope: 'row'}, name),
       ...rest.map(cell => make('td', {class: 'n'}, cell)));
   });
   const caption = `${rows.length} measured trials`;
@@ -27,8 +27,8 @@ const fillTable = details => {
 
 const filterRows = root => {
   for (const row of root.querySelectorAll('tr[data-trial]')) {
-    const trial = report.byNumber.get(Number(row.dataset.trial));
-    row.hidden = Boolean(trial && trial.cells && !passes(trial));
+    const figures = measuredOf(row.dataset.of, Number(row.dataset.trial));
+    row.hidden = Boolean(figures) && !passes(figures);
   }
 };
 
