@@ -396,6 +396,22 @@ def test_report_fits_a_phone(new_page: NewPage, report_address: str) -> None:
     )
 
 
+def test_report_leaves_room_beside_the_names_of_knobs_on_a_phone(
+    new_page: NewPage, report_address: str
+) -> None:
+    page = new_page(width=390, height=844)
+    go(page, report_address)
+    room, names = page.evaluate(
+        """() => {
+          const {_size, yaxis} = document.querySelector('[data-figure=importance]')._fullLayout;
+          return [_size.w, yaxis.ticktext];
+        }"""
+    )
+    assert room > 140
+    assert all(len(name) <= 20 for name in names)
+    assert len(set(names)) == len(names)
+
+
 def test_report_runs_nothing_that_a_name_says(
     new_page: NewPage, make_run: Callable[..., RunRecord], tmp_path: Path
 ) -> None:

@@ -9,13 +9,21 @@ const DARK_SCALE = [[0, '#262c33'], [0.25, '#24435c'], [0.5, '#2b6893'], [0.75, 
 /** Words in lines of at most so many characters: Plotly wraps nothing itself. */
 const wrapWords = (text, limit) => {
   const lines = [''];
-  for (const word of text.split(' ')) {
+  // a name may be longer than a line: it is broken, but no tag or entity in it
+  const pieces = new RegExp(`(?:<[^>]+>|&[^;]+;|.){1,${limit - 1}}`, 'gsu');
+  for (const word of text.split(' ').flatMap(word => word.match(pieces) ?? '')) {
     const last = lines[lines.length - 1];
     if (last && last.length + word.length >= limit) lines.push(word);
     else lines[lines.length - 1] = last ? last + ' ' + word : word;
   }
   return lines;
 };
+
+/** Names beside an axis, short enough to leave the figure room: the ends of layers tell most. */
+const shortenNames = names => names.map(name => {
+  const text = plainText(name);
+  return text.length <= 20 ? name : escapeText(`${text.slice(0, 6)}…${text.slice(-13)}`);
+});
 
 /** Fit a figure to the colours and the width at hand. */
 const adapt = (figure, width) => {
@@ -38,6 +46,8 @@ const adapt = (figure, width) => {
   layout.title.font.size = 17;
   if (layout.yaxis?.title) layout.yaxis.title.text = '';
   if (layout.xaxis?.title) layout.xaxis.title.font = {size: 12};
+  if (layout.yaxis?.ticktext && !figure.data.some(trace => trace.type === 'heatmap'))
+    layout.yaxis.ticktext = shortenNames(layout.yaxis.ticktext);
   const legend = figure.data.filter(trace => trace.name).length > 2 ? 64 : 0;
   Object.assign(layout.margin, {l: 44, r: 10, b: layout.margin.b + legend});
   layout.height += legend;
