@@ -14,7 +14,7 @@ from autocompress.report.hover import hover_figures, wrapped_plan
 from autocompress.report.plane import REFINED, VALIDATED
 from autocompress.report.shell_names import run_argument
 from autocompress.report.trial_columns import columns_for, trial_name
-from autocompress.report.wording import format_level, format_points, format_size
+from autocompress.report.wording import format_level, format_ms, format_points, format_size
 from autocompress.run_record import RunRecord, TrialRecord
 
 FORMAT: Final = 1
@@ -114,7 +114,7 @@ def _filtered(run: RunRecord, trial: TrialRecord) -> dict[str, Any]:
         "size": [figures.size_bytes, format_size(figures.size_bytes)],
         "latency": None
         if figures.latency_ms is None
-        else [figures.latency_ms, f"{figures.latency_ms:.3f} ms"],
+        else [figures.latency_ms, f"{format_ms(figures.latency_ms)} ms"],
     }
 
 

@@ -19,6 +19,7 @@ from autocompress.report.limits import limits_text, nothing_feasible
 from autocompress.report.tables import controls_hypervolume, hypervolume_history
 from autocompress.report.wording import (
     format_gain,
+    format_ms,
     format_points,
     format_share,
     format_size,
@@ -113,7 +114,7 @@ def _cost_text(trial: TrialRecord, cost: Objective) -> str:
     value = cost_of(trial, cost)
     if value is None:
         return "not measured"
-    return format_size(value) if cost.name == "size" else f"{value:.3f} ms"
+    return format_size(value) if cost.name == "size" else f"{format_ms(value)} ms"
 
 
 def _named(run: RunRecord, trial: TrialRecord) -> str:
