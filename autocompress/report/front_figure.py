@@ -124,8 +124,8 @@ def _add_named(
     visible: Sequence[TrialRecord],
     steps: Sequence[TrialRecord],
 ) -> None:
-    """Baseline and controls, with their names beside them where there is room."""
-    named = [t for t in visible if t.role != "search"]
+    """Baseline and controls; those in the first view have names where there is room."""
+    named = [t for t in plane.trials if t.role != "search"]
     positions = _label_positions(figure, plane, visible, steps)
     controls = [t for t in named if t.role == "control"]
     alike = [t for t in controls if measured(t).fidelity >= plane.run.fidelity]
@@ -144,8 +144,8 @@ def _add_named(
             title,
             {"size": 11, "color": color, "symbol": symbols, "line": {"width": 2, "color": color}},
             mode="markers+text",
-            text=[short_name(t) if positions[t.number] else "" for t in group],
-            textposition=[positions[t.number] or "bottom right" for t in group],
+            text=[short_name(t) if positions.get(t.number) else "" for t in group],
+            textposition=[positions.get(t.number) or "bottom right" for t in group],
             textfont={"size": 11},
             cliponaxis=False,
         )
@@ -179,7 +179,7 @@ def _label_positions(
     visible: Sequence[TrialRecord],
     steps: Sequence[TrialRecord],
 ) -> dict[int, str | None]:
-    """Trial number -> side of its name, for baseline and controls."""
+    """Trial number -> side of its name, for visible baseline and controls."""
     is_log = figure.layout.xaxis.type == "log"
     xs = {t.number: math.log10(plane.x[t.number]) if is_log else plane.x[t.number] for t in visible}
     left = 0.0 if figure.layout.xaxis.rangemode == "tozero" else min(xs.values())

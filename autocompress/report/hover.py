@@ -14,6 +14,7 @@ from autocompress.report.limits import violation_words
 from autocompress.report.wording import (
     format_count,
     format_gain,
+    format_ms,
     format_points,
     format_share,
     format_size,
@@ -45,7 +46,7 @@ def wrapped_plan(trial: TrialRecord) -> list[str]:
 def hover_figures(run: RunRecord, trial: TrialRecord) -> str:
     """The first part of `hover_text`: name and figures, lines joined by `<br>`; escaped."""
     figures = measured(trial)
-    change = accuracy_change(run, trial)
+    change = None if trial.role == "baseline" else accuracy_change(run, trial)
     drop = "" if change is None else f" ({format_points(change, 2)})"
     lines = [
         f"<b>{short_name(trial)}</b>",
@@ -53,12 +54,14 @@ def hover_figures(run: RunRecord, trial: TrialRecord) -> str:
         f"size {format_size(figures.size_bytes)}{_gain_note(run, trial, 'size')}",
     ]
     if figures.latency_ms is not None:
-        spread, low = figures.latency_spread_ms, figures.latency_low_ms
-        spread_note = "" if spread is None else f" (spread {spread:.3f})"
-        if low is not None:
-            spread_note = f" (95 %: {low:.3f} to {figures.latency_high_ms:.3f})"
+        spread = figures.latency_spread_ms
+        low, high = figures.latency_low_ms, figures.latency_high_ms
+        spread_note = "" if spread is None else f" (spread {format_ms(spread)})"
+        if low is not None and high is not None:
+            again = ", timed again" if trial.role == "baseline" else ""
+            spread_note = f" (95 %: {format_ms(low)} to {format_ms(high)}{again})"
         note = _gain_note(run, trial, "latency")
-        lines.append(f"latency {figures.latency_ms:.3f} ms{spread_note}{note}")
+        lines.append(f"latency {format_ms(figures.latency_ms)} ms{spread_note}{note}")
     lines += [f"breaks a limit: {words}" for words in violation_words(run, trial)]
     lines.append(f"{format_count(figures.macs)} MACs, {format_count(figures.n_params)} parameters")
     return "<br>".join(lines)
@@ -66,7 +69,7 @@ def hover_figures(run: RunRecord, trial: TrialRecord) -> str:
 
 def _gain_note(run: RunRecord, trial: TrialRecord, cost: str) -> str:
     ratio = gain(run, trial, OBJECTIVES[cost])
-    if ratio is None:
+    if ratio is None or trial.role == "baseline":
         return ""
     if cost == "latency" and not differs_from_baseline(run, trial):
         return ", as fast as the baseline within the noise"

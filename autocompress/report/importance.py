@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from statistics import NormalDist
 from typing import Final
 
 import numpy as np
@@ -26,6 +27,7 @@ class Importance:
         knobs: Knobs that had more than one level in them.
         rho: Spearman's rank correlation of each knob's level with the figure, in [-1, 1].
         chance: What |rho| of one knob that does nothing exceeds in 1 of 20 runs.
+        chance_of_any: What the largest |rho| of as many such knobs exceeds in 1 of 20 runs.
     """
 
     objective: Objective
@@ -33,6 +35,7 @@ class Importance:
     knobs: tuple[Knob, ...]
     rho: tuple[float, ...]
     chance: float
+    chance_of_any: float
 
 
 def knob_importance(run: RunRecord, objective: Objective) -> Importance | None:
@@ -64,9 +67,18 @@ def knob_importance(run: RunRecord, objective: Objective) -> Importance | None:
         n_trials=len(trials),
         knobs=tuple(run.knobs[k] for k in moved),
         rho=tuple(float(r) for r in rho),
-        # rho of independent ranks is about normal with variance 1 / (n - 1); 1.96 cuts off 5 %
-        chance=1.96 / math.sqrt(len(trials) - 1),
+        chance=_chance(len(trials), 1),
+        chance_of_any=_chance(len(trials), len(moved)),
     )
+
+
+def _chance(n_trials: int, n_knobs: int) -> float:
+    """What the largest |rho| of knobs that do nothing exceeds in 1 of 20 runs (Šidák 1967).
+
+    The rho of independent ranks is about normal with variance 1 / (N - 1).
+    """
+    tail = 1 - 0.95 ** (1 / n_knobs)
+    return NormalDist().inv_cdf(1 - tail / 2) / math.sqrt(n_trials - 1)
 
 
 def _standard_ranks(columns: NDArray[np.float64]) -> NDArray[np.float64]:

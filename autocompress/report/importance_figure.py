@@ -88,7 +88,7 @@ def _strongest(found: Sequence[Importance]) -> list[Knob]:
 def _title(found: Sequence[Importance]) -> str:
     first = found[0]  # accuracy, unless it is constant
     rho, knob = max(zip(first.rho, first.knobs, strict=True), key=lambda pair: abs(pair[0]))
-    if abs(rho) <= first.chance:
+    if abs(rho) <= first.chance_of_any:
         return f"No single knob decides about {first.objective.name} beyond chance"
     name = html.escape(shorten(f"{KINDS[knob.kind]} of {knob.label}", 48))
     return f"{first.objective.name.capitalize()} follows {name} most closely"

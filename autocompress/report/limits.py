@@ -4,7 +4,7 @@ Nothing here is escaped; whoever puts the words into HTML escapes them.
 """
 
 from autocompress.objective import Limits
-from autocompress.report.wording import format_share, format_size
+from autocompress.report.wording import format_ms, format_share, format_size
 from autocompress.run_record import RunRecord, TrialRecord
 
 
@@ -44,7 +44,7 @@ def nothing_feasible(run: RunRecord) -> str:
         return ""
     figures = [format_share(trial.measurement.accuracy), format_size(trial.measurement.size_bytes)]
     if trial.measurement.latency_ms is not None:
-        figures.append(f"{trial.measurement.latency_ms:.3f} ms")
+        figures.append(f"{format_ms(trial.measurement.latency_ms)} ms")
     return (
         f"No compressed point keeps the limits ({limits_text(run.limits)}). The nearest miss is "
         f"{trial.label} ({', '.join(figures)}): {', '.join(violation_words(run, trial))}."

@@ -11,9 +11,10 @@ from typing import Any, Final
 from autocompress.report.choices_figure import KINDS
 from autocompress.report.findings import accuracy_change, measured
 from autocompress.report.hover import hover_figures, wrapped_plan
+from autocompress.report.plane import REFINED, VALIDATED
 from autocompress.report.shell_names import run_argument
 from autocompress.report.trial_columns import columns_for, trial_name
-from autocompress.report.wording import format_level, format_points, format_size
+from autocompress.report.wording import format_level, format_ms, format_points, format_size
 from autocompress.run_record import RunRecord, TrialRecord
 
 FORMAT: Final = 1
@@ -27,7 +28,8 @@ def page_data(run: RunRecord) -> dict[str, Any]:
     Returns:
         `format`; `run`, its name for the shell; `columns` of tables of measured trials, with the
         costs whose tables have them; `knobs` (kind, label, targets, levels in words), `kinds`;
-        `trials` in order (see `_trial`); `refined` and `validated`, cells by trial number;
+        `trials` in order (see `_trial`); `refined` and `validated`, by trial number, cells and
+        what filters compare;
         `layerBytes`, as measured, by trial number, or None.
     """
     on_front = {t.number for t in run.front()}
@@ -52,8 +54,8 @@ def page_data(run: RunRecord) -> dict[str, Any]:
         "trials": [
             _trial(run, t, names, cells.get(t.number), t.number in on_front) for t in run.trials
         ],
-        "refined": _again(run, run.refined, columns),
-        "validated": _again(run, run.validated, columns),
+        REFINED: _again(run, run.refined, columns),
+        VALIDATED: _again(run, run.validated, columns),
         "layerBytes": _layer_bytes(run, on_front),
     }
 
@@ -73,8 +75,7 @@ def _trial(
 ) -> dict[str, Any]:
     """One trial: number, name, role, state, level per knob (None: not said), plan in words.
 
-    A measured one also has its cells, what a pointer over it shows, and what filters compare: the
-    accuracy lost against the baseline (a share), bytes, milliseconds, each with its words.
+    A measured one also has its cells, what a pointer over it shows, and what filters compare.
     """
     entry: dict[str, Any] = {
         "n": trial.number,
@@ -88,30 +89,45 @@ def _trial(
         entry["reason"] = trial.reason
     if cells is None:
         return entry
-    figures, change = measured(trial), accuracy_change(run, trial)
+    figures = measured(trial)
     entry |= {
         "front": is_on_front,
         "feasible": run.is_feasible(trial),
         "comparable": figures.fidelity == run.fidelity,
         "cells": cells,
         "hover": hover_figures(run, trial),
-        "drop": None if change is None else [-change, format_points(change, 2)],
-        "size": [figures.size_bytes, format_size(figures.size_bytes)],
-        "latency": None
-        if figures.latency_ms is None
-        else [figures.latency_ms, f"{figures.latency_ms:.3f} ms"],
+        **_filtered(run, trial),
     }
     if figures.skipped:
         entry["skipped"] = list(figures.skipped)
     return entry
 
 
+def _filtered(run: RunRecord, trial: TrialRecord) -> dict[str, Any]:
+    """What filters compare: the accuracy lost against the baseline (a share), bytes, milliseconds.
+
+    Each has its words; None stands for what was not measured.
+    """
+    figures, change = measured(trial), accuracy_change(run, trial)
+    return {
+        "drop": None if change is None else [-change, format_points(change, 2)],
+        "size": [figures.size_bytes, format_size(figures.size_bytes)],
+        "latency": None
+        if figures.latency_ms is None
+        else [figures.latency_ms, f"{format_ms(figures.latency_ms)} ms"],
+    }
+
+
 def _again(
     run: RunRecord, trials: Iterable[TrialRecord], columns: Sequence[Any]
 ) -> Mapping[str, Any]:
-    """Cells of trials that were trained again, by their number, with what to call them."""
+    """Trials that were trained again, by their number: name, cells and what filters compare."""
     return {
-        str(t.number): {"name": t.label, "cells": [column.text(run, t) for column in columns]}
+        str(t.number): {
+            "name": t.label,
+            "cells": [column.text(run, t) for column in columns],
+            **_filtered(run, t),
+        }
         for t in trials
         if t.measurement is not None
     }

@@ -20,6 +20,7 @@ from autocompress.report.page_tables import (
 )
 from autocompress.report.sensitivity_figure import option_rows
 from autocompress.report.shell_names import run_argument
+from autocompress.report.standing import half_measured, unmeasured_counts
 from autocompress.report.trial_columns import Topic
 from autocompress.run_record import RunRecord, TrialRecord
 
@@ -46,17 +47,14 @@ _MAY_MISS: Final = {
 
 def header_words(run: RunRecord) -> str:
     """What was searched for, and how far it is, as one line."""
-    n_failed = sum(t.state == "failed" for t in run.trials)
-    n_stopped = sum(t.state == "stopped" for t in run.trials)
     n_measured = len(run.complete)
-    n_open = len(run.trials) - n_measured - n_failed - n_stopped
     counts = [
         f"{n_measured} trial{'' if n_measured == 1 else 's'} measured",
         f"{len(run.front())} on the front",
     ]
-    counts += [f"{n_failed} failed"] if n_failed else []
-    counts += [f"{n_stopped} stopped early"] if n_stopped else []
-    counts += [f"{n_open} unfinished"] if n_open > 0 else []
+    counts += unmeasured_counts(run)
+    n_half, lacking = half_measured(run)
+    counts += [f"{n_half} without a measured {lacking}"] if n_half else []
     counts += [f"{len(run.refined)} refined"] if run.refined else []
     objectives = ", ".join(o.name for o in run.objectives)
     return f"Compression search over {objectives}: {', '.join(counts)}."

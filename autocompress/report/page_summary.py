@@ -17,9 +17,11 @@ from autocompress.report.findings import (
     tuned_controls,
 )
 from autocompress.report.limits import limits_text, nothing_feasible
+from autocompress.report.standing import half_measured, unmeasured_counts
 from autocompress.report.tables import controls_hypervolume, hypervolume_history
 from autocompress.report.wording import (
     format_gain,
+    format_ms,
     format_points,
     format_share,
     format_size,
@@ -104,17 +106,23 @@ def _nothing_measured(run: RunRecord) -> str:
         return "No trial has been started yet, so there is nothing to show."
     if n_failed == len(run.trials):
         return f"All {n_failed} trials failed, so there is no front. Their reasons are below."
-    return (
-        f"No trial has finished yet ({n_failed} failed, {len(run.trials) - n_failed} unfinished), "
-        "so there is no front. Write this page again later."
-    )
+    is_running = any(t.state == "running" for t in run.trials)
+    found = "No trial has finished yet" if is_running else "No trial was measured"
+    n_half, lacking = half_measured(run)
+    if n_half:
+        trials = "1 trial" if n_half == 1 else f"{n_half} trials"
+        found = f"{trials} finished without a measured {lacking}"
+    others = unmeasured_counts(run)
+    counts = f" ({', '.join(others)})" if others else ""
+    later = " Write this page again later." if is_running else ""
+    return f"{found}{counts}, so there is no front.{later}"
 
 
 def _cost_text(trial: TrialRecord, cost: Objective) -> str:
     value = cost_of(trial, cost)
     if value is None:
         return "not measured"
-    return format_size(value) if cost.name == "size" else f"{value:.3f} ms"
+    return format_size(value) if cost.name == "size" else f"{format_ms(value)} ms"
 
 
 def _named(run: RunRecord, trial: TrialRecord) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, Final
 
+from autocompress.report.plane import REFINED, TRIALS, VALIDATED
 from autocompress.report.tables import hypervolume_history
 from autocompress.report.trial_columns import MISSING, Topic, columns_for, trial_name
 from autocompress.report.wording import plan_lines
@@ -32,11 +33,19 @@ def trials_html(
     rows = [[column.text(run, trial) for column in columns] for trial in trials]
     titles = [column.title for column in columns]
     numbers = [trial.number for trial in trials]
-    return table_html(titles, rows, caption, n_text_columns=1, trials=numbers)
+    held = [_held(run, trial) for trial in trials]
+    return table_html(titles, rows, caption, n_text_columns=1, trials=numbers, filtered=held)
+
+
+def _held(run: RunRecord, trial: TrialRecord) -> str:
+    """Where the page's data holds the figures of a row."""
+    if any(trial is other for other in run.refined):
+        return REFINED
+    return VALIDATED if any(trial is other for other in run.validated) else TRIALS
 
 
 def history_html(run: RunRecord) -> str:
-    """Hypervolume after each measured trial."""
+    """Hypervolume after each measured trial; filters do not act on it."""
     history = hypervolume_history(run)
     names = {t.number: trial_name(t) for t in run.complete}
     rows = [
@@ -52,7 +61,10 @@ def choices_html(run: RunRecord) -> str:
     """The plans of the front in words."""
     rows = [(trial_name(t), "; ".join(plan_lines(t.plan))) for t in run.front()]
     numbers = [t.number for t in run.front()]
-    return table_html(["trial", "plan"], rows, "Plans of the front", 2, trials=numbers)
+    held = [TRIALS] * len(numbers)
+    return table_html(
+        ["trial", "plan"], rows, "Plans of the front", 2, trials=numbers, filtered=held
+    )
 
 
 def failures_html(trials: Sequence[TrialRecord], caption: str) -> str:
@@ -72,6 +84,7 @@ def table_html(
     n_text_columns: int,
     *,
     trials: Sequence[int] | None = None,
+    filtered: Sequence[str] | None = None,
 ) -> str:
     """A table that scrolls inside its own frame; the first column heads the rows.
 
@@ -80,13 +93,16 @@ def table_html(
         rows: Cells, not escaped.
         caption: What the table holds, not escaped.
         n_text_columns: So many columns from the left hold words and align left.
-        trials: Number of the trial that each row is about: its head leads to the trial's card, and
-            the page's filters act on the row.
+        trials: Number of the trial that each row is about: its head leads to the trial's card.
+        filtered: Where the page's data holds the figures by which its filters show or hide each
+            row: `TRIALS`, `REFINED`, `VALIDATED`. Without it filters leave the rows alone.
     """
     head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in headers)
     about = repeat(None) if trials is None else trials
+    held = repeat(None) if filtered is None else filtered
     body = "".join(
-        _row_html(row, n_text_columns, trial) for row, trial in zip(rows, about, strict=False)
+        _row_html(row, n_text_columns, trial, of)
+        for row, trial, of in zip(rows, about, held, strict=False)
     )
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{html.escape(caption)}">'
@@ -132,7 +148,7 @@ def _plain(value: object) -> str:
     return str(value)
 
 
-def _row_html(row: Sequence[str], n_text_columns: int, trial: int | None) -> str:
+def _row_html(row: Sequence[str], n_text_columns: int, trial: int | None, held: str | None) -> str:
     cells = []
     for i, cell in enumerate(row):
         align = "" if i < n_text_columns else ' class="n"'
@@ -141,7 +157,7 @@ def _row_html(row: Sequence[str], n_text_columns: int, trial: int | None) -> str
         if i == 0 and trial is not None:
             text = f'<a href="#trial-{trial}">{text}</a>'
         cells.append(f"<{tag}{scope}{align}>{text}</{tag}>")
-    about = "" if trial is None else f' data-trial="{trial}"'
+    about = "" if held is None else f' data-trial="{trial}" data-of="{held}"'
     return f"<tr{about}>{''.join(cells)}</tr>"
 
 

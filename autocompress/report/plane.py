@@ -13,8 +13,10 @@ from autocompress.run_record import RunRecord, TrialRecord
 TRIALS: Final = "trials"
 """`meta` of traces whose points are trials, named by number in `customdata`: the page fills in what
 a pointer shows, and filters them."""
-TRAINED: Final = "trained"
-"""`meta` of traces that show trials again, trained longer: they keep texts of their own."""
+REFINED: Final = "refined"
+VALIDATED: Final = "validated"
+"""`meta` of traces that show trials again, trained longer: they keep texts of their own, and the
+page filters them by the figures that it holds under these names."""
 
 # Points further below the baseline than this start outside the view when they would squeeze it.
 _VIEW_DROP: Final = 0.10

@@ -9,20 +9,22 @@ import plotly.graph_objects as go
 
 from autocompress.report.findings import cost_of, measured
 from autocompress.report.hover import hover_text
-from autocompress.report.plane import TRAINED, Plane
+from autocompress.report.plane import REFINED, VALIDATED, Plane
 from autocompress.report.theme import PURPLE
 from autocompress.run_record import TrialRecord
 
 
 def add_trained(figure: go.Figure, plane: Plane) -> None:
     """Stars for refined trials, triangles for validated ones, each joined to its proxy's point."""
-    marks = (("refined: trained in full", "star", plane.run.refined),
-             ("trained longer by validate", "triangle-up-open", plane.run.validated))  # fmt: skip
-    for name, symbol, trials in marks:
+    marks = (
+        (REFINED, "refined: trained in full", "star", plane.run.refined),
+        (VALIDATED, "trained longer by validate", "triangle-up-open", plane.run.validated),
+    )
+    for kind, name, symbol, trials in marks:
         shown = [t for t in trials if t.number in plane.x and cost_of(t, plane.cost) is not None]
         if shown:
-            _add_ways(figure, plane, shown)
-            _add_marks(figure, plane, shown, name, symbol)
+            _add_ways(figure, plane, shown, kind)
+            _add_marks(figure, plane, shown, kind, name, symbol)
 
 
 def _place(plane: Plane, trial: TrialRecord) -> tuple[float, float]:
@@ -31,7 +33,7 @@ def _place(plane: Plane, trial: TrialRecord) -> tuple[float, float]:
     return cost / plane.factor, 100 * measured(trial).accuracy
 
 
-def _add_ways(figure: go.Figure, plane: Plane, trials: Sequence[TrialRecord]) -> None:
+def _add_ways(figure: go.Figure, plane: Plane, trials: Sequence[TrialRecord], kind: str) -> None:
     """Thin lines from each proxy's point to where training took it; None lifts the pen."""
     xs: list[float | None] = []
     ys: list[float | None] = []
@@ -49,12 +51,17 @@ def _add_ways(figure: go.Figure, plane: Plane, trials: Sequence[TrialRecord]) ->
         hoverinfo="skip",
         showlegend=False,
         customdata=numbers,
-        meta=TRAINED,
+        meta=kind,
     )
 
 
 def _add_marks(
-    figure: go.Figure, plane: Plane, trials: Sequence[TrialRecord], name: str, symbol: str
+    figure: go.Figure,
+    plane: Plane,
+    trials: Sequence[TrialRecord],
+    kind: str,
+    name: str,
+    symbol: str,
 ) -> None:
     places = [_place(plane, trial) for trial in trials]
     figure.add_scatter(
@@ -66,5 +73,5 @@ def _add_marks(
         hovertext=[hover_text(plane.run, trial) for trial in trials],
         hoverinfo="text",
         customdata=[trial.number for trial in trials],
-        meta=TRAINED,
+        meta=kind,
     )

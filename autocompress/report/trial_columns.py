@@ -9,6 +9,7 @@ from autocompress.report.findings import accuracy_change, differs_from_baseline,
 from autocompress.report.limits import violation_words
 from autocompress.report.wording import (
     format_count,
+    format_ms,
     format_points,
     format_share,
     format_size,
@@ -93,7 +94,7 @@ def _gain(cost: str) -> Cell:
 def _milliseconds(field: str) -> Cell:
     def cell(run: RunRecord, trial: TrialRecord) -> str:
         value = getattr(measured(trial), field)
-        return MISSING if value is None else f"{value:.3f}"
+        return MISSING if value is None else format_ms(value)
 
     return cell
 
@@ -104,7 +105,7 @@ def _interval(run: RunRecord, trial: TrialRecord) -> str:
         return MISSING
     # the untouched model is compared with itself: how far two timings of one model lie apart
     again = ", timed again" if trial.role == "baseline" else ""
-    return f"{low:.3f} to {high:.3f}{again}"
+    return f"{format_ms(low)} to {format_ms(high)}{again}"
 
 
 def _megabytes(n_bytes: int | None) -> str:

@@ -41,6 +41,19 @@ def format_size(size_bytes: float) -> str:
     return f"{size_bytes / 1e9:.2f} GB"
 
 
+def format_ms(milliseconds: float) -> str:
+    """Milliseconds without their unit, with three figures below one and four above.
+
+    >>> format_ms(0.00042), format_ms(0.7541), format_ms(9.84), format_ms(750_000.0)
+    ('0.000420', '0.754', '9.840', '750000')
+    """
+    if milliseconds == 0:
+        return "0"
+    n_figures = 3 if milliseconds < 1 else 4
+    exponent = int(f"{milliseconds:.{n_figures - 1}e}".split("e")[1])
+    return f"{milliseconds:.{max(0, n_figures - 1 - exponent)}f}"
+
+
 def format_count(count: float) -> str:
     """A large count in short.
 

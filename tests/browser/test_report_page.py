@@ -1,5 +1,6 @@
 """The report in a browser: what a reader can do with it, and who can read it."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable
@@ -42,6 +43,18 @@ def set_slider(page: "Page", key: str, step: int) -> None:
     slider.fill(str(int(slider.get_attribute("min") or 0) + step))
     page.wait_for_selector("html[data-drawn=all]", state="attached")
     page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+
+
+def visit_all(page: "Page", figure: str) -> list[str]:
+    """What a screen reader hears at every point of a chart, from left to right."""
+    page.locator(f'[data-figure="{figure}"]').focus()
+    page.keyboard.press("Home")
+    status = page.locator("#status")
+    spoken = [status.text_content() or ""]
+    for _ in range(int(spoken[0].split(":")[0].removeprefix("1 of ")) - 1):
+        page.keyboard.press("ArrowRight")
+        spoken.append(status.text_content() or "")
+    return spoken
 
 
 def serious(page: "Page") -> list[str]:
@@ -189,6 +202,23 @@ def test_report_visits_points_by_keyboard_and_opens_their_cards(
     assert report.url.endswith(f"#trial-{smallest.number}")
 
 
+def test_report_says_what_a_mark_of_longer_training_shows(
+    report: "Page", full_run: RunRecord
+) -> None:
+    spoken = visit_all(report, "size")
+    for trial in full_run.refined:
+        said = next(words for words in spoken if trial.label in words)
+        assert f"accuracy {100 * measured(trial).accuracy:.2f} %" in said
+        assert "weights:" not in said
+
+
+def test_report_says_the_hypervolume_that_a_point_shows(report: "Page") -> None:
+    history = report.evaluate("document.querySelector('[data-figure=hypervolume]').data[0].y")
+    spoken = visit_all(report, "hypervolume")
+    assert len(spoken) == len(history)
+    assert all(f", {value:.3f} (" in said for value, said in zip(history, spoken, strict=True))
+
+
 def test_report_filter_narrows_figures_and_tables(
     report: "Page", full_run: RunRecord, until: Until
 ) -> None:
@@ -211,6 +241,38 @@ def test_report_filter_narrows_figures_and_tables(
     assert report.locator("#filter-count").inner_text() == words
     report.locator("#filter-reset").click()
     until(report, "document.getElementById('filter-count').textContent.startsWith('All')")
+
+
+def test_report_filters_what_was_trained_longer_by_its_own_figures(
+    report: "Page", full_run: RunRecord
+) -> None:
+    assert full_run.baseline is not None
+    base = measured(full_run.baseline).accuracy
+    proxies = {t.number: t for t in full_run.complete}
+    drops = sorted({base - measured(t).accuracy for t in full_run.complete})
+    best = max(full_run.refined, key=lambda t: measured(t).accuracy)
+    own = base - measured(best).accuracy
+    step = next(i for i, drop in enumerate(drops) if drop >= own - 1e-12)
+    assert drops[step] < base - measured(proxies[best.number]).accuracy
+    set_slider(report, "drop", step)
+    kept = {
+        t.number
+        for t in (*full_run.refined, *full_run.validated)
+        if base - measured(t).accuracy <= drops[step] + 1e-12
+    }
+    assert set(drawn(report, "refined", "trained longer")) == kept
+    assert best.number not in drawn(report, *MARKS)
+    rows = report.locator("tr:is([data-of=refined], [data-of=validated]):visible")
+    assert {int(r.get_attribute("data-trial") or -1) for r in rows.all()} == kept
+
+
+def test_report_filters_leave_the_progress_alone(report: "Page", full_run: RunRecord) -> None:
+    details = report.locator("#hypervolume details")
+    details.locator("summary").click()
+    set_slider(report, "size", 2)
+    assert details.locator("tbody tr:visible").count() == len(full_run.comparable)
+    assert details.locator('a[href="#trial-9"]').count() == 1
+    details.locator("summary").click()
 
 
 def test_report_filter_is_moved_by_keyboard(report: "Page") -> None:
@@ -254,6 +316,57 @@ def test_report_takes_newer_data_and_keeps_filter_and_card(
     assert n_before < len(drawn(page, *MARKS)) < len(after.complete)
 
 
+PLACE = """() => {
+  const card = document.getElementById('card');
+  const {activeElement} = document;
+  return [card.scrollTop, card.querySelectorAll('.scroll')[1].scrollTop,
+    activeElement.getAttribute('aria-label') ?? activeElement.textContent];
+}"""
+
+
+def test_report_keeps_the_place_in_an_open_card_when_newer_data_comes(
+    new_page: NewPage, full_run: RunRecord, report_address: str
+) -> None:
+    number = full_run.validated[0].number
+    page = new_page(height=700)
+    go(page, f"{report_address}#trial-{number}")
+    page.locator("dialog[open] .command button").last.focus()
+    page.evaluate(
+        """() => {
+          document.querySelectorAll('#card .scroll')[1].scrollTop = 50;
+          document.getElementById('card').scrollTop = 300;
+        }"""
+    )
+    before = page.evaluate(PLACE)
+    assert before == [300, 50, "Copy the command to export this trial"]
+    title = page.locator("#card-title").element_handle()
+    update = "payload => autocompressReport.update(payload)"
+    page.evaluate(update, json.loads(render_update(full_run)))
+    assert page.evaluate(PLACE) == before
+    assert title.evaluate("e => e.isConnected")  # it said the same already
+    twice = dataclasses.replace(full_run, refined=full_run.validated)
+    page.evaluate(update, json.loads(render_update(twice)))
+    assert "refined" in page.locator("#card .card-figures").inner_text()
+    assert page.evaluate(PLACE) == before
+
+
+def test_report_keeps_the_keyboard_on_the_way_along_the_front(
+    report: "Page", full_run: RunRecord
+) -> None:
+    front = sorted(full_run.front(), key=lambda t: measured(t).size_bytes)
+    report.evaluate("n => { location.hash = `trial-${n}`; }", front[-3].number)
+    report.locator("dialog[open]").wait_for()
+    focused = "document.activeElement.textContent"
+    assert report.evaluate(focused) == "Close"
+    report.locator(".card-ways button").last.focus()
+    report.keyboard.press("Enter")
+    report.locator("#card-title", has_text=front[-2].label).wait_for()
+    assert report.evaluate(focused) == "Larger on the front"
+    report.keyboard.press("Enter")
+    report.locator("#card-title", has_text=front[-1].label).wait_for()
+    assert report.evaluate("document.activeElement.id") == "card-title"  # there is none larger
+
+
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_report_has_no_serious_barrier(
     new_page: NewPage, report_address: str, dark: bool, until: Until
@@ -281,6 +394,22 @@ def test_report_fits_a_phone(new_page: NewPage, report_address: str) -> None:
     assert (
         page.evaluate("(d => d.scrollWidth - d.clientWidth)(document.querySelector('dialog'))") == 0
     )
+
+
+def test_report_leaves_room_beside_the_names_of_knobs_on_a_phone(
+    new_page: NewPage, report_address: str
+) -> None:
+    page = new_page(width=390, height=844)
+    go(page, report_address)
+    room, names = page.evaluate(
+        """() => {
+          const {_size, yaxis} = document.querySelector('[data-figure=importance]')._fullLayout;
+          return [_size.w, yaxis.ticktext];
+        }"""
+    )
+    assert room > 140
+    assert all(len(name) <= 20 for name in names)
+    assert len(set(names)) == len(names)
 
 
 def test_report_runs_nothing_that_a_name_says(

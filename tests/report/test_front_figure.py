@@ -72,6 +72,23 @@ def test_front_figure_starts_near_the_baseline_and_counts_what_is_out_of_view(
     assert figure.layout.yaxis.range[0] == pytest.approx(81.73)
 
 
+def test_front_figure_draws_controls_below_its_view_without_their_names(make_run: Factory) -> None:
+    run = make_run(30)
+    sunk = next(t for t in run.controls if t.label == "uniform 2 bit")
+    trials = tuple(
+        dataclasses.replace(t, measurement=dataclasses.replace(measured(t), accuracy=0.1))
+        if t is sunk
+        else t
+        for t in run.trials
+    )
+    figure = front_figure(dataclasses.replace(run, trials=trials), "size")
+    assert "1 trial below 82 %" in figure.layout.title.subtitle.text
+    drawn = trace(figure, "control (")
+    place = drawn.customdata.index(sunk.number)
+    assert drawn.y[place] == pytest.approx(10.0)
+    assert drawn.text[place] == ""
+
+
 def test_front_figure_marks_untuned_controls_apart(make_run: Factory) -> None:
     untuned = trace(front_figure(make_run(4), "latency"), "control without")
     assert set(untuned.marker.symbol) == {"x-thin"}

@@ -1,6 +1,7 @@
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
@@ -60,6 +61,30 @@ def test_importance_figure_and_rows_put_the_strongest_knob_first(make_run: Facto
     figure = importance_figure(found)
     assert [trace.name for trace in figure.data] == ["accuracy", "size", "latency"]
     assert "follows" in figure.layout.title.text
+
+
+def test_importance_figure_finds_nothing_in_noise_however_many_knobs_there_are(
+    make_run: Factory,
+) -> None:
+    run = make_run(50, layers=tuple(f"l{i}" for i in range(38)), objectives="accuracy,size")
+    names = [knob.name for knob in run.knobs]
+    shuffled = np.random.default_rng(0)
+    n_found = 0
+    for _ in range(20):
+        trials = tuple(
+            dataclasses.replace(
+                t,
+                levels=dict(zip(names, shuffled.integers(0, 2, len(names)).tolist(), strict=True)),
+                measurement=t.measurement
+                and dataclasses.replace(t.measurement, accuracy=shuffled.uniform(0.8, 0.9)),
+            )
+            for t in run.trials
+        )
+        found = knob_importance(dataclasses.replace(run, trials=trials), OBJECTIVES["accuracy"])
+        assert found is not None
+        assert found.chance < 0.28 < found.chance_of_any
+        n_found += "follows" in importance_figure([found]).layout.title.text
+    assert n_found <= 3  # of 20; 17 with the bound of a single knob
 
 
 def test_importance_figure_escapes_names(make_run: Factory) -> None:

@@ -12,7 +12,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from autocompress.report.page import render_page, render_update, write_report
-from autocompress.run_record import RunRecord
+from autocompress.run_record import RunRecord, TrialRecord
 
 Factory = Callable[..., RunRecord]
 EVIL = "<script>alert(1)</script>\"'&amp;<img src=x onerror=alert(2)>`</style>"
@@ -85,7 +85,7 @@ def test_render_page_inlines_plotly_exactly_once(make_run: Factory) -> None:
 
 def test_render_page_leaves_plotly_out_when_there_is_no_figure(make_run: Factory) -> None:
     page = render_page(make_run(0, with_controls=False, with_baseline=False))
-    assert len(page) < 50_000
+    assert len(page) < 60_000
 
 
 def test_render_page_escapes_every_name(make_run: Factory) -> None:
@@ -204,6 +204,32 @@ def test_render_page_counts_unfinished_trials(make_run: Factory) -> None:
     text = text_of(render_page(dataclasses.replace(run, trials=(running, run.trials[1]))))
     assert "(1 failed, 1 unfinished)" in text
     assert "not finished: still running, or interrupted" in text
+
+
+def without_latency(trial: TrialRecord) -> TrialRecord:
+    figures = trial.measurement and dataclasses.replace(trial.measurement, latency_ms=None)
+    return dataclasses.replace(trial, measurement=figures)
+
+
+def test_render_page_names_the_objective_that_finished_trials_lack(make_run: Factory) -> None:
+    run = make_run(20, n_failed=2)
+    untimed = dataclasses.replace(run, trials=tuple(without_latency(t) for t in run.trials))
+    text = text_of(render_page(untimed))
+    words = "27 trials finished without a measured latency (2 failed), so there is no front."
+    assert words in text
+    assert "2 failed, 27 without a measured latency." in text
+    assert ", 27 unfinished" not in text
+    one = dataclasses.replace(run, trials=(*run.trials[:9], without_latency(run.trials[9])))
+    assert "9 trials measured" in text_of(render_page(one))
+    assert "1 without a measured latency." in text_of(render_page(one))
+
+
+def test_render_page_of_stopped_and_failed_trials_does_not_wait_for_more(make_run: Factory) -> None:
+    run = make_run(0, with_controls=False, with_baseline=False, n_failed=2)
+    stopped = dataclasses.replace(run.trials[0], state="stopped")
+    text = text_of(render_page(dataclasses.replace(run, trials=(stopped, run.trials[1]))))
+    assert "No trial was measured (1 failed, 1 stopped early), so there is no front." in text
+    assert "again later" not in text
 
 
 def test_render_page_says_why_latency_is_not_shown(make_run: Factory) -> None:

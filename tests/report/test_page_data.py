@@ -35,6 +35,21 @@ def test_page_data_holds_what_filters_compare(make_run: Factory) -> None:
     assert untimed["latency"] is None
 
 
+def test_page_data_holds_what_filters_compare_of_longer_training(
+    make_run: Factory, train_longer: Change
+) -> None:
+    run = train_longer(make_run(6))
+    data = page_data(run)
+    for kind, trials in (("refined", run.refined), ("validated", run.validated)):
+        for trial in trials:
+            entry = data[kind][str(trial.number)]
+            lost = 0.9173 - measured(trial).accuracy
+            assert abs(entry["drop"][0] - lost) < 1e-12
+            assert entry["drop"][0] < data["trials"][trial.number]["drop"][0] - 0.009
+            assert entry["size"][0] == measured(trial).size_bytes
+            assert entry["latency"][0] == measured(trial).latency_ms
+
+
 def test_page_data_has_no_cells_but_a_reason_for_what_failed(make_run: Factory) -> None:
     entry = page_data(make_run(0, n_failed=1, reason="no kernel"))["trials"][-1]
     assert entry["reason"] == "no kernel"

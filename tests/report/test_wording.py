@@ -24,6 +24,23 @@ def test_format_size_changes_unit_where_the_number_would_round_up(
     assert wording.format_size(size_bytes) == text
 
 
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (0.0, "0"),
+        (0.0009996, "0.00100"),
+        (0.9996, "1.00"),
+        (9.9994, "9.999"),
+        (9.9996, "10.00"),
+        (12345.6, "12346"),
+    ],
+)
+def test_format_ms_keeps_its_figures_where_the_number_rounds_up(
+    milliseconds: float, text: str
+) -> None:
+    assert wording.format_ms(milliseconds) == text
+
+
 @given(st.floats(-1.0, 1.0))
 def test_format_points_never_shows_a_signed_zero(difference: float) -> None:
     text = wording.format_points(difference)

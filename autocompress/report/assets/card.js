@@ -115,9 +115,9 @@ const waysOf = trial => {
   const larger = front.find(other => other.n !== trial.n && other.size[0] > size);
   const ways = [['Smaller on the front', smaller], ['Larger on the front', larger]];
   return make('div', {class: 'card-ways'}, ...ways.map(([words, other]) => {
-    const button = make('button', {type: 'button'}, words);
-    button.disabled = !other;
-    if (other) button.addEventListener('click', () => { location.hash = `trial-${other.n}`; });
+    if (!other) return make('button', {type: 'button', disabled: ''}, words);
+    const button = make('button', {type: 'button', 'data-trial': other.n}, words);
+    button.addEventListener('click', () => { location.hash = `trial-${other.n}`; });
     return button;
   }));
 };
@@ -134,11 +134,11 @@ const standingOf = trial => {
   return words.join(' · ');
 };
 
-const fillCard = trial => {
-  const close = make('button', {type: 'button'}, 'Close');
+const contentsOf = trial => {
+  const close = make('button', {type: 'button', autofocus: ''}, 'Close');
   close.addEventListener('click', () => card.close());
-  const title = make('h2', {id: 'card-title'}, trial.name);
-  card.replaceChildren(...[
+  const title = make('h2', {id: 'card-title', tabindex: -1}, trial.name);
+  return [
     make('div', {class: 'card-head'}, title, close),
     make('p', {class: 'soft'}, standingOf(trial)),
     trial.reason ? make('p', {}, `Reason: ${trial.reason}`) : null,
@@ -149,7 +149,18 @@ const fillCard = trial => {
     make('p', {class: 'plan'}, trial.plan),
     stripOf(trial),
     trial.skipped ? make('p', {}, `Asked for, but not applied: ${trial.skipped.join('; ')}`) : null,
-  ].filter(Boolean));
+  ].filter(Boolean);
+};
+
+/** Fill the card, unless it says the same already; a reader of the same trial keeps the place. */
+const fillCard = trial => {
+  const contents = contentsOf(trial);
+  const written = contents.map(part => part.outerHTML).join('');
+  if (card.written === written) return;
+  const isAnother = card.trial !== trial.n;
+  rewrite(card, () => card.replaceChildren(...contents), contents[0].firstElementChild);
+  if (isAnother) for (const part of [card, ...card.querySelectorAll('.scroll')]) part.scrollTo(0, 0);
+  Object.assign(card, {written, trial: trial.n});
 };
 
 /** Show the card that the address names, or none. */
@@ -162,7 +173,8 @@ const followAddress = () => {
     return;
   }
   fillCard(trial);
-  if (!card.open) card.showModal();
+  if (card.open) return;
+  card.showModal();
   card.scrollTop = 0;
 };
 

@@ -9,13 +9,21 @@ const DARK_SCALE = [[0, '#262c33'], [0.25, '#24435c'], [0.5, '#2b6893'], [0.75, 
 /** Words in lines of at most so many characters: Plotly wraps nothing itself. */
 const wrapWords = (text, limit) => {
   const lines = [''];
-  for (const word of text.split(' ')) {
+  // a name may be longer than a line: it is broken, but no tag or entity in it
+  const pieces = new RegExp(`(?:<[^>]+>|&[^;]+;|.){1,${limit - 1}}`, 'gsu');
+  for (const word of text.split(' ').flatMap(word => word.match(pieces) ?? '')) {
     const last = lines[lines.length - 1];
     if (last && last.length + word.length >= limit) lines.push(word);
     else lines[lines.length - 1] = last ? last + ' ' + word : word;
   }
   return lines;
 };
+
+/** Names beside an axis, short enough to leave the figure room: the ends of layers tell most. */
+const shortenNames = names => names.map(name => {
+  const text = plainText(name);
+  return text.length <= 20 ? name : escapeText(`${text.slice(0, 6)}…${text.slice(-13)}`);
+});
 
 /** Fit a figure to the colours and the width at hand. */
 const adapt = (figure, width) => {
@@ -38,6 +46,8 @@ const adapt = (figure, width) => {
   layout.title.font.size = 17;
   if (layout.yaxis?.title) layout.yaxis.title.text = '';
   if (layout.xaxis?.title) layout.xaxis.title.font = {size: 12};
+  if (layout.yaxis?.ticktext && !figure.data.some(trace => trace.type === 'heatmap'))
+    layout.yaxis.ticktext = shortenNames(layout.yaxis.ticktext);
   const legend = figure.data.filter(trace => trace.name).length > 2 ? 64 : 0;
   Object.assign(layout.margin, {l: 44, r: 10, b: layout.margin.b + legend});
   layout.height += legend;
@@ -74,8 +84,10 @@ const figureNow = (name, width) => {
   const figure = structuredClone(report.figures[name]);
   for (const trace of figure.data) {
     if (trace.meta?.columns) pickColumns(trace, figure.layout);
-    if (trace.meta !== 'trials' && trace.meta !== 'trained') continue;
-    pickPoints(trace, trace.customdata.map(n => passes(report.byNumber.get(n))));
+    if (!['trials', 'refined', 'validated'].includes(trace.meta)) continue;
+    const isWay = trace.mode === 'lines';  // it is drawn where both of its ends are
+    pickPoints(trace, trace.customdata.map(n => passes(measuredOf(trace.meta, n))
+      && (!isWay || passes(report.byNumber.get(n)))));
     if (trace.meta === 'trials' && trace.hoverinfo !== 'skip')
       trace.hovertext = trace.customdata.map(n => hoverOf(report.byNumber.get(n)));
   }
@@ -94,6 +106,12 @@ const stopsOf = plot => {
       stops.push({curveNumber, pointNumber, n, x: trace.x[pointNumber], y: trace.y[pointNumber]}));
   });
   return stops.sort((a, b) => a.x - b.x || a.y - b.y);
+};
+
+/** What a point shows, up to the plan: a mark of longer training says more than its trial does. */
+const figuresAt = (plot, {curveNumber, pointNumber, n}) => {
+  const shown = plot.data[curveNumber].hovertext?.[pointNumber] ?? report.byNumber.get(n).hover;
+  return plainText(shown.split('<br><br>')[0]);
 };
 
 const STEPS = {ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1};
@@ -118,9 +136,9 @@ const onKey = event => {
   } else return;
   event.preventDefault();
   plot.stop = stop;
-  const {curveNumber, pointNumber, n} = stops[stop];
+  const {curveNumber, pointNumber} = stops[stop];
   Plotly.Fx.hover(plot, [{curveNumber, pointNumber}]);
-  say(`${stop + 1} of ${stops.length}: ${plainText(report.byNumber.get(n).hover)}`);
+  say(`${stop + 1} of ${stops.length}: ${figuresAt(plot, stops[stop])}`);
 };
 
 /** Names a chart for screen readers, and makes one with points a stop of the keyboard. */

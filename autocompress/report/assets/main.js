@@ -28,9 +28,11 @@ const replacePart = (id, text) => {
   const part = document.getElementById(`part-${id}`);
   if (!part || part.written === text) return;
   const wasOpen = [...part.querySelectorAll('details')].map(details => details.open);
-  part.innerHTML = text;
+  rewrite(part, () => {
+    part.innerHTML = text;
+    part.querySelectorAll('details').forEach((details, i) => { details.open = wasOpen[i] ?? false; });
+  });
   part.written = text;
-  part.querySelectorAll('details').forEach((details, i) => { details.open = wasOpen[i] ?? false; });
 };
 
 /**

@@ -9,7 +9,7 @@ const trialTable = topic => {
   const rows = trials.filter(trial => trial.cells).map(trial => {
     const [first, ...rest] = shown.map(({i}) => trial.cells[i]);
     const name = make('a', {href: `#trial-${trial.n}`}, first);
-    return make('tr', {'data-trial': trial.n}, make('th', {scope: 'row'}, name),
+    return make('tr', {'data-trial': trial.n, 'data-of': 'trials'}, make('th', {scope: 'row'}, name),
       ...rest.map(cell => make('td', {class: 'n'}, cell)));
   });
   const caption = `${rows.length} measured trials`;
@@ -21,14 +21,14 @@ const trialTable = topic => {
 const fillTable = details => {
   if (!details.open) return;
   const home = details.querySelector('[data-table]');
-  home.replaceChildren(trialTable(home.dataset.table));
+  rewrite(home, () => home.replaceChildren(trialTable(home.dataset.table)));
   filterRows(home);
 };
 
 const filterRows = root => {
   for (const row of root.querySelectorAll('tr[data-trial]')) {
-    const trial = report.byNumber.get(Number(row.dataset.trial));
-    row.hidden = Boolean(trial && trial.cells && !passes(trial));
+    const figures = measuredOf(row.dataset.of, Number(row.dataset.trial));
+    row.hidden = Boolean(figures) && !passes(figures);
   }
 };
 
