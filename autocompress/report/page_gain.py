@@ -2,7 +2,7 @@
 
 import html
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import Final
 
@@ -13,6 +13,7 @@ from autocompress.report.page_plot import plot_html
 from autocompress.report.page_tables import table_html
 from autocompress.report.search_gain import GainAtDrop, SearchGain, Side, Spread, search_gain
 from autocompress.report.theme import size_unit
+from autocompress.report.wording import format_ms
 from autocompress.run_record import RunRecord
 
 _SIDE_NAMES: Final[dict[Side, str]] = {
@@ -82,7 +83,7 @@ def _seeds(run: RunRecord, gain: SearchGain) -> str:
 
 def _hypervolume_table(gain: SearchGain) -> str:
     rows = [
-        (name, _with_spread(gain.hypervolumes[side], 1.0, 3, ""))
+        (name, _with_spread(gain.hypervolumes[side], "{:.3f}".format, ""))
         for side, name in _SIDE_NAMES.items()
     ]
     return table_html(["points", "hypervolume"], rows, "Hypervolume", n_text_columns=1)
@@ -94,27 +95,30 @@ def _cost_table(rows: Sequence[GainAtDrop]) -> str:
         (v for row in rows for v in (*row.search.known, *row.controls.known)), default=0.0
     )
     factor, unit = size_unit(highest) if cost.name == "size" else (1.0, cost.unit)
-    digits = 3 if cost.name == "latency" else int(factor > 1)
+
+    def words(value: float) -> str:
+        return f"{value / factor:.{int(factor > 1)}f}" if cost.name == "size" else format_ms(value)
+
     headers = ["allowed loss", "search", "controls", "ratio"]
     cells = [
         (
             drop_name(row.max_drop),
-            _with_spread(row.search, factor, digits, unit),
-            _with_spread(row.controls, factor, digits, unit),
-            _with_spread(row.ratio, 1.0, 2, "×"),
+            _with_spread(row.search, words, unit),
+            _with_spread(row.controls, words, unit),
+            _with_spread(row.ratio, "{:.2f}".format, "×"),
         )
         for row in rows
     ]
     return table_html(headers, cells, f"Lowest {cost.name} within a drop", n_text_columns=1)
 
 
-def _with_spread(spread: Spread, per_unit: float, digits: int, unit: str) -> str:
+def _with_spread(spread: Spread, words: Callable[[float], str], unit: str) -> str:
     """Mean, standard deviation and unit; how many runs have the figure, if not all do."""
     if spread.mean is None:
         return _NONE
-    text = f"{spread.mean / per_unit:.{digits}f}"
+    text = words(spread.mean)
     if spread.deviation is not None:
-        text += f" ± {spread.deviation / per_unit:.{digits}f}"
+        text += f" ± {words(spread.deviation)}"
     text += unit if unit in ("", "×") else f" {unit}"
     n_known, n_runs = len(spread.known), len(spread.values)
     return text if n_known == n_runs else f"{text} ({n_known} of {n_runs} seeds)"

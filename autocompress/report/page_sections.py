@@ -155,7 +155,7 @@ def failed_section(run: RunRecord) -> str:
     )
     table = failures_html(rest, f"{len(rest)} trials without a full measurement")
     return (
-        '<section id="failed" class="words"><h2>Failed, stopped and unfinished trials</h2>'
+        '<section id="failed" class="words"><h2>Trials without a full measurement</h2>'
         f"<p>{note}</p>{table}</section>"
     )
 

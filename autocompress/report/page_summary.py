@@ -107,15 +107,17 @@ def _nothing_measured(run: RunRecord) -> str:
     if n_failed == len(run.trials):
         return f"All {n_failed} trials failed, so there is no front. Their reasons are below."
     is_running = any(t.state == "running" for t in run.trials)
-    found = "No trial has finished yet" if is_running else "No trial was measured"
+    later = " Write this page again later." if is_running else ""
+    counts = ", ".join(unmeasured_counts(run))
     n_half, lacking = half_measured(run)
     if n_half:
         trials = "1 trial" if n_half == 1 else f"{n_half} trials"
-        found = f"{trials} finished without a measured {lacking}"
-    others = unmeasured_counts(run)
-    counts = f" ({', '.join(others)})" if others else ""
-    later = " Write this page again later." if is_running else ""
-    return f"{found}{counts}, so there is no front.{later}"
+        others = f" ({counts} beside them)" if counts else ""
+        return (
+            f"{trials} finished without a measured {lacking}{others}, so there is no front.{later}"
+        )
+    found = "No trial has finished yet" if is_running else "No trial was measured"
+    return f"{found} ({counts}), so there is no front.{later}"
 
 
 def _cost_text(trial: TrialRecord, cost: Objective) -> str:

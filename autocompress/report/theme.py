@@ -97,7 +97,10 @@ def cost_axis(values: Sequence[float], title: str) -> dict[str, Any]:
     """Layout of an axis over positive costs: linear, or logarithmic when the range asks for it."""
     low, high = min(values), max(values)
     is_log = low > 0.0 and high / low >= _LOG_FROM
-    axis: dict[str, Any] = {"title": {"text": f"{title}, log scale" if is_log else title}}
+    axis: dict[str, Any] = {
+        "title": {"text": f"{title}, log scale" if is_log else title},
+        "exponentformat": "none",  # the unit stands in the title: no "400µ" ms beside it
+    }
     if is_log:
         axis |= {"type": "log", "tickformat": "~g", "minor": {"showgrid": False}}
         axis["dtick"] = "D2"

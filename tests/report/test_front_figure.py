@@ -56,6 +56,10 @@ def test_front_figure_uses_a_log_axis_only_when_the_range_asks_for_it(make_run: 
     assert front_figure(run, "latency").layout.xaxis.type is None
 
 
+def test_front_figure_writes_numbers_beside_its_unit_without_prefixes(make_run: Factory) -> None:
+    assert front_figure(make_run(10), "latency").layout.xaxis.exponentformat == "none"
+
+
 def test_front_figure_starts_near_the_baseline_and_counts_what_is_out_of_view(
     make_run: Factory,
 ) -> None:

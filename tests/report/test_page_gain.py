@@ -43,6 +43,25 @@ def test_gain_section_over_seeds_states_n_and_the_deviation(make_run: Factory) -
     assert re.search(r"1 pt 0\.\d{3} ± 0\.\d{3} ms", text)
 
 
+def test_gain_section_shows_latencies_of_less_than_a_microsecond(make_run: Factory) -> None:
+    run = make_run(10)
+    trials = tuple(
+        dataclasses.replace(
+            t,
+            measurement=dataclasses.replace(
+                t.measurement,
+                latency_ms=t.measurement.latency_ms / 1e3,
+                baseline_latency_ms=t.measurement.baseline_latency_ms / 1e3,
+            ),
+        )
+        if t.measurement and t.measurement.latency_ms and t.measurement.baseline_latency_ms
+        else t
+        for t in run.trials
+    )
+    text = words(gain_section(dataclasses.replace(run, trials=trials), []))
+    assert re.search(r"1 pt 0\.000[1-9]\d\d ms", text)
+
+
 def test_gain_section_says_in_how_many_seeds_a_point_exists(make_run: Factory) -> None:
     run = make_run(30)
     # a repeat in which nothing searched comes near the baseline
