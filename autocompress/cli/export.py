@@ -109,12 +109,14 @@ def command(
 
 def _runtime_line(found: dict[str, Any]) -> str:
     """What a manifest says about the file of one runtime."""
+    from autocompress.report.wording import format_ms
+
     if "error" in found:
         return f"no file. {found['error']}"
     accuracy = found["test_accuracy"] or found["val_accuracy"]
     memory = found["peak_memory_bytes"]
     held = "" if memory is None else f", {memory / 1e6:.1f} MB of memory"
     return (
-        f"{found['latency_ms']:.3f} ms, {found['speedup']:.2f}x speed "
+        f"{format_ms(found['latency_ms'])} ms, {found['speedup']:.2f}x speed "
         f"({found['speedup_low']:.2f}-{found['speedup_high']:.2f}), {accuracy:.2%}{held}"
     )

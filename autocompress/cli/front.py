@@ -148,7 +148,7 @@ def _figures(run: RunRecord, trial: TrialRecord) -> list[str]:
     """Accuracy, change, size, ratio, milliseconds, ratio: plain ASCII, for any terminal."""
     from autocompress.objective import OBJECTIVES
     from autocompress.report.findings import accuracy_change, differs_from_baseline, gain
-    from autocompress.report.wording import format_size
+    from autocompress.report.wording import format_ms, format_size
 
     figures = trial.measurement
     if figures is None:
@@ -163,7 +163,7 @@ def _figures(run: RunRecord, trial: TrialRecord) -> list[str]:
         "-" if change is None else f"{100 * change:+.2f} pt",
         format_size(figures.size_bytes),
         smaller,
-        "-" if figures.latency_ms is None else f"{figures.latency_ms:.3f}",
+        "-" if figures.latency_ms is None else format_ms(figures.latency_ms),
         faster,
     ]
 

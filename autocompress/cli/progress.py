@@ -14,6 +14,7 @@ from autocompress.cli.live_view import LiveView, UnderWay
 from autocompress.cli.pace import Pace
 from autocompress.report.findings import differs_from_baseline
 from autocompress.report.limits import violation_words
+from autocompress.report.wording import format_ms
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.search.listener import Listener
 from autocompress.search.stop_rules import Ending, StopRules
@@ -167,7 +168,7 @@ def _outcome(trial: TrialRecord, run: RunRecord) -> str:
         return f"failed ({trial.reason})"
     parts = [f"{measured.accuracy:.2%}", f"{measured.size_bytes / 1000:,.1f} kB"]
     if measured.latency_ms is not None:
-        parts.append(f"{measured.latency_ms:.3f} ms")
+        parts.append(f"{format_ms(measured.latency_ms)} ms")
     baseline = run.baseline.measurement if run.baseline else None
     if baseline is not None and trial.role != "baseline":
         parts.append(f"{baseline.size_bytes / measured.size_bytes:.1f}x smaller")
