@@ -9,8 +9,9 @@ from typing import Any, TypeAlias
 
 from autocompress.errors import InputError
 from autocompress.tasks.base import Task
-from autocompress.tasks.factory import FILE_MODULE, make_task
+from autocompress.tasks.factory import make_task
 from autocompress.tasks.in_memory import is_in_memory, keep_in_memory
+from autocompress.tasks.task_file import FILE_MODULE
 
 TaskLike: TypeAlias = str | Path | Task | Callable[..., Task]
 

@@ -2,23 +2,19 @@
 
 import contextlib
 import difflib
-import hashlib
 import importlib
-import importlib.util
-import random
 import sys
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-import numpy as np
-import torch
 from torch import nn
 
 from autocompress.errors import AutocompressError, InputError, unknown_name
 from autocompress.tasks.arguments import convert_arguments
 from autocompress.tasks.base import Task
 from autocompress.tasks.in_memory import is_in_memory, task_in_memory
+from autocompress.tasks.task_file import import_file, module_name_of, reproducible
 from autocompress.tasks.user_code import Place, describe_error, place_of
 
 # Tasks that can be asked for by name. To add one, write its factory and add a line here.
@@ -27,10 +23,6 @@ TASKS: dict[str, str] = {
     "hf": "autocompress.tasks.huggingface.factory:hf",
 }
 
-FILE_MODULE = "autocompress_task_"
-"""How the names of modules begin that task files are imported as."""
-
-_SEED = 0
 _FORMS = "Give a task's name, `file.py:function`, `file.py` or `package.module:function`."
 
 
@@ -89,8 +81,8 @@ def _call_factory(spec: str, arguments: Mapping[str, str], what: str) -> tuple[o
     folder = path.parent if path is not None else Path.cwd()
     # what comes with this package needs nothing from the current folder
     importable = contextlib.nullcontext() if spec in TASKS else _importable(folder)
-    with importable, _reproducible():
-        module = _import_module(module_name) if path is None else _import_file(path)
+    with importable, reproducible():
+        module = _import_module(module_name) if path is None else import_file(path)
         source = str(path or module.__file__ or module_name)
         factory = _find_factory(module, function_name, source)
         keywords = convert_arguments(factory, arguments, f"{source}:{function_name}")
@@ -109,7 +101,7 @@ def make_task(factory: Callable[..., object], arguments: Mapping[str, object]) -
         InputError: If it fails or returns something else.
     """
     name = getattr(factory, "__name__", type(factory).__name__)
-    with _reproducible():
+    with reproducible():
         task = _made(lambda: factory(**arguments), name, "Task", None)
     if not isinstance(task, Task):
         raise _no_task(task, name, "this process")
@@ -163,24 +155,6 @@ def _parse(spec: str) -> tuple[Path | None, str, str]:
 
 
 @contextlib.contextmanager
-def _reproducible() -> Iterator[None]:
-    """Seed all global random generators and run torch on one thread; the caller's state returns."""
-    n_threads = torch.get_num_threads()
-    python_state, numpy_state = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.set_num_threads(1)
-        torch.manual_seed(_SEED)
-        random.seed(_SEED)
-        np.random.seed(_SEED)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(n_threads)
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
-
-
-@contextlib.contextmanager
 def _importable(folder: Path) -> Iterator[None]:
     entry = str(folder)
     sys.path.insert(0, entry)
@@ -192,57 +166,12 @@ def _importable(folder: Path) -> Iterator[None]:
             sys.path.remove(entry)
 
 
-def _import_file(path: Path) -> types.ModuleType:
-    name = _name_of(path)
-    module_spec = importlib.util.spec_from_file_location(name, path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    previous = sys.modules.get(name)
-    sys.modules[name] = module  # before it runs: dataclasses look their module up there
-    try:
-        module_spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:
-        if previous is None:
-            del sys.modules[name]
-        else:
-            sys.modules[name] = previous
-        raise InputError(
-            f"The task file must be importable, but raised {describe_error(error, str(path))}."
-        ) from error
-    return module
-
-
-def files_of_tasks() -> list[str]:
-    """The task files that this process has imported."""
-    modules = [module for name, module in sys.modules.items() if name.startswith(FILE_MODULE)]
-    return [module.__file__ for module in modules if module.__file__ is not None]
-
-
-def import_task_files(files: Sequence[str], folder: str) -> None:
-    """Make what is pickled in one process known in another, for as long as that lives.
-
-    Args:
-        files: Task files, which are imported; their folders become importable.
-        folder: Another folder that becomes importable.
-    """
-    sys.path += [*(str(Path(file).parent) for file in files), folder]
-    with _reproducible():
-        for file in files:
-            _import_file(Path(file))
-
-
-def _name_of(path: Path) -> str:
-    """Stable, so that what was pickled in one process is found again in another."""
-    return f"{FILE_MODULE}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-
-
 def place_of_factory(spec: str) -> Place | None:
     """Where a factory that has been loaded begins; None if it is not the user's."""
     if is_in_memory(spec):
         return None
     path, module_name, function_name = _parse(TASKS.get(spec, spec))
-    module = sys.modules.get(module_name if path is None else _name_of(path))
+    module = sys.modules.get(module_name if path is None else module_name_of(path))
     return place_of(getattr(module, function_name, None))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from autocompress.errors import InputError, first_line
-from autocompress.tasks.factory import files_of_tasks, import_task_files
+from autocompress.tasks.task_file import files_of_tasks, import_task_files
 
 # A fork has the user's data set as it is: no task file is imported again, nothing is pickled.
 # Said by name, for it is the default in no process that was spawned, as workers of trials are, nor
