@@ -58,13 +58,17 @@ def ship(
             **timing(runtime, path, baseline_path, prepared, settings),
         }
     except TrialError as error:
-        for left in path.parent.glob(f"{path.stem}.*"):
-            if left.suffix in (runtime.suffix, ".bin"):
-                left.unlink()
+        for left in _written(path):
+            left.unlink(missing_ok=True)
         return {**facts, "error": error.message}
     if runtime.suffix == ".onnx":
         facts["integer_nodes"] = executed_integer_nodes(path)
     return facts
+
+
+def _written(path: Path) -> tuple[Path, ...]:
+    """A runtime's file and what it keeps beside it; others of the same stem are other runtimes'."""
+    return (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,)
 
 
 def timing(
