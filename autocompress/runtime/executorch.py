@@ -78,7 +78,13 @@ class _Method:
         """See `OpenedModel.run`."""
         import torch
 
-        outputs = self._method.execute([torch.from_numpy(array) for array in arrays])
+        try:
+            outputs = self._method.execute([torch.from_numpy(array) for array in arrays])
+        except RuntimeError as error:
+            takes = ", ".join(f"{list(spec.shape)} of {spec.dtype}" for spec in self.inputs)
+            raise TrialError(
+                "runtime", f"{first_line(error)}, and the file takes {takes}."
+            ) from error
         return [output.numpy() for output in outputs]
 
 

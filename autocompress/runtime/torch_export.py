@@ -101,6 +101,9 @@ class _Program:
         import torch
         from torch.utils import _pytree
 
-        with torch.inference_mode():
-            outputs = self._call(*(torch.from_numpy(array) for array in arrays))
+        try:
+            with torch.inference_mode():
+                outputs = self._call(*(torch.from_numpy(array) for array in arrays))
+        except Exception as error:  # guards and operators raise classes of their own
+            raise TrialError("runtime", f"{first_line(error)}.") from error
         return [leaf.numpy() for leaf in _pytree.tree_leaves(outputs)]
