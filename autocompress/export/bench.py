@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.errors import AutocompressError, InputError, TrialError, unknown_name
+from autocompress.export.file_size import size_of
 from autocompress.export.random_inputs import random_inputs
 from autocompress.measurement import LEAST_NOISE
 from autocompress.packing.packed import read_packed
@@ -219,11 +220,3 @@ def _failed_row(path: Path, runtime: Runtime, error: AutocompressError) -> Bench
         verdict="failed",
         error=str(error),
     )
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, and of the weights that OpenVINO and PyTorch's exporter keep beside it."""
-    beside = {".xml": path.with_suffix(".bin"), ".onnx": path.with_name(f"{path.name}.data")}
-    weights = beside.get(path.suffix)
-    has_weights = weights is not None and weights.is_file()
-    return path.stat().st_size + (weights.stat().st_size if has_weights and weights else 0)

@@ -10,7 +10,7 @@ from autocompress.errors import TrialError
 from autocompress.evaluate.scoring import score
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.evaluate.timed_inputs import timed_inputs
-from autocompress.export.bench import size_of
+from autocompress.export.file_size import size_of
 from autocompress.runtime.base import Array, Arrays, Runtime, Shipment
 from autocompress.runtime.latency import time_files
 from autocompress.runtime.onnxruntime import executed_integer_nodes

@@ -10,8 +10,8 @@ import numpy as np
 from autocompress.errors import InputError, TrialError
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.settings import EvaluationSettings
-from autocompress.export.bench import size_of
 from autocompress.export.bundle import digest_of
+from autocompress.export.file_size import size_of
 from autocompress.export.manifest import read_manifest
 from autocompress.export.random_inputs import random_inputs
 from autocompress.export.runtime_file import scores, timing

@@ -14,7 +14,7 @@ import torch
 
 from autocompress.errors import InputError, TrialError
 from autocompress.evaluate.deploy import deploy
-from autocompress.export.bench import size_of
+from autocompress.export.file_size import size_of
 from autocompress.runtime.base import Runtime, Shipment
 from autocompress.runtime.process import RunningModel
 from autocompress.runtime.table import RUNTIMES, find_runtime, is_installed, runtimes_for
