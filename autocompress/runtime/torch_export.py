@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from autocompress.errors import TrialError, first_line
 from autocompress.runtime.base import Array, InputSpec, Shipment
+from autocompress.runtime.quiet_exporters import quiet_exporters
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -40,7 +41,8 @@ class TorchExport:
         import torch
 
         try:
-            program = export_program(shipment.deployable.model, shipment.example_inputs)
+            with quiet_exporters():
+                program = export_program(shipment.deployable.model, shipment.example_inputs)
             torch.export.save(program, path)
             _empty_examples_(path)
         except Exception as error:  # tracing runs the user's forward
