@@ -18,11 +18,18 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         content: Bytes, or text for UTF-8; line ends are not translated.
 
     Raises:
-        InputError: If the folder or file cannot be written.
+        InputError: If the folder or file cannot be written, or if what is there is no file: a
+            device would be replaced by one.
     """
     data = content.encode() if isinstance(content, str) else content
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(
+                f"{str(path)!r} must be a file or not be there, but it is a device, a pipe or a "
+                "folder.",
+                "Choose another place.",
+            )
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("xb") as stream:
             stream.write(data)

@@ -36,8 +36,8 @@ from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.evaluate.timed_inputs import timed_inputs
-from autocompress.export.bench import size_of
 from autocompress.export.bundle import candidate_of
+from autocompress.export.file_size import size_of
 from autocompress.export.runtime_file import scores
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.run_record import RunRecord, TrialRecord

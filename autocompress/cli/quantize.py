@@ -71,7 +71,7 @@ def command(
         raise InputError(f"`--bits` must be in 2 to 8, but got {bits}.")
     if threads < 1:
         raise InputError(f"`--threads` must be positive, but got {threads}.")
-    output = output or model.with_name(f"{model.stem}-quantized")
+    output = output or model.parent / f"{model.stem}-quantized"
     result = quantize_file(
         model,
         data,

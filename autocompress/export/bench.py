@@ -9,10 +9,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from autocompress.errors import InputError, TrialError, unknown_name
+from autocompress.errors import AutocompressError, InputError, TrialError, unknown_name
+from autocompress.export.file_size import size_of
+from autocompress.export.random_inputs import random_inputs
 from autocompress.measurement import LEAST_NOISE
 from autocompress.packing.packed import read_packed
-from autocompress.runtime.base import Array, Arrays, InputSpec, Runtime
+from autocompress.runtime.base import Runtime
 from autocompress.runtime.interleaved import median_interval, time_in_turns
 from autocompress.runtime.process import RunningModel
 from autocompress.runtime.table import find_runtime, runtimes_for
@@ -91,33 +93,33 @@ def bench(
         runtimes: Who runs them: a file that several of them open gets a row for each. Empty for the
             usual one of each file.
         threads: Threads inside an operator, >= 1.
-        batch_size: Examples per inference, for inputs whose first dimension is free, >= 1.
-        shapes: Input name -> shape, for inputs with other free dimensions.
+        batch_size: Examples per inference, for inputs whose first dimension is free, >= 1; see
+            `random_inputs`.
+        shapes: Input name -> shape, for inputs with other free dimensions; not every file needs to
+            have each.
         seconds: Time to spend on each file, > 0.
         seed: Of the inputs.
 
     Raises:
-        InputError: If a file cannot be read, nothing opens it, or an input is not known; or if the
-            first one does not run: it names the file.
+        InputError: If a file cannot be read or nothing opens it, if no file has an input of a name
+            in `shapes`, or if the first one does not run: it names the file.
     """
     for name in runtimes:
         find_runtime(name)
     wanted = [
         (path, runtime) for path in map(_checked, files) for runtime in runtimes_for(path, runtimes)
     ]
+    shapes = shapes or {}
     with ExitStack() as stack:
-        opened: list[RunningModel | TrialError] = []
-        for path, runtime in (wanted[0], *wanted):
-            try:
-                model = stack.enter_context(RunningModel(runtime, path, threads))
-                model.feed(random_inputs(path, model.inputs, batch_size, shapes or {}, seed))
-                opened.append(model)
-            except TrialError as error:
-                opened.append(error)
+        opened = [_opened(stack, runtime, path, threads) for path, runtime in (wanted[0], *wanted)]
+        _check_names(shapes, opened)
+        opened = [_fed(model, batch_size, shapes, seed) for model in opened]
         again = opened.pop(0)
-        if isinstance(again, TrialError):
+        if isinstance(again, AutocompressError):
+            hint = "Say what it takes with --batch or --shape."
             raise InputError(
-                f"{files[0]}: {again.message}", "Say what it takes with --batch or --shape."
+                f"{files[0]}: {again.message}",
+                again.hint if isinstance(again, InputError) else hint,
             ) from again
         running = [model for model in opened if isinstance(model, RunningModel)]
         timed = time_in_turns([*running, again], seconds * (len(running) + 1))
@@ -128,7 +130,7 @@ def bench(
     figures = iter(zip(columns, timed.n_runs[:-1], peaks, strict=True))
     rows = [
         _failed_row(path, runtime, model)
-        if isinstance(model, TrialError)
+        if isinstance(model, AutocompressError)
         else _row(path, runtime, columns[0], noise, *next(figures))
         for (path, runtime), model in zip(wanted, opened, strict=True)
     ]
@@ -142,6 +144,43 @@ def _checked(path: Path) -> Path:
     if path.suffix == ".acz":
         read_packed(path)  # whose messages name the file, and what is wrong with it
     return path
+
+
+def _opened(
+    stack: ExitStack, runtime: Runtime, path: Path, threads: int
+) -> RunningModel | AutocompressError:
+    """A file that runs until the stack is closed, or why it does not."""
+    try:
+        return stack.enter_context(RunningModel(runtime, path, threads))
+    except TrialError as error:
+        return error
+
+
+def _check_names(
+    shapes: Mapping[str, Sequence[int]], opened: Sequence[RunningModel | AutocompressError]
+) -> None:
+    """Complain about a shape of no file's input, unless that of one that could not be opened."""
+    running = [model for model in opened if isinstance(model, RunningModel)]
+    known = {spec.name for model in running for spec in model.inputs}
+    if len(running) == len(opened):
+        for name in sorted(shapes.keys() - known):
+            raise unknown_name("input", name, known)
+
+
+def _fed(
+    model: RunningModel | AutocompressError,
+    batch_size: int,
+    shapes: Mapping[str, Sequence[int]],
+    seed: int,
+) -> RunningModel | AutocompressError:
+    """A file that ran once on inputs to be timed on, or why it did not."""
+    if isinstance(model, AutocompressError):
+        return model
+    try:
+        model.feed(random_inputs(model.inputs, batch_size, shapes, seed))
+    except (InputError, TrialError) as error:
+        return error
+    return model
 
 
 def _row(
@@ -173,73 +212,11 @@ def _row(
     )
 
 
-def _failed_row(path: Path, runtime: Runtime, error: TrialError) -> BenchRow:
+def _failed_row(path: Path, runtime: Runtime, error: AutocompressError) -> BenchRow:
     return BenchRow(
         path=path,
         runtime=runtime.name,
         size_bytes=size_of(path),
         verdict="failed",
-        error=error.message,
+        error=str(error),
     )
-
-
-def random_inputs(
-    path: Path,
-    wanted: Sequence[InputSpec],
-    batch_size: int,
-    shapes: Mapping[str, Sequence[int]],
-    seed: int,
-) -> Arrays:
-    """Inputs for a file: standard normal, integers zero.
-
-    Raises:
-        InputError: If a shape is not known, or given for an input that is not there.
-    """
-    for name in sorted(set(shapes) - {spec.name for spec in wanted}):
-        raise unknown_name("input", name, (spec.name for spec in wanted))
-    random = np.random.default_rng(seed)
-    return tuple(_input(path, spec, batch_size, shapes, random) for spec in wanted)
-
-
-def _input(
-    path: Path,
-    spec: InputSpec,
-    batch_size: int,
-    shapes: Mapping[str, Sequence[int]],
-    random: np.random.Generator,
-) -> Array:
-    try:
-        kind = np.dtype(spec.dtype)
-    except TypeError as error:
-        raise InputError(f"{path}: the input {spec.name!r} is of type {spec.dtype}.") from error
-    given = tuple(shapes.get(spec.name) or _shape(path, spec, batch_size))
-    if np.issubdtype(kind, np.floating):
-        return random.standard_normal(given).astype(kind)
-    return np.zeros(given, kind)
-
-
-def _shape(path: Path, spec: InputSpec, batch_size: int) -> tuple[int, ...]:
-    """Shape of an input whose dimensions are fixed, but for the first perhaps."""
-    is_batched = bool(spec.shape) and spec.shape[0] is None
-    first = (batch_size,) if is_batched else spec.shape[:1]
-    sizes = [size for size in (*first, *spec.shape[1:]) if size is not None]
-    if len(sizes) < len(spec.shape):
-        raise InputError(
-            f"{path}: the input {spec.name!r} is of shape {list(spec.shape)}, which is not fixed.",
-            f"Say which to time, such as --shape {spec.name}=1,3,32,32",
-        )
-    if sizes and not is_batched and sizes[0] != batch_size:
-        raise InputError(
-            f"{path}: the input {spec.name!r} is of shape {list(spec.shape)}: a batch of "
-            f"{batch_size} cannot be asked for.",
-            f"Give --batch {sizes[0]}, or export it with a free batch.",
-        )
-    return tuple(sizes)
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, and of the weights that OpenVINO and PyTorch's exporter keep beside it."""
-    beside = {".xml": path.with_suffix(".bin"), ".onnx": path.with_name(f"{path.name}.data")}
-    weights = beside.get(path.suffix)
-    has_weights = weights is not None and weights.is_file()
-    return path.stat().st_size + (weights.stat().st_size if has_weights and weights else 0)

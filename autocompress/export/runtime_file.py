@@ -10,7 +10,7 @@ from autocompress.errors import TrialError
 from autocompress.evaluate.scoring import score
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.evaluate.timed_inputs import timed_inputs
-from autocompress.export.bench import size_of
+from autocompress.export.file_size import size_of
 from autocompress.runtime.base import Array, Arrays, Runtime, Shipment
 from autocompress.runtime.latency import time_files
 from autocompress.runtime.onnxruntime import executed_integer_nodes
@@ -58,13 +58,17 @@ def ship(
             **timing(runtime, path, baseline_path, prepared, settings),
         }
     except TrialError as error:
-        for left in path.parent.glob(f"{path.stem}.*"):
-            if left.suffix in (runtime.suffix, ".bin"):
-                left.unlink()
+        for left in _written(path):
+            left.unlink(missing_ok=True)
         return {**facts, "error": error.message}
     if runtime.suffix == ".onnx":
         facts["integer_nodes"] = executed_integer_nodes(path)
     return facts
+
+
+def _written(path: Path) -> tuple[Path, ...]:
+    """A runtime's file and what it keeps beside it; others of the same stem are other runtimes'."""
+    return (path, path.with_suffix(".bin")) if path.suffix == ".xml" else (path,)
 
 
 def timing(

@@ -10,9 +10,10 @@ import numpy as np
 from autocompress.errors import InputError, TrialError
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.settings import EvaluationSettings
-from autocompress.export.bench import random_inputs, size_of
 from autocompress.export.bundle import digest_of
+from autocompress.export.file_size import size_of
 from autocompress.export.manifest import read_manifest
+from autocompress.export.random_inputs import random_inputs
 from autocompress.export.runtime_file import scores, timing
 from autocompress.runtime.base import Runtime
 from autocompress.runtime.process import RunningModel
@@ -113,7 +114,7 @@ def _check_outputs(folder: Path) -> Iterator[Check]:
     for name in ("model.acz", "model.onnx"):
         try:
             with RunningModel(runtime, folder / name, threads=1) as model:
-                inputs = random_inputs(folder / name, model.inputs, _N_COMPARED, {}, seed=0)
+                inputs = random_inputs(model.inputs, _N_COMPARED, {}, seed=0)
                 outputs.append(model.predict(inputs, _N_COMPARED))
         except (TrialError, InputError) as error:
             yield Check(promise="outputs", what=name, verdict="broken", note=error.message)

@@ -63,7 +63,11 @@ class OpenedModel(Protocol):
         ...
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
-        """Outputs for inputs in the order of `inputs`."""
+        """Outputs for inputs in the order of `inputs`.
+
+        Raises:
+            TrialError: With reason `runtime` if it does not run on them; says why, in one line.
+        """
         ...
 
 

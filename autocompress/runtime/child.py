@@ -82,10 +82,10 @@ class _Child:
         assert self._model is not None
         try:
             return self._model.run(arrays)
-        except Exception as error:  # each runtime raises classes of its own
+        except TrialError as error:
             shapes = ", ".join(str(list(x.shape)) for x in arrays)
             raise TrialError(
-                "runtime", f"it does not run on inputs of {shapes}: {first_line(error)}."
+                error.reason, f"it does not run on inputs of {shapes}: {error.message}"
             ) from error
 
 

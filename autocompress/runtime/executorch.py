@@ -7,7 +7,6 @@ layers and has no trained grid gets that of the extremes it takes on calibration
 
 import contextlib
 import copy
-import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from autocompress.errors import TrialError, first_line
 from autocompress.runtime.base import Array, InputSpec, Shipment
 from autocompress.runtime.executorch_grids import is_computing, layer_of, set_grids_
+from autocompress.runtime.quiet_exporters import quiet_exporters
 
 
 class ExecuTorch:
@@ -78,7 +78,13 @@ class _Method:
         """See `OpenedModel.run`."""
         import torch
 
-        outputs = self._method.execute([torch.from_numpy(array) for array in arrays])
+        try:
+            outputs = self._method.execute([torch.from_numpy(array) for array in arrays])
+        except RuntimeError as error:
+            takes = ", ".join(f"{list(spec.shape)} of {spec.dtype}" for spec in self.inputs)
+            raise TrialError(
+                "runtime", f"{first_line(error)}, and the file takes {takes}."
+            ) from error
         return [output.numpy() for output in outputs]
 
 
@@ -155,11 +161,6 @@ def _to_integer(model: Any, shipment: Shipment) -> Any:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence what exporters say about their own internals."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
+    with warnings.catch_warnings(), quiet_exporters():
+        warnings.simplefilter("ignore")
+        yield

@@ -19,6 +19,7 @@ from autocompress.runtime.graph import clean, drop_unread, rename_values, shorte
 from autocompress.runtime.half_precision import halve_scales_and_biases
 from autocompress.runtime.layer_nodes import name_after_layers, name_after_modules
 from autocompress.runtime.onnx_symbolics import register
+from autocompress.runtime.quiet_exporters import quiet_exporters
 from autocompress.runtime.recurrent import unstack_recurrent
 from autocompress.runtime.structure import structure_digest
 from autocompress.runtime.template import Templates
@@ -148,15 +149,16 @@ def _trace_with_dynamo(
     module: nn.Module, inputs: tuple[Tensor, ...], legacy_error: Exception
 ) -> onnx.ModelProto:
     try:
-        program = torch.onnx.export(
-            module,
-            inputs,
-            dynamo=True,
-            opset_version=_LATER_OPSET,
-            dynamic_shapes=_free_batch(module, len(inputs)),
-            optimize=False,  # its optimiser folds batch-norms by itself
-            verbose=False,
-        )
+        with quiet_exporters():
+            program = torch.onnx.export(
+                module,
+                inputs,
+                dynamo=True,
+                opset_version=_LATER_OPSET,
+                dynamic_shapes=_free_batch(module, len(inputs)),
+                optimize=False,  # its optimiser folds batch-norms by itself
+                verbose=False,
+            )
     except Exception as error:
         raise TrialError(
             "export",

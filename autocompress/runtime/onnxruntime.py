@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # a process that only runs a file must not wait for onnx
     import onnx
 
 _FATAL_ONLY = 4  # errors are raised, and the caller says them once
+_ADVICE = "Please fix either the inputs/outputs or the model."
 _INTEGER_OPS: Final = (
     *("QLinear", "QGemm", "MatMulInteger", "ConvInteger"),
     *("DynamicQuantizeMatMul", "DynamicQuantizeLSTM"),
@@ -77,7 +78,11 @@ class _Session:
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """See `OpenedModel.run`."""
-        outputs: list[Array] = self._session.run(None, dict(zip(self._names, arrays, strict=True)))
+        feed = dict(zip(self._names, arrays, strict=True))
+        try:
+            outputs: list[Array] = self._session.run(None, feed)
+        except Exception as error:  # the runtime raises a dozen classes that share no base
+            raise TrialError("runtime", f"{_reason(error)}.") from error
         return outputs
 
 
@@ -136,8 +141,13 @@ def predict(session: ort.InferenceSession, inputs: Arrays, batch_size: int) -> N
         return np.concatenate([session.run(first, feed)[0] for feed in feeds])
     except Exception as error:  # the runtime raises a dozen classes that share no base
         raise TrialError(
-            "runtime", f"ONNX Runtime cannot run the graph: {first_line(error)}."
+            "runtime", f"ONNX Runtime cannot run the graph: {_reason(error)}."
         ) from error
+
+
+def _reason(error: Exception) -> str:
+    """All that is said of inputs that do not fit, in one line: which size, and what it must be."""
+    return " ".join(str(error).replace(_ADVICE, "").split()).rstrip(".")
 
 
 def executed_ops(model: "onnx.ModelProto | bytes | Path") -> dict[str, int]:

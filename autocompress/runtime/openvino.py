@@ -92,7 +92,10 @@ class _Compiled:
 
     def run(self, arrays: Sequence[Array]) -> list[Array]:
         """See `OpenedModel.run`."""
-        found: Any = self._request.infer(list(arrays), share_inputs=True)
+        try:
+            found: Any = self._request.infer(list(arrays), share_inputs=True)
+        except (RuntimeError, ValueError) as error:
+            raise TrialError("runtime", f"{_reason(error)}.") from error
         return [found[i] for i in range(self._n_outputs)]
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from autocompress.errors import TrialError, first_line
 from autocompress.runtime.base import Array, InputSpec, Shipment
+from autocompress.runtime.quiet_exporters import quiet_exporters
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -40,7 +41,8 @@ class TorchExport:
         import torch
 
         try:
-            program = export_program(shipment.deployable.model, shipment.example_inputs)
+            with quiet_exporters():
+                program = export_program(shipment.deployable.model, shipment.example_inputs)
             torch.export.save(program, path)
             _empty_examples_(path)
         except Exception as error:  # tracing runs the user's forward
@@ -101,6 +103,9 @@ class _Program:
         import torch
         from torch.utils import _pytree
 
-        with torch.inference_mode():
-            outputs = self._call(*(torch.from_numpy(array) for array in arrays))
+        try:
+            with torch.inference_mode():
+                outputs = self._call(*(torch.from_numpy(array) for array in arrays))
+        except Exception as error:  # guards and operators raise classes of their own
+            raise TrialError("runtime", f"{first_line(error)}.") from error
         return [leaf.numpy() for leaf in _pytree.tree_leaves(outputs)]

@@ -119,6 +119,7 @@ CASES = {
     "unknown run": (("front", "nope"), "nope"),
     "export without a point": (("export",), "--knee"),
     "export two points": (("export", "--knee", "--trial", "1"), "Exactly one"),
+    "quantize a folder": (("quantize", ".", "--data", "x.npz"), "is no ONNX model"),
     "unpack nothing": (("unpack", "nowhere.acz"), "nowhere.acz"),
     "unpack something else": (("unpack", "t.py"), "t.py"),
 }

@@ -1,6 +1,7 @@
 """Every runtime passes the same suite: what it writes computes what the candidate does."""
 
 import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from autocompress.errors import InputError, TrialError
 from autocompress.evaluate.deploy import deploy
-from autocompress.export.bench import size_of
+from autocompress.export.file_size import size_of
 from autocompress.runtime.base import Runtime, Shipment
 from autocompress.runtime.process import RunningModel
 from autocompress.runtime.table import RUNTIMES, find_runtime, is_installed, runtimes_for
@@ -83,6 +84,9 @@ def test_runtime_computes_what_the_candidate_does(
             assert spec.dtype == str(array.dtype)
             assert spec.shape[1:] == array.shape[1:]
             assert spec.shape[0] == (n_examples if runtime.has_own_batch else None)
+        if runtime.has_own_batch:
+            with pytest.raises(TrialError, match=re.escape(f"takes {list(arrays[0].shape)}")):
+                model.feed(tuple(array[1:] for array in arrays))
         model.feed(arrays)
         assert model.time_block(2) > 0.0
         peak = model.peak_memory_bytes()

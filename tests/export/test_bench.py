@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 import pytest
 import torch
 from click.testing import CliRunner
+from onnx import TensorProto, helper
 from torch import nn
 
 from autocompress.cli.main import cli
@@ -19,6 +21,8 @@ from autocompress.export.bench import bench
 from autocompress.packing.packed import write_packed
 from autocompress.runtime.interleaved import Timed
 from autocompress.runtime.onnx_export import export_onnx
+
+FLOAT = TensorProto.FLOAT
 
 
 def write(path: Path, width: int) -> Path:
@@ -97,22 +101,81 @@ def test_bench_names_the_file_and_what_to_do(large: Path, tmp_path: Path) -> Non
         bench([large], shapes={name: (1, 65)})
 
 
-def test_bench_says_which_batches_a_fixed_graph_takes(large: Path) -> None:
-    model = onnx.load(large)
-    sizes = model.graph.input[0].type.tensor_type.shape.dim
-    sizes[0].Clear()
-    sizes[0].dim_value = 4
-    onnx.save(model, large)
-    assert bench([large], batch_size=4, seconds=0.05).rows[0].n_runs > 0
-    with pytest.raises(InputError, match="a batch of 1 cannot be asked for") as caught:
-        bench([large])
-    assert "--batch 4" in caught.value.hint
-    sizes[1].Clear()
-    sizes[1].dim_param = "length"
-    onnx.save(model, large)
-    with pytest.raises(InputError, match="is not fixed") as caught:
-        bench([large], batch_size=4)
-    assert "--shape" in caught.value.hint
+def identity(path: Path, inputs: Mapping[str, Sequence[int | None]], kind: int = FLOAT) -> Path:
+    """A graph whose outputs are its inputs."""
+    graph = helper.make_graph(
+        [helper.make_node("Identity", [name], [f"{name}_out"]) for name in inputs],
+        "graph",
+        [helper.make_tensor_value_info(name, kind, shape) for name, shape in inputs.items()],
+        [helper.make_tensor_value_info(f"{n}_out", kind, shape) for n, shape in inputs.items()],
+    )
+    opset = helper.make_opsetid("", 17)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=8), path)
+    return path
+
+
+def test_bench_says_what_a_fixed_graph_takes(tmp_path: Path) -> None:
+    four = identity(tmp_path / "four.onnx", {"input": [4, 64]})
+    assert bench([four], batch_size=4, seconds=0.05).rows[0].n_runs > 0
+    assert bench([four], shapes={"input": (4, 64)}, seconds=0.05).rows[0].n_runs > 0
+    with pytest.raises(InputError, match=r"a batch of 1 cannot .* takes input \[4, 64\]") as caught:
+        bench([four])
+    assert "--batch 4 or" in caught.value.hint
+    assert "--shape input=4,64" in caught.value.hint
+    with pytest.raises(InputError, match="a batch of 2 cannot be asked for") as caught:
+        bench([four], batch_size=2)
+    assert "--batch 4," in caught.value.hint
+
+
+def test_bench_takes_states_and_sequences_as_they_are(tmp_path: Path) -> None:
+    inputs = {"x": [1, 5, 16], "h": [2, 1, 32]}
+    for batch in (1, 2):
+        row = bench([identity(tmp_path / "a.onnx", inputs)], batch_size=batch, seconds=0.05).rows[0]
+        assert row.n_runs > 0
+    with pytest.raises(InputError, match=r"takes x \[1, 5, 16\], h \[2, 1, 32\]"):
+        bench([tmp_path / "a.onnx"], batch_size=3)
+    free = identity(tmp_path / "b.onnx", {"h": [2, 1, 32], "x": [None, 16]})
+    assert bench([free], batch_size=3, seconds=0.05).rows[0].n_runs > 0
+
+
+def test_bench_asks_for_free_sizes_in_the_form_of_the_input(tmp_path: Path) -> None:
+    free = identity(tmp_path / "free.onnx", {"x": [None, None, 16]})
+    with pytest.raises(InputError, match=r"shape \[\?, \?, 16\], which is not fixed") as caught:
+        bench([free], batch_size=4)
+    assert "--shape x=4,32,16" in caught.value.hint
+    with pytest.raises(
+        InputError, match=r"--batch 64 contradicts the shape \[1, 5, 16\]"
+    ) as caught:
+        bench([free], batch_size=64, shapes={"x": (1, 5, 16)})
+    assert "--shape x=64,5,16" in caught.value.hint
+
+
+def test_bench_gives_each_file_the_shapes_of_its_own_inputs(tmp_path: Path) -> None:
+    files = [identity(tmp_path / f"{name}.onnx", {name: [None, None, 2]}) for name in "xy"]
+    shapes = {"x": (1, 5, 2), "y": (1, 5, 2)}
+    assert all(row.n_runs > 0 for row in bench(files, shapes=shapes, seconds=0.05).rows)
+    with pytest.raises(InputError, match="Unknown input 'z'") as caught:
+        bench(files, shapes={**shapes, "z": (1,)})
+    assert "x, y" in caught.value.hint
+
+
+def test_bench_fails_the_file_alone_that_cannot_take_what_is_asked_for(tmp_path: Path) -> None:
+    free = identity(tmp_path / "free.onnx", {"x": [None, 8]})
+    fixed = identity(tmp_path / "fixed.onnx", {"x": [1, 8]})
+    words = identity(tmp_path / "words.onnx", {"x": [None, 8]}, TensorProto.STRING)
+    good, *bad = bench([free, fixed, words], batch_size=4, seconds=0.05).rows
+    assert (good.verdict, *(row.verdict for row in bad)) == ("reference", "failed", "failed")
+    assert bad[0].error.startswith("a batch of 4 cannot be asked for: it takes x [1, 8]. Give ")
+    assert bad[1].error.startswith("the input 'x' is of type tensor(string)")
+    with pytest.raises(InputError, match=r"fixed\.onnx: a batch of 4"):
+        bench([fixed, free], batch_size=4)
+
+
+@pytest.mark.parametrize("size", [10**15, 10**21])
+def test_bench_says_which_shape_does_not_fit_in_memory(tmp_path: Path, size: int) -> None:
+    free = identity(tmp_path / "free.onnx", {"x": [None, 8]})
+    with pytest.raises(InputError, match=rf"'x' of shape \[{size}, 8\] does not fit in memory"):
+        bench([free], batch_size=size)
 
 
 def test_bench_command_prints_a_table_and_json(large: Path) -> None:

@@ -1,5 +1,6 @@
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ from autocompress.errors import TrialError
 from autocompress.runtime import process as process_module
 from autocompress.runtime.onnx_export import export_onnx
 from autocompress.runtime.process import RunningModel
-from autocompress.runtime.table import find_runtime
+from autocompress.runtime.table import RUNTIMES, find_runtime, is_installed
 
 ONNX = find_runtime("onnxruntime")
 EXAMPLE = (np.ones((1, 5), np.float32),)
@@ -83,3 +84,36 @@ def test_running_model_goes_on_after_inputs_that_do_not_fit(path):
         assert "\n" not in caught.value.message
         model.feed(EXAMPLE)
         assert model.time_block(3) > 0.0
+
+
+def write_linear(runtime, path):
+    """A layer of 5 inputs as a file that the runtime opens."""
+    layer, inputs = nn.Linear(5, 3).eval(), (torch.zeros(2, 5),)
+    if path.suffix == ".onnx":
+        onnx.save(export_onnx(layer, inputs, {}).model, path)
+    else:
+        deployable = SimpleNamespace(model=layer, activations={})
+        runtime.write(SimpleNamespace(deployable=deployable, example_inputs=inputs), path, 1)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "ending", "words"),
+    [
+        ("onnxruntime", ".onnx", "Got: 6 Expected: 5."),
+        ("openvino", ".onnx", r"model input \(shape=\[\?,5\]\) and the tensor \(shape=\(1.6\)\)"),
+        ("torch_export", ".pt2", "to be equal to 5, but got 6"),
+    ],
+)
+def test_running_model_says_which_size_does_not_fit(tmp_path, name, ending, words):
+    runtime = next(runtime for runtime in RUNTIMES if runtime.name == name)
+    if not is_installed(runtime):
+        pytest.skip(f"needs pip install 'autocompress[{runtime.extra}]'")
+    with RunningModel(
+        runtime, write_linear(runtime, tmp_path / f"model{ending}"), threads=1
+    ) as model:
+        with pytest.raises(TrialError, match=rf"on inputs of \[1, 6\]: .*{words}") as caught:
+            model.feed((np.ones((1, 6), np.float32),))
+        assert "\n" not in caught.value.message
+        assert caught.value.reason == "runtime"
+        model.feed(EXAMPLE)

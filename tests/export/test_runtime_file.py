@@ -1,0 +1,55 @@
+"""One file of a bundle: what a runtime that refuses the model leaves of itself and of others."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from autocompress.errors import TrialError
+from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.export.runtime_file import ship
+from autocompress.runtime.base import Runtime, Shipment
+from autocompress.tasks.prepare import PreparedTask
+
+NOTHING: Any = None
+
+
+class Refusing:
+    """Writes what `companions` lists, then refuses the model."""
+
+    packages = ()
+
+    def __init__(self, suffix: str, *companions: str) -> None:
+        self.suffix = suffix
+        self._endings = (suffix, *companions)
+
+    def write(self, shipment: Shipment, path: Path, batch_size: int) -> None:
+        for ending in self._endings:
+            path.with_suffix(ending).write_bytes(b"half a file")
+        raise TrialError("runtime", "It refuses the model.")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "others"),
+    [
+        (Refusing(".pte"), {"model.xml", "model.bin", "model.onnx"}),
+        (Refusing(".xml", ".bin"), {"model.pte", "model.onnx"}),
+    ],
+)
+def test_ship_takes_away_the_files_of_a_runtime_that_refuses_and_no_other(
+    tmp_path: Path, runtime: Refusing, others: set[str]
+) -> None:
+    for name in others:
+        (tmp_path / name).write_bytes(b"whole")
+    facts = ship(
+        NOTHING,
+        NOTHING,
+        cast(Runtime, runtime),
+        tmp_path / f"model{runtime.suffix}",
+        tmp_path / "baseline",
+        cast(PreparedTask, NOTHING),
+        cast(EvaluationSettings, SimpleNamespace(runtime_batch=1)),
+    )
+    assert facts["error"] == "It refuses the model."
+    assert {path.name for path in tmp_path.iterdir()} == others
