@@ -1,6 +1,7 @@
 """The laws of docs/design.md that can be read from the source."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,7 @@ def _is_for_types_only(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
 
 
+@functools.cache
 def _imports(path: Path, *, at_import: bool = False) -> set[str]:
     """Modules a file imports; with `at_import` only those it needs to be imported itself."""
     found: set[str] = set()
