@@ -11,9 +11,11 @@ BIN := $(VENV)/bin
 search: $(VENV)/.installed
 	$(BIN)/autocompress search --budget $(BUDGET)
 
-# One thread for each process: those of several that share the cores wait for each other.
+# One thread for each process: those of several that share the cores wait for each other. One
+# process more than cores, up to 8: many tests wait for processes that they have started.
 test: $(VENV)/.installed-dev
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python -m pytest --dist worksteal \
+		--numprocesses $$($(BIN)/python -c "import os; print(min(8, os.cpu_count() + 1))")
 
 check: $(VENV)/.installed-dev
 	PATH="$(abspath $(BIN)):$$PATH" scripts/check

@@ -128,8 +128,9 @@ def test_search_stops_cleanly_on_a_signal(
     assert "Traceback" not in stderr
     assert said in stderr
     assert (task_file.parent / "results" / "s" / "report.html").is_file()
-    hold.unlink()
-    assert run_cli(*WITH_WORKER[:2], "--budget", "2", "--run", "s").returncode == 0
+    if number is signal.SIGTERM:  # the study is the same, whichever it was
+        hold.unlink()
+        assert run_cli(*WITH_WORKER[:2], "--budget", "2", "--run", "s").returncode == 0
 
 
 def test_second_search_on_a_run_is_told_who_drives_it(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 _SHARE = (
-    8  # of all combinations one in eight, evenly spread: the rest takes too long for each change
+    10  # of all combinations one in ten, evenly spread: the rest takes too long for each change
 )
 
 
