@@ -2,9 +2,8 @@
 
     python benchmarks/report_pictures.py results/digits
 
-Writes to docs/img: report-light, report-dark (its top), report-phone (390 pixels wide), report-card
-(the card of the front's smallest point within one point of accuracy), and digits-report, which is
-report-light under the name that README shows.
+Writes to docs/img: digits-report (its top), report-dark, report-phone (390 pixels wide) and
+report-card (the card of the front's smallest point within one point of accuracy).
 """
 
 import argparse
@@ -45,7 +44,7 @@ def main() -> int:
             executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
         page = _open(browser, path, width=1100, height=1560)
-        page.screenshot(path=_FOLDER / "report-light.png")
+        page.screenshot(path=_FOLDER / "digits-report.png")
         page.set_viewport_size({"width": 1000, "height": 1500})
         page.evaluate(f"location.hash = 'trial-{best.number}'")
         page.locator("dialog[open]").screenshot(path=_FOLDER / "report-card.png")
@@ -54,7 +53,6 @@ def main() -> int:
         page = _open(browser, path, width=390, height=1700)
         page.screenshot(path=_FOLDER / "report-phone.png")
         browser.close()
-    shutil.copy(_FOLDER / "report-light.png", _FOLDER / "digits-report.png")
     return 0
 
 
