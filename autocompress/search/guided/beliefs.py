@@ -7,7 +7,7 @@ import dataclasses
 from typing import Final
 
 import numpy as np
-from scipy.optimize import isotonic_regression
+import scipy  # its parts are loaded when they are used, by the first proposal
 
 from autocompress.search.guided.surrogate import Features, Surrogate
 from autocompress.space.arrays import Array, Levels
@@ -257,4 +257,4 @@ def _falling(x: Array, y: Array) -> tuple[Array, Array]:
     """Corners of the falling piecewise linear function nearest to points; ascending in x."""
     corners, index, counts = np.unique(x, return_inverse=True, return_counts=True)
     means = np.bincount(index, weights=y) / counts
-    return corners, isotonic_regression(means, weights=counts, increasing=False).x
+    return corners, scipy.optimize.isotonic_regression(means, weights=counts, increasing=False).x

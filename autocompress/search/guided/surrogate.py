@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 
 import numpy as np
-import scipy.linalg
+import scipy  # its parts are loaded when they are used, by the first proposal
 from numpy.typing import NDArray
 
 from autocompress.space.arrays import Array
