@@ -25,11 +25,6 @@ def file_metadata(plan: CompressionPlan) -> dict[str, Any]:
     return {"plan": plan.effective.to_json()}
 
 
-def packed_size(exported: ExportedGraph, plan: CompressionPlan) -> int:
-    """Bytes of the file that would ship, written and decoded once."""
-    return packed_bytes(exported, plan, {})[0]
-
-
 def packed_bytes(
     exported: ExportedGraph, plan: CompressionPlan, layers: Mapping[str, LayerKind]
 ) -> tuple[int, dict[str, int]]:

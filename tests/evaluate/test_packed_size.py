@@ -14,7 +14,7 @@ from autocompress.compress.pipeline import apply_plan
 from autocompress.compress.policy import PruningPolicy
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.evaluator import Evaluator
-from autocompress.evaluate.packed_size import packed_bytes, packed_size
+from autocompress.evaluate.packed_size import packed_bytes
 from autocompress.packing.ledger import read_ledger
 from autocompress.packing.packed import write_packed
 from autocompress.plan import CompressionPlan, LayerPlan
@@ -49,7 +49,7 @@ def test_packed_bytes_counts_float_layers_with_their_folded_batchnorm(
         "hidden": 4 * (16 * 192 + 16),
         "head": 4 * (5 * 16 + 5),
     }
-    assert size == packed_size(export(net), UNTOUCHED)
+    assert size == packed_bytes(export(net), UNTOUCHED, {})[0]
     assert 0 < size - sum(by_layer.values()) < 1000
 
 
@@ -57,7 +57,7 @@ def test_packed_bytes_is_the_size_of_a_file(zoo: Callable[[str], Any], tmp_path:
     exported = export(zoo("residual"))
     metadata = {"plan": UNTOUCHED.to_json()}
     write_packed(tmp_path / "m.acz", exported.model, exported.quantized, metadata)
-    assert packed_size(exported, UNTOUCHED) == (tmp_path / "m.acz").stat().st_size
+    assert packed_bytes(exported, UNTOUCHED, {})[0] == (tmp_path / "m.acz").stat().st_size
 
 
 def test_packed_bytes_gives_every_layer_its_share_of_what_is_coded(
@@ -145,4 +145,6 @@ def test_plans_that_make_the_same_candidate_take_the_same_bytes(zoo: Callable[[s
     idle = CompressionPlan(layers={name: LayerPlan(rate_price=0.15, quantizer="kmeans")})
     assert idle != UNTOUCHED
     assert idle.effective == UNTOUCHED
-    assert packed_size(export(net, idle), idle) == packed_size(export(net), UNTOUCHED)
+    assert (
+        packed_bytes(export(net, idle), idle, {})[0] == packed_bytes(export(net), UNTOUCHED, {})[0]
+    )

@@ -11,7 +11,7 @@ import torch
 from autocompress.errors import InputError
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.evaluator import Evaluator
-from autocompress.evaluate.packed_size import packed_size
+from autocompress.evaluate.packed_size import packed_bytes
 from autocompress.evaluate.refine import refine
 from autocompress.evaluate.refinement import Epoch, Refinement, best_of
 from autocompress.evaluate.scoring import score
@@ -149,7 +149,10 @@ def test_refine_measures_what_it_kept(make: Refine, evaluator: Evaluator, tmp_pa
         )
     assert measured.accuracy == accuracy
     assert measured.loss == pytest.approx(loss, rel=1e-5)
-    assert measured.size_bytes == packed_size(deploy(model, evaluator.prepared).graph, LOW_BITS)
+    assert (
+        measured.size_bytes
+        == packed_bytes(deploy(model, evaluator.prepared).graph, LOW_BITS, {})[0]
+    )
     bits = {name: module.bits for name, module in model.named_modules() if hasattr(module, "bits")}
     assert sorted(bits.values()) == [2, 3, 4]
 
