@@ -47,6 +47,24 @@ def applicability_table(rows: Iterable[tuple[object, Mapping[str, str]]]) -> str
     return "\n".join(lines)
 
 
+def read_table(page: str) -> dict[str, dict[str, str]]:
+    """Technique -> net -> why it is not applicable, or "": what `applicability_table` wrote."""
+    notes = dict(re.findall(r"^(\d+)\. (.+)$", page, flags=re.MULTILINE))
+    header, _, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in page.splitlines()
+        if line.startswith("|")
+    )
+    nets = [name.replace(" ", "_") for name in header[2:]]
+    return {
+        technique: {
+            net: "" if cell == "✓" else notes[cell.strip("[]")]
+            for net, cell in zip(nets, cells, strict=True)
+        }
+        for technique, _, *cells in rows
+    }
+
+
 def main() -> int:
     """Run everything; returns 1 if anything fails."""
     parser = argparse.ArgumentParser(description=__doc__)

@@ -20,6 +20,18 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.analysis.profile import ModelProfile, profile_model
+from tests import skipped
+from tests.needs import need_extra
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of `.ci/run`."""
+    skipped.add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What is skipped is counted at the end."""
+    config.pluginmanager.register(skipped.SkippedTests(config), "skipped-tests")
 
 
 def _load_zoo() -> ModuleType:
@@ -144,12 +156,12 @@ class PostgresServer:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A PostgreSQL server; skips where there is none to start, or no driver for it."""
-    pytest.importorskip("psycopg", reason="needs the extra: pip install 'autocompress[postgres]'")
+    need_extra("postgres")
     places = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
     if (found := shutil.which("initdb")) is not None:
         places.append(Path(found).resolve().parent)
     if not places:
-        pytest.skip("needs a PostgreSQL server: initdb is not installed")
+        pytest.skip("needs a program on the PATH: initdb (PostgreSQL)")
     server = PostgresServer(places[0])
     yield server
     server.close()

@@ -10,6 +10,7 @@ import autocompress as ac
 from autocompress.api.notebook import figure_html, points_html
 from autocompress.errors import InputError
 from autocompress.report.tables import front_table, trials_table
+from tests.needs import need_extra
 
 
 def test_front_is_a_sequence_and_a_table(searched: Any) -> None:
@@ -111,7 +112,7 @@ def test_open_run_gives_the_same_result(searched: Any, tmp_path: Path) -> None:
 def test_result_shows_table_and_figure_in_a_notebook(
     searched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("IPython", reason="needs the extra: pip install 'autocompress[notebook]'")
+    need_extra("notebook")
     import plotly.io
 
     monkeypatch.setattr(plotly.io.renderers, "default", "notebook_connected")

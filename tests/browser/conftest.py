@@ -1,7 +1,6 @@
 """A real browser: Debian's Chromium, driven by Playwright. Tests skip where either is missing."""
 
 import importlib.util
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +10,7 @@ import pytest
 
 from autocompress.report.page import write_report
 from autocompress.run_record import RunRecord
+from tests.needs import need_program
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -70,12 +70,10 @@ def until() -> Callable[["Page", str], None]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator["Browser"]:
     """One Chromium for the tests of a file: Playwright allows one driver at a time."""
-    reason = "needs Playwright: pip install 'autocompress[dev]'"
-    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("needs a browser: chromium is not installed")
-    with playwright.sync_playwright() as driver:
+    program = need_program("chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
         # root, as in a container, has no sandbox; the pages are the tests' own
         browser = driver.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield browser

@@ -1,21 +1,20 @@
 """The page that compares runs, in a real browser."""
 
 import dataclasses
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import sync_playwright
 
 from autocompress.report.compare import compare_runs
 from autocompress.report.compare_page import write_comparison
+from tests.needs import need_program
 from tests.report.conftest import make_synthetic_run
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra `dev`")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the extra `dev`")
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a chromium on the PATH")
+CHROMIUM = need_program("chromium")
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         for s, name in enumerate(("first", "<b>second</b>"))
     ]
     write_comparison(compare_runs(runs), path)
-    with playwright.sync_playwright() as driver:
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         shown = browser.new_page(viewport={"width": 390, "height": 844})
         shown.said, shown.asked = [], []
@@ -53,5 +52,5 @@ def test_compare_page_is_no_wider_than_its_window_and_open_to_everybody(
 ) -> None:
     page.set_viewport_size({"width": width, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    found = axe.Axe().run(page).response["violations"]
+    found = Axe().run(page).response["violations"]
     assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []

@@ -1,12 +1,12 @@
 """`watch` in a real browser: it updates itself, takes its reader along, and asks nobody else."""
 
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Page, sync_playwright
 
 from autocompress.errors import InputError
 from autocompress.measurement import Measurement
@@ -15,11 +15,10 @@ from autocompress.plan import CompressionPlan
 from autocompress.report.live_page import LivePage
 from autocompress.report.watch_server import WatchServer
 from autocompress.run_record import RunRecord, TrialRecord
+from tests.needs import need_program
 
-playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra: dev")
-_CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-Until = Callable[[playwright.Page, str], None]
-pytestmark = pytest.mark.skipif(_CHROMIUM is None, reason="needs a chromium")
+_CHROMIUM = need_program("chromium", "chromium-browser")
+Until = Callable[[Page, str], None]
 
 
 def _trial(number: int) -> TrialRecord:
@@ -55,7 +54,7 @@ class WatchedRun:
 
 @pytest.fixture(scope="module")
 def watch_browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as started:
+    with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()

@@ -6,6 +6,7 @@ from click.testing import CliRunner
 
 from autocompress.cli.search import NOT_KEPT, command
 from autocompress.errors import InputError
+from tests.needs import need_extra
 
 
 def test_track_that_is_not_installed_ends_before_the_task_is_loaded(
@@ -26,9 +27,7 @@ def test_track_belongs_to_a_session_and_not_to_a_run() -> None:
 def test_track_takes_a_finished_run_over_when_it_is_resumed(
     untimed: Path, run_cli: Any, tmp_path: Path
 ) -> None:
-    pytest.importorskip(
-        "tensorboard", reason="needs the extra: pip install 'autocompress[tensorboard]'"
-    )
+    need_extra("tensorboard")
     track = ("--track", f"tensorboard:{tmp_path / 'boards'}")
     resumed = run_cli("resume", "u", "--budget", "9", "--quiet", *track)
     assert resumed.returncode == 0, resumed.stderr

@@ -12,6 +12,7 @@ from autocompress.compress.quantize import freeze_, quantize_
 from autocompress.compress.quantizers.table import QUANTIZERS
 from autocompress.compress.quantizers.uniform import UniformQuantizer
 from autocompress.plan import LayerPlan
+from tests.needs import need_extra
 
 GRANULARITY = {"hashed": "tensor"}
 
@@ -41,7 +42,7 @@ def _settle(model):
 )
 def test_frozen_layer_computes_what_the_quantized_one_did(layer, shape, quantizer):
     if quantizer == "nni_qat":
-        pytest.importorskip("nni", reason="needs the extra: pip install 'autocompress[nni]'")
+        need_extra("nni")
     model = nn.Sequential(copy.deepcopy(layer))
     x = torch.randn(shape)
     granularity = GRANULARITY.get(quantizer, "channel")
@@ -259,7 +260,7 @@ def test_weight_that_a_stranger_owns_as_well_stays_float():
 @pytest.mark.parametrize("quantizer", [name for name, s in QUANTIZERS.items() if s.takes_masks])
 def test_masks_stay_through_quantizing_and_freezing(quantizer):
     if quantizer == "nni_qat":
-        pytest.importorskip("nni", reason="needs the extra: pip install 'autocompress[nni]'")
+        need_extra("nni")
     model, mask = nn.Sequential(nn.Linear(20, 6)), torch.rand(6, 20) > 0.7
     set_mask_(model[0], mask)
     assert quantize_(model, "0", _plan(3, quantizer=quantizer)) == ()

@@ -9,7 +9,7 @@ import functools
 import itertools
 import math
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -378,9 +378,11 @@ def pairs() -> tuple[tuple[Technique, Technique], ...]:
     )
 
 
-def applicability(nets: Mapping[str, Net]) -> Iterator[tuple[Technique, dict[str, str]]]:
+def applicability(
+    nets: Mapping[str, Net], techniques: Sequence[Technique] = TECHNIQUES
+) -> Iterator[tuple[Technique, dict[str, str]]]:
     """For each technique: net -> why it is not applicable, or ""."""
-    for technique in TECHNIQUES:
+    for technique in techniques:
         rules = rules_of(technique)
         assert rules is not None
         yield technique, {name: build(net, rules)[1] for name, net in nets.items()}

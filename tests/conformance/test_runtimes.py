@@ -17,7 +17,8 @@ from autocompress.evaluate.deploy import deploy
 from autocompress.export.file_size import size_of
 from autocompress.runtime.base import Runtime, Shipment
 from autocompress.runtime.process import RunningModel
-from autocompress.runtime.table import RUNTIMES, find_runtime, is_installed, runtimes_for
+from autocompress.runtime.table import RUNTIMES, find_runtime, runtimes_for
+from tests.needs import need_extra
 
 # All nets of the zoo were run once in all runtimes; these have what runtimes get wrong: residual
 # sums and zero-padded shortcuts, depthwise layers, attention, recurrence.
@@ -58,8 +59,8 @@ FORMS = ("float", "int8")
 
 def _installed(name: str) -> Runtime:
     runtime = next(runtime for runtime in RUNTIMES if runtime.name == name)
-    if not is_installed(runtime):
-        pytest.skip(f"needs pip install 'autocompress[{runtime.extra}]'")
+    if runtime.extra:
+        need_extra(runtime.extra)
     return runtime
 
 

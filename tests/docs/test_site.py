@@ -1,6 +1,5 @@
 """The site builds without a warning: every link between pages resolves."""
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -10,15 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.docs.conftest import PAGES, ROOT
-
-has_mkdocs = all(
-    importlib.util.find_spec(name)
-    for name in ("mkdocs", "material", "mkdocs_click", "mkdocs_jupyter", "mkdocstrings")
-)
+from tests.needs import need_extra
 
 
-@pytest.mark.skipif(not has_mkdocs, reason="needs the extra `docs`")
 def test_site_builds_without_warnings_and_holds_every_command(tmp_path: Path) -> None:
+    need_extra("docs")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)],
         cwd=ROOT,

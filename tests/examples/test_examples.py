@@ -1,6 +1,5 @@
 import dataclasses
 import functools
-import os
 import re
 import runpy
 import warnings
@@ -21,6 +20,7 @@ from autocompress.tasks.base_training import TrainingRecipe
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.leakage import val_looks_seen
 from autocompress.tasks.prepare import prepare_task
+from tests.needs import need_data
 
 _EXAMPLES = Path(__file__).parents[2] / "examples"
 _RESNET = str(_EXAMPLES / "02_cifar10_resnet20.py")
@@ -52,10 +52,7 @@ def fake_data(tmp_path, resnet_classes):
 
 @pytest.fixture
 def real_data():
-    folder = os.environ.get("AUTOCOMPRESS_DATA")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("set AUTOCOMPRESS_DATA to a folder that holds CIFAR-10 and trained weights")
-    return folder
+    return str(need_data("cifar-10-batches-bin", "models"))
 
 
 @pytest.mark.parametrize("path", sorted(_EXAMPLES.glob("*.py")), ids=lambda path: path.name)

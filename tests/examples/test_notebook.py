@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.needs import need_extra
+
 _NOTEBOOK = Path(__file__).parents[2] / "examples" / "09_notebook.ipynb"
 _MOST_BYTES = 300_000
 
@@ -33,10 +35,10 @@ def test_notebook_is_stored_with_a_table_and_a_picture(stored: Any) -> None:
 
 
 def test_notebook_runs(stored: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hint = "needs the extra: pip install 'autocompress[notebook]' and nbclient"
-    nbclient = pytest.importorskip("nbclient", reason=hint)
-    nbformat = pytest.importorskip("nbformat", reason=hint)
-    pytest.importorskip("ipykernel", reason=hint)
+    need_extra("notebook")
+    import nbclient
+    import nbformat
+
     root = str(_NOTEBOOK.parents[1])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     monkeypatch.setenv("PYTHONPATH", path)

@@ -1,7 +1,6 @@
 """`autocompress quantize`: ONNX in, ONNX out."""
 
 import json
-import os
 import wave
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from autocompress.runtime.foreign import quantize_weights, read_onnx, weight_axe
 from autocompress.runtime.graph import constants
 from autocompress.runtime.latency_cache import Latency
 from autocompress.runtime.onnxruntime import make_session
+from tests.needs import need_data
 
 
 class Counter(nn.Module):
@@ -128,10 +128,8 @@ def test_quantize_leaves_weights_float_that_change_decisions(
 
 def test_weights_in_branches_and_cut_ones_are_found() -> None:
     """As in exported recurrent cells: rows are cut into gates and put together inside an If."""
-    path = os.environ.get("AUTOCOMPRESS_DATA")
-    if not path or not (Path(path) / "onnx").is_dir():
-        pytest.skip("set AUTOCOMPRESS_DATA to a folder with onnx/silero_vad_16k_op15.onnx")
-    model = read_onnx(Path(path) / "onnx" / "silero_vad_16k_op15.onnx")
+    name = "onnx/silero_vad_16k_op15.onnx"
+    model = read_onnx(need_data(name) / name)
     axes = weight_axes(model.graph, constants(model.graph))
     assert axes["model.decoder.rnn.weight_ih"] == axes["model.decoder.rnn.weight_hh"] == 0
     assert axes["model.encoder.0.reparam_conv.weight"] == 0
@@ -141,9 +139,7 @@ def test_weights_in_branches_and_cut_ones_are_found() -> None:
 
 @pytest.mark.realdata
 def test_quantize_makes_a_voice_detector_three_times_smaller(tmp_path: Path) -> None:
-    folder = os.environ.get("AUTOCOMPRESS_DATA")
-    if not folder or not (Path(folder) / "audio").is_dir():
-        pytest.skip("set AUTOCOMPRESS_DATA to a folder with onnx/ and audio/")
+    folder = need_data("onnx", "audio")
     with wave.open(str(Path(folder) / "audio" / "silero_test_60s_16k.wav")) as file:
         sound = np.frombuffer(file.readframes(file.getnframes()), np.int16)
     windows = (sound[: len(sound) // 512 * 512].astype(np.float32) / 32768).reshape(-1, 512)

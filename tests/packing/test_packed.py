@@ -19,6 +19,7 @@ from autocompress.packing.container import DIGEST_BYTES, digest, read_container,
 from autocompress.packing.packed import read_packed, write_packed
 from autocompress.packing.section import read_section, split_payload
 from autocompress.packing.tensor_reader import read_tensors
+from tests.needs import need_data
 
 HEADER_BYTES = 29
 
@@ -273,10 +274,8 @@ def test_read_packed_raises_nothing_else_when_all_digests_are_forged(
 
 @pytest.mark.realdata
 def test_read_packed_inverts_write_packed_when_the_model_has_an_lstm(tmp_path: Path) -> None:
-    folder = os.environ.get("AUTOCOMPRESS_DATA")
-    source = Path(folder or "nowhere") / "onnx" / "silero_vad_16k_op15.onnx"
-    if not source.is_file():
-        pytest.skip("set AUTOCOMPRESS_DATA to a folder with onnx/silero_vad_16k_op15.onnx")
+    name = "onnx/silero_vad_16k_op15.onnx"
+    source = need_data(name) / name
     model, path = onnx.load(source), tmp_path / "model.acz"
     write_packed(path, model, {}, {})
     feeds = {

@@ -1,5 +1,3 @@
-import importlib.util
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,13 +11,17 @@ from autocompress.report.figures import run_figures
 from autocompress.report.pictures import all_figures, write_pictures
 from autocompress.report.theme import new_figure
 from autocompress.run_record import RunRecord
+from tests.needs import need_extra, need_program
 
-needs_kaleido = pytest.mark.skipif(
-    importlib.util.find_spec("kaleido") is None, reason="needs the extra `figures`"
-)
-needs_chromium = pytest.mark.skipif(
-    shutil.which("chromium") is None, reason="needs a chromium on the PATH"
-)
+
+@pytest.fixture
+def kaleido() -> None:
+    need_extra("figures")
+
+
+@pytest.fixture
+def chromium() -> str:
+    return need_program("chromium")
 
 
 @pytest.fixture
@@ -39,8 +41,7 @@ def test_all_figures_holds_what_the_page_draws_and_the_search_gain(
     assert "gain_latency" not in all_figures(make_run(objectives="accuracy,size"))
 
 
-@needs_kaleido
-@needs_chromium
+@pytest.mark.usefixtures("kaleido", "chromium")
 def test_write_pictures_writes_files_of_the_right_kind_whose_titles_fit(
     figure: go.Figure, tmp_path: Path
 ) -> None:
@@ -54,7 +55,7 @@ def test_write_pictures_writes_files_of_the_right_kind_whose_titles_fit(
     assert "<br>" not in str(figure.layout.title.text)
 
 
-@needs_kaleido
+@pytest.mark.usefixtures("kaleido")
 def test_write_pictures_says_what_to_install_when_there_is_no_browser(
     figure: go.Figure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -72,7 +73,7 @@ def test_write_pictures_says_what_to_install_when_there_is_no_browser(
     assert list(tmp_path.iterdir()) == []
 
 
-@needs_kaleido
+@pytest.mark.usefixtures("kaleido")
 def test_write_pictures_says_that_the_browser_named_is_none(
     figure: go.Figure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,5 @@
 import dataclasses
 import os
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -22,6 +21,7 @@ from autocompress.runtime.onnxruntime import (
     make_session,
     predict,
 )
+from tests.needs import need_data
 
 N_LAYER_KERNELS = {  # integer convolutions and matrix products that really run, per net
     "plain": {"QLinearConv": 1, "QGemm": 1},
@@ -434,17 +434,10 @@ def test_to_integer_keeps_float_layers_float_in_a_session_with_defaults(integer_
     assert ops.count("Gemm") == 1
 
 
-def _folder():
-    return Path(os.environ.get("AUTOCOMPRESS_DATA", ""))
-
-
 @pytest.mark.realdata
-@pytest.mark.skipif(
-    not os.environ.get("AUTOCOMPRESS_DATA") or not (_folder() / "cifar-10-batches-bin").is_dir(),
-    reason="AUTOCOMPRESS_DATA must name a folder with cifar-10-batches-bin/",
-)
 def test_to_integer_stays_near_float_on_real_images(build, quantize, observe):
-    raw = np.fromfile(_folder() / "cifar-10-batches-bin" / "test_batch.bin", np.uint8)
+    name = "cifar-10-batches-bin/test_batch.bin"
+    raw = np.fromfile(need_data(name) / name, np.uint8)
     images = raw.reshape(-1, 3073)[:256, 1:].reshape(-1, 3, 32, 32).astype(np.float32) / 127.5 - 1
     module, _ = build("residual")
     weights = quantize(module)

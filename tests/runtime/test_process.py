@@ -13,7 +13,8 @@ from autocompress.errors import TrialError
 from autocompress.runtime import process as process_module
 from autocompress.runtime.onnx_export import export_onnx
 from autocompress.runtime.process import RunningModel
-from autocompress.runtime.table import RUNTIMES, find_runtime, is_installed
+from autocompress.runtime.table import RUNTIMES, find_runtime
+from tests.needs import need_extra
 
 ONNX = find_runtime("onnxruntime")
 EXAMPLE = (np.ones((1, 5), np.float32),)
@@ -107,8 +108,8 @@ def write_linear(runtime, path):
 )
 def test_running_model_says_which_size_does_not_fit(tmp_path, name, ending, words):
     runtime = next(runtime for runtime in RUNTIMES if runtime.name == name)
-    if not is_installed(runtime):
-        pytest.skip(f"needs pip install 'autocompress[{runtime.extra}]'")
+    if runtime.extra:
+        need_extra(runtime.extra)
     with RunningModel(
         runtime, write_linear(runtime, tmp_path / f"model{ending}"), threads=1
     ) as model:

@@ -11,7 +11,8 @@ from torch import nn
 from autocompress.errors import TrialError
 from autocompress.runtime.onnx_export import export_onnx
 from autocompress.runtime.quiet_exporters import quiet_exporters
-from autocompress.runtime.table import RUNTIMES, is_installed
+from autocompress.runtime.table import RUNTIMES
+from tests.needs import need_extra
 
 
 class Undecided(nn.Module):
@@ -29,8 +30,8 @@ class Undecided(nn.Module):
 @pytest.mark.parametrize("name", ["executorch", "torch_export"])
 def test_a_runtime_that_refuses_a_model_prints_nothing(tmp_path, capfd, caplog, name):
     runtime = next(runtime for runtime in RUNTIMES if runtime.name == name)
-    if not is_installed(runtime):
-        pytest.skip(f"needs pip install 'autocompress[{runtime.extra}]'")
+    if runtime.extra:
+        need_extra(runtime.extra)
     deployable = SimpleNamespace(model=Undecided().eval(), activations={})
     shipment = SimpleNamespace(deployable=deployable, example_inputs=(torch.zeros(2, 5),))
     with pytest.raises(TrialError, match=r"refuses the model: .*data-dependent") as caught:

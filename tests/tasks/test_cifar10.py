@@ -1,4 +1,3 @@
-import os
 import pickle
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import torch
 
 from autocompress.errors import InputError
 from autocompress.tasks.cifar10 import read_cifar10
+from tests.needs import need_data
 
 
 @pytest.fixture
@@ -99,9 +99,7 @@ def test_read_cifar10_refuses_a_pickle_whose_lengths_differ(python_folder):
 
 @pytest.mark.realdata
 def test_read_cifar10_reads_the_real_data():
-    folder = os.environ.get("AUTOCOMPRESS_DATA")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("set AUTOCOMPRESS_DATA to a folder that holds cifar-10-batches-bin")
+    folder = need_data("cifar-10-batches-bin")
 
     (train_images, train_labels), (test_images, test_labels) = read_cifar10(Path(folder))
 

@@ -13,16 +13,13 @@ from autocompress.compress.importance.norms import l1_norm, l2_norm
 from autocompress.compress.importance.obd import obd
 from autocompress.compress.importance.table import CRITERIA
 from autocompress.errors import InputError
+from tests.needs import need_extra
 
 PAIRS = {
     "nni_l1": (nni_l1, l1_norm),
     "nni_l2": (nni_l2, l2_norm),
     "nni_fpgm": (nni_fpgm, fpgm),
 }
-
-
-def _needs_nni():
-    pytest.importorskip("nni", reason="needs the extra: pip install 'autocompress[nni]'")
 
 
 def _weight(n_channels, n_weights, seed=0):
@@ -32,7 +29,7 @@ def _weight(n_channels, n_weights, seed=0):
 @pytest.mark.parametrize("name", sorted(PAIRS))
 @pytest.mark.parametrize("shape", [(2, 1), (8, 5), (16, 27)])
 def test_nni_scores_equal_our_own(name, shape):
-    _needs_nni()
+    need_extra("nni")
     theirs, ours = PAIRS[name]
     weight = _weight(*shape)
     torch.testing.assert_close(theirs(weight), ours(weight), rtol=1e-4, atol=1e-5)
@@ -41,7 +38,7 @@ def test_nni_scores_equal_our_own(name, shape):
 @given(st.integers(2, 20), st.integers(1, 20), st.integers(0, 9))
 @settings(deadline=None, max_examples=10)
 def test_nni_taylor_ranks_channels_as_obd_does(n_channels, n_weights, seed):
-    _needs_nni()
+    need_extra("nni")
     weight, squares = _weight(n_channels, n_weights, seed), _weight(n_channels, n_weights).square()
     torch.testing.assert_close(
         nni_taylor(weight, squares), 2.0 * obd(weight, squares), rtol=1e-5, atol=1e-6
@@ -50,7 +47,7 @@ def test_nni_taylor_ranks_channels_as_obd_does(n_channels, n_weights, seed):
 
 @pytest.mark.parametrize("name", sorted(PAIRS))
 def test_nni_scores_leave_their_input_alone(name):
-    _needs_nni()
+    need_extra("nni")
     weight = _weight(6, 4)
     before = weight.clone()
     PAIRS[name][0](weight)

@@ -15,6 +15,7 @@ from autocompress.compress.importance.score import score_channels
 from autocompress.compress.importance.table import CRITERIA
 from autocompress.compress.sparsity import sparsify_
 from autocompress.errors import InputError
+from tests.needs import need_extra
 
 
 def _member(layer, side, local, root=None):
@@ -226,7 +227,7 @@ def test_score_of_a_transposed_convolution_reads_its_own_axes(zoo):
 @pytest.mark.parametrize("criterion", sorted(CRITERIA))
 def test_scores_are_finite_and_average_to_one(zoo_net, criterion):
     if criterion.startswith("nni_"):
-        pytest.importorskip("nni", reason="needs the extra: pip install 'autocompress[nni]'")
+        need_extra("nni")
     facts = {name: torch.rand_like(p) for name, p in zoo_net.model.named_parameters()}
     evidence = Evidence(gradients=facts, squared_gradients=facts)
     for group in zoo_net.profile.groups:

@@ -10,6 +10,7 @@ from torch import nn
 from autocompress.compress.codes import CodebookTensor, GridTensor, HashedTensor, QuantizedTensor
 from autocompress.compress.quantizers.codebook import n_entries
 from autocompress.compress.quantizers.table import QUANTIZERS, parse_granularity, why_not_quantize
+from tests.needs import need_extra
 
 GRANULARITY = {"channel": "channel", "tensor": "tensor", "group": "group:8"}
 WEIGHTS = {"matrix": (6, 20), "kernel": (4, 3, 3, 3), "recurrent": (12, 9)}
@@ -38,7 +39,7 @@ def _weight(shape, seed=0):
 
 def _make(name, bits, granularity, axis, is_masked, shape):
     if name == "nni_qat":
-        pytest.importorskip("nni", reason="needs the extra: pip install 'autocompress[nni]'")
+        need_extra("nni")
     weight = _weight(shape)
     mask = _weight(shape, seed=1) > 0 if is_masked else None
     spec = QUANTIZERS[name]
@@ -167,7 +168,7 @@ def test_quantizer_survives_weights_of_zero(name, is_masked):
     if is_masked and not spec.takes_masks:
         pytest.skip("it takes no masks, and the table says so")
     if name == "nni_qat":
-        pytest.importorskip("nni", reason="needs the extra: pip install 'autocompress[nni]'")
+        need_extra("nni")
     for bits in spec.bits:
         for kind in spec.granularities:
             weight = torch.zeros(4, 16)

@@ -7,15 +7,12 @@ from torch import nn
 from autocompress.compress.quantizers.nni_qat import NniQatQuantizer, nni_affine_grids
 from autocompress.compress.quantizers.table import parse_granularity
 from autocompress.errors import InputError
-
-
-def _needs_nni():
-    pytest.importorskip("nni", reason="needs the extra: pip install 'autocompress[nni]'")
+from tests.needs import need_extra
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_nni_grids_span_the_range(bits):
-    _needs_nni()
+    need_extra("nni")
     rows = torch.randn(5, 30, generator=torch.Generator().manual_seed(0))
     step, zero = nni_affine_grids(rows, bits)
     low, high = rows.amin(1), rows.amax(1)
@@ -26,7 +23,7 @@ def test_nni_grids_span_the_range(bits):
 @pytest.mark.parametrize("bits", [2, 4, 8])
 def test_values_are_those_that_nni_computes_with(bits):
     """Oracle: NNI's own wrapped layer, fed with unit vectors; it rounds at ties of another kind."""
-    _needs_nni()
+    need_extra("nni")
     from nni.compression.quantization import QATQuantizer
 
     weight = torch.randn(5, 30, generator=torch.Generator().manual_seed(0))
@@ -46,7 +43,7 @@ def test_values_are_those_that_nni_computes_with(bits):
 
 
 def test_nni_qat_leaves_its_input_alone():
-    _needs_nni()
+    need_extra("nni")
     weight = torch.randn(4, 6)
     before = weight.clone()
     NniQatQuantizer(weight, 4, parse_granularity("tensor"), 0)

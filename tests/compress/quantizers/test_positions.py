@@ -6,6 +6,7 @@ import torch
 from autocompress.compress.quantizers.table import QUANTIZERS, find_quantizer, parse_granularity
 from autocompress.compress.quantizers.uniform import UniformQuantizer
 from autocompress.plan import BINARY_BITS, TERNARY_BITS
+from tests.needs import need_extra
 
 CASES = [
     (name, kind, bits)
@@ -18,7 +19,7 @@ CASES = [
 
 def quantizer_of(name, kind, bits, weight, axis=0):
     if name == "nni_qat":
-        pytest.importorskip("nni", reason="needs the extra: pip install 'autocompress[nni]'")
+        need_extra("nni")
     granularity = parse_granularity("group:8" if kind == "group" else kind)
     return find_quantizer(name).make(weight, bits, granularity, axis, None)
 

@@ -11,6 +11,7 @@ from autocompress.compress.quantizers.table import (
 from autocompress.errors import InputError
 from autocompress.plan import FULL_BITS, WEIGHT_BITS, LayerPlan
 from autocompress.runtime.integer_codes import to_integer_codes
+from tests.needs import need_extra
 
 WAYS = [
     pytest.param(name, {"group": "group:8"}.get(kind, kind), bits, id=f"{name}-{kind}-{bits:g}")
@@ -87,7 +88,7 @@ def test_why_not_quantize(quantizer, granularity, bits, kind, shape, why):
 @pytest.mark.parametrize(("name", "granularity", "bits"), WAYS)
 def test_integer_form_is_what_the_runtime_finds_in_a_stored_weight(name, granularity, bits):
     if name == "nni_qat":
-        pytest.importorskip("nni", reason="needs the extra: pip install 'autocompress[nni]'")
+        need_extra("nni")
     spec = QUANTIZERS[name]
     found = []
     for shift in (0.0, 0.4, -2.0):  # not centred on zero, as trained weights need not be

@@ -18,6 +18,7 @@ from autocompress.search.executors.table import EXECUTORS, Resources, make_execu
 from autocompress.search.executors.worker import WorkerSpec
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.prepare import prepare_task
+from tests.needs import need_extra
 
 PLAN = CompressionPlan(layers={"0": LayerPlan(weight_bits=2), "2": LayerPlan(weight_bits=8)})
 UNKNOWN = CompressionPlan(layers={"nowhere": LayerPlan(weight_bits=4)})
@@ -34,7 +35,7 @@ def executor(
     request: pytest.FixtureRequest, task_path: Path, evaluator: Evaluator
 ) -> Iterator[Executor]:
     if request.param == "ray":
-        pytest.importorskip("ray", exc_type=ImportError)
+        need_extra("ray")
     spec = WorkerSpec(
         task=str(task_path),
         arguments={},

@@ -10,6 +10,7 @@ import pytest
 from autocompress.errors import InputError
 from autocompress.search.executors import ray_cluster
 from autocompress.search.executors.ray_cluster import check_address
+from tests.needs import need_extra
 
 LOSE_A_NODE = """
 import sys, threading, time
@@ -54,7 +55,7 @@ cluster.shutdown()
 
 @pytest.mark.timeout(300)
 def test_trials_of_a_lost_node_are_evaluated_on_another(task_path: Path, tmp_path: Path) -> None:
-    pytest.importorskip("ray", exc_type=ImportError)
+    need_extra("ray")
     done = subprocess.run(
         [sys.executable, "-c", LOSE_A_NODE, str(task_path), str(tmp_path)],
         capture_output=True,

@@ -8,8 +8,11 @@ from autocompress.run_record import RunRecord
 from autocompress.search.tracking.mlflow_runs import MlflowRuns
 from autocompress.search.tracking.tracker import TrackedRun, TrackedTrial
 from autocompress.search.tracking.tracking import Tracking
+from tests.needs import need_extra
 
-mlflow = pytest.importorskip("mlflow", reason="needs the extra: pip install 'autocompress[mlflow]'")
+need_extra("mlflow")
+import mlflow
+
 Search = Callable[..., RunRecord]
 
 

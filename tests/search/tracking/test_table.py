@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import importlib.util
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ from autocompress.run_record import RunRecord
 from autocompress.search.tracking.table import TRACKERS, make_trackers
 from autocompress.search.tracking.tracker import TrackedRun, TrackedTrial, Tracker, progress_of
 from autocompress.search.tracking.tracking import Tracking
+from tests.needs import need_extra
 
 Search = Callable[..., RunRecord]
 
@@ -21,8 +21,7 @@ Search = Callable[..., RunRecord]
 @pytest.fixture(params=sorted(TRACKERS))
 def make(request: pytest.FixtureRequest, run_folder: Path, tmp_path: Path) -> Callable[[], Tracker]:
     """A fresh tracker that writes to one place."""
-    if importlib.util.find_spec(TRACKERS[request.param].package) is None:
-        pytest.skip(f"needs the extra: pip install 'autocompress[{request.param}]'")
+    need_extra(request.param)
     spec = f"{request.param}:{tmp_path / 'tracked'}"
 
     def again() -> Tracker:
@@ -105,7 +104,7 @@ def test_make_trackers_says_how_to_install_one(
 def test_mlflow_server_that_is_away_is_said_without_its_password(
     search: Search, run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("mlflow", reason="needs the extra: pip install 'autocompress[mlflow]'")
+    need_extra("mlflow")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

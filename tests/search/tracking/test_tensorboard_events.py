@@ -8,10 +8,9 @@ from autocompress.run_record import RunRecord
 from autocompress.search.tracking.tensorboard_events import TensorboardEvents
 from autocompress.search.tracking.tracker import METRICS, TrackedRun, TrackedTrial
 from autocompress.search.tracking.tracking import Tracking
+from tests.needs import need_extra
 
-pytest.importorskip(
-    "tensorboard", reason="needs the extra: pip install 'autocompress[tensorboard]'"
-)
+need_extra("tensorboard")
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData

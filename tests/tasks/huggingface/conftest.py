@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.needs import need_extra
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before any import of its client
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-transformers = pytest.importorskip("transformers", reason="needs the extra hf")
-datasets = pytest.importorskip("datasets", reason="needs the extra hf")
 
 WORDS = ["a", "bad", "dull", "film", "fine", "good", "great", "story", "the", "very", "was", "plot"]
 
@@ -17,6 +17,9 @@ WORDS = ["a", "bad", "dull", "film", "fine", "good", "great", "story", "the", "v
 @pytest.fixture(autouse=True)
 def _away_from_home(tmp_path_factory, monkeypatch):
     """No network, and no cache in the user's home."""
+    need_extra("hf")
+    import datasets
+
     folder = tmp_path_factory.mktemp("hf_home")
     monkeypatch.setenv("HF_HOME", str(folder))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -37,6 +40,8 @@ def _tokenizer(folder: Path) -> None:
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
         special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
     )
+    import transformers
+
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
@@ -131,6 +136,8 @@ def saved_model(tmp_path_factory) -> Callable[[str], Path]:
             folder = tmp_path_factory.mktemp(name)
             class_name, config_name, fields = MODELS[name]
             torch.manual_seed(0)
+            import transformers
+
             config = getattr(transformers, config_name)(**fields)
             getattr(transformers, class_name)(config).save_pretrained(folder)
             if class_name.endswith("ImageClassification"):

@@ -1,5 +1,8 @@
 from types import SimpleNamespace
 
+from tests.needs import need_extra
+
+need_extra("hf")
 import datasets
 import pytest
 
