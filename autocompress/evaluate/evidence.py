@@ -12,6 +12,7 @@ from autocompress.compress.low_rank.table import find_factorization
 from autocompress.plan import CompressionPlan
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.prepare import PreparedTask
+from autocompress.train.precision import sound_gradients
 from autocompress.train.recalibrate import calibration_batches
 
 _GRADIENT_BATCHES = 8
@@ -90,7 +91,9 @@ def mean_gradients(
     second: dict[str, Tensor] = {}
     for inputs, targets in batches:
         model.zero_grad(set_to_none=True)
-        prepared.task.loss(model(*inputs), targets).backward()
+        loss = prepared.task.loss(model(*inputs), targets)
+        with sound_gradients(model):
+            loss.backward()
         for name, parameter in model.named_parameters():
             if parameter.grad is not None:
                 mean = parameter.grad / len(batches)

@@ -18,7 +18,7 @@ from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.batches import Batches
 from autocompress.train.entropy import mean_code_bits
 from autocompress.train.features import matching
-from autocompress.train.precision import Precision, keep_freed_memory, to_device
+from autocompress.train.precision import Precision, keep_freed_memory, sound_gradients, to_device
 from autocompress.train.recipe import Recipe, check_recipe
 from autocompress.train.regularize import Penalty, penalizing
 from autocompress.train.schedule import entropy_ramp, rate_share
@@ -187,7 +187,8 @@ class Training:
             )
             loss = loss + self._price_of_weights()
             self._optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            with sound_gradients(self._model):
+                loss.backward()
             self._optimizer.step()
             self.n_images += len(indices)
             self.step += 1

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import math
 import platform
 from typing import Literal
 
@@ -12,7 +13,9 @@ from autocompress.errors import InputError
 from autocompress.tasks.base import Inputs
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_FEWEST_SOUND_CHANNELS = 16  # channels of one vector register of float32: 8 with AVX2
 Precision = Literal["bf16", "fp32"]
+_Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 def keep_freed_memory() -> None:
@@ -59,6 +62,23 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def sound_gradients(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+    """Context for a model's backward pass, without oneDNN where it damages memory.
+
+    The gradient of a strided 1x1 convolution of few channels in channels-last order writes past its
+    workspace: wrong gradients, a hang or a crash (uxlfoundation/oneDNN issue 6035; seen with
+    torch 2.13 on a processor with AVX2). PyTorch's own kernels take its place.
+    """
+    if any(isinstance(m, _Conv) and _is_damaged(m) for m in model.modules()):
+        return torch.backends.mkldnn.flags(enabled=False)
+    return contextlib.nullcontext()
+
+
+def _is_damaged(layer: _Conv) -> bool:
+    is_strided_1x1 = math.prod(layer.kernel_size) == 1 and math.prod(layer.stride) > 1
+    return is_strided_1x1 and layer.in_channels < _FEWEST_SOUND_CHANNELS
 
 
 def to_fast_layout_(model: nn.Module, device: torch.device) -> nn.Module:

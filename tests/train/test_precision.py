@@ -1,9 +1,17 @@
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from autocompress.train.precision import autocast, fastest_precision, to_device, to_fast_layout_
+from autocompress.train.precision import (
+    autocast,
+    fastest_precision,
+    sound_gradients,
+    to_device,
+    to_fast_layout_,
+)
 
 CPU = torch.device("cpu")
 
@@ -38,3 +46,43 @@ def test_to_device_orders_images_only():
     images, rows = to_device((torch.randn(2, 3, 4, 4), torch.randn(2, 3)), CPU)
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert rows.is_contiguous()
+
+
+# Tensors that are made and freed meet what was written past the end of another one.
+TRAIN = """
+import torch
+from autocompress.train.precision import sound_gradients, to_device, to_fast_layout_
+cpu = torch.device("cpu")
+for seed in range(60):
+    torch.manual_seed(seed)
+    layer = to_fast_layout_(torch.nn.Conv2d(4, 8, 1, stride=2), cpu)
+    (x,) = to_device((torch.randn(6, 4, 8, 8),), cpu)
+    loss = layer(x).square().sum()
+    with sound_gradients(layer):
+        loss.backward()
+    expected = 2 * torch.einsum("bohw,bihw->oi", layer(x), x[:, :, ::2, ::2])
+    torch.testing.assert_close(layer.weight.grad[:, :, 0, 0], expected, rtol=1e-4, atol=1e-3)
+    kept = [torch.zeros(n) for n in range(1, 300, 7)]
+"""
+
+
+def test_gradients_of_narrow_strided_1x1_convolutions_are_right_and_damage_nothing():
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("layer", "is_sound"),
+    [
+        (torch.nn.Conv2d(4, 8, 1, stride=2), False),
+        (torch.nn.Conv2d(64, 8, 1, stride=2), True),
+        (torch.nn.Conv2d(4, 8, 3, stride=2), True),
+        (torch.nn.Conv2d(4, 8, 1), True),
+    ],
+)
+def test_sound_gradients_leaves_the_fast_kernels_where_they_are_right(layer, is_sound):
+    with sound_gradients(torch.nn.Sequential(layer)):
+        assert torch._C._get_mkldnn_enabled() == is_sound
+    assert torch._C._get_mkldnn_enabled()

@@ -12,6 +12,7 @@ from autocompress.analysis.fingerprint import state_fingerprint
 from autocompress.evaluate.check.finding import Finding, failed, passed, warned
 from autocompress.evaluate.check.subject import Subject
 from autocompress.tasks.user_code import Place, innermost_user_line
+from autocompress.train.precision import sound_gradients
 
 _ROW_TOLERANCE: Final = 1e-3  # of the largest output: kernels of other batches round otherwise
 _SHOWN: Final = 4
@@ -138,7 +139,8 @@ def learns(subject: Subject) -> Finding:
             "Compute it with torch, without .item(), .detach(), .numpy() or argmax.",
             subject.place("loss"),
         )
-    loss.backward()
+    with sound_gradients(model):
+        loss.backward()
     return _reached(subject, {n: p for n, p in named.items() if p.requires_grad}, frozen)
 
 
