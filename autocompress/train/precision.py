@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import math
 import platform
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
@@ -64,16 +65,21 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
     return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-def sound_gradients(model: nn.Module) -> contextlib.AbstractContextManager[None]:
+@contextlib.contextmanager
+def sound_gradients(model: nn.Module) -> Iterator[None]:
     """Context for a model's backward pass, without oneDNN where it damages memory.
 
     The gradient of a strided 1x1 convolution of few channels in channels-last order writes past its
     workspace: wrong gradients, a hang or a crash (uxlfoundation/oneDNN issue 6035; seen with
     torch 2.13 on a processor with AVX2). PyTorch's own kernels take its place.
     """
+    was_enabled = torch.backends.mkldnn.enabled
     if any(isinstance(m, _Conv) and _is_damaged(m) for m in model.modules()):
-        return torch.backends.mkldnn.flags(enabled=False)
-    return contextlib.nullcontext()
+        torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = was_enabled
 
 
 def _is_damaged(layer: _Conv) -> bool:

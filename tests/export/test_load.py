@@ -129,7 +129,7 @@ INTEGER_NAMES += ["vit_like", "unet", "lstm_text", "gpt_like", "zero_padded_shor
 @pytest.mark.parametrize("name", INTEGER_NAMES)
 def test_load_follows_files_with_8_bit_inputs(name, zoo, fresh, pack):
     net = zoo(name)
-    plan = plan_for(net, quantizer="uniform", bits=8, activation_bits=8)
+    plan = plan_for(net, quantizer="uniform", bits=7, activation_bits=8)
     packed = pack(net.model, net.inputs, plan)
     loaded = load(packed.path, fresh(name), net.inputs)
     assert error_of(loaded, packed, net.inputs) < 0.05
@@ -138,7 +138,7 @@ def test_load_follows_files_with_8_bit_inputs(name, zoo, fresh, pack):
 @pytest.mark.parametrize("name", ["plain", "residual"])
 def test_loaded_layers_have_the_grids_of_the_file(name, zoo, fresh, pack):
     net = zoo(name)
-    plan = plan_for(net, quantizer="uniform", bits=8, activation_bits=8)
+    plan = plan_for(net, quantizer="uniform", bits=7, activation_bits=8)
     packed = pack(net.model, net.inputs, plan)
     loaded = load(packed.path, fresh(name), net.inputs)
     grids = {

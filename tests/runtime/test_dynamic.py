@@ -35,14 +35,14 @@ class Reader(nn.Module):
 
 
 def rows_to_integers(module, names):
-    """8-bit rows for parameters, in place."""
+    """Integer rows for parameters, in place; 7 bits, which no processor saturates on."""
     found = {}
     for name in names:
         parameter = module.get_parameter(name)
         weight = parameter.detach().numpy()
-        scale = (np.abs(weight).max(axis=1) / 127).astype(np.float32)
+        scale = (np.abs(weight).max(axis=1) / 63).astype(np.float32)
         codes = np.rint(weight / scale[:, None]).astype(np.int8)
-        stored = QuantizedTensor(codes=codes, scale=scale, axis=0, bits=8)
+        stored = QuantizedTensor(codes=codes, scale=scale, axis=0, bits=7)
         with torch.no_grad():
             parameter.copy_(torch.from_numpy(stored.dequantize()))
         found[name.removesuffix(".weight")] = stored

@@ -12,7 +12,7 @@ from autocompress.train.channel_weights import channel_rows
 from autocompress.train.distill import soft_label_loss
 from autocompress.train.features import similarity_loss
 from autocompress.train.loop import finetune_
-from autocompress.train.precision import to_fast_layout_
+from autocompress.train.precision import fastest_precision, to_fast_layout_
 from autocompress.train.recipe import Recipe
 from autocompress.train.regularize import group_lasso, l1_penalty, squared_l2_norm
 from autocompress.train.teachers import Teacher, make_teacher
@@ -190,7 +190,7 @@ def test_training_with_a_penalty_is_the_same_for_a_seed(prepared, model_hash, pe
     assert hashes[0] == hashes[1] != hashes[2]
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", sorted({"fp32", fastest_precision(CPU)}))
 def test_every_net_takes_one_step_with_features_and_gates(zoo_net, precision):
     model = to_fast_layout_(copy.deepcopy(zoo_net.model), CPU)
     base = to_fast_layout_(copy.deepcopy(zoo_net.model), CPU)

@@ -84,5 +84,5 @@ def test_gradients_of_narrow_strided_1x1_convolutions_are_right_and_damage_nothi
 )
 def test_sound_gradients_leaves_the_fast_kernels_where_they_are_right(layer, is_sound):
     with sound_gradients(torch.nn.Sequential(layer)):
-        assert torch._C._get_mkldnn_enabled() == is_sound
-    assert torch._C._get_mkldnn_enabled()
+        assert torch.backends.mkldnn.enabled == is_sound
+    assert torch.backends.mkldnn.enabled
