@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from autocompress.packing.packed import PackedModel, read_packed, write_packed
     from autocompress.plan import CompressionPlan, LayerPlan
     from autocompress.run_record import RunRecord, TrialRecord
-    from autocompress.search.records import load_run
+    from autocompress.study.records import load_run
     from autocompress.tasks.base import Task, TensorData
     from autocompress.tasks.calling import adapt_call
     from autocompress.tasks.cifar10 import read_cifar10
+    from autocompress.tasks.frozen import LayerChannels
     from autocompress.tasks.idx import read_idx, read_mnist
     from autocompress.tasks.images import crop_and_flip, normalize
-    from autocompress.tasks.layer_channels import LayerChannels
     from autocompress.tasks.streamed import StreamedData
 
 _HOMES = {
     "AutocompressError": "autocompress.errors",
     "Bundle": "autocompress.api.bundle",
     "CompressionPlan": "autocompress.plan",
-    "LayerChannels": "autocompress.tasks.layer_channels",
+    "LayerChannels": "autocompress.tasks.frozen",
     "LayerPlan": "autocompress.plan",
     "Measurement": "autocompress.measurement",
     "PackedModel": "autocompress.packing.packed",
@@ -51,7 +51,7 @@ _HOMES = {
     "adapt_call": "autocompress.tasks.calling",
     "crop_and_flip": "autocompress.tasks.images",
     "load": "autocompress.export.load",
-    "load_run": "autocompress.search.records",
+    "load_run": "autocompress.study.records",
     "normalize": "autocompress.tasks.images",
     "open_run": "autocompress.api.search",
     "read_cifar10": "autocompress.tasks.cifar10",

@@ -30,9 +30,9 @@ from autocompress.analysis.channel_groups import (
 )
 from autocompress.compress.model_copy import copy_model
 from autocompress.compress.pipeline import apply_plan
-from autocompress.compress.policy import PruningPolicy
+from autocompress.compress.prune import PruningPolicy
 from autocompress.plan import CompressionPlan
-from autocompress.tasks.residual_cnn import ResidualBlock
+from autocompress.tasks.digits import ResidualBlock
 
 
 def _resnet(n_blocks: int) -> nn.Module:

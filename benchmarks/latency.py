@@ -32,12 +32,11 @@ from published import result_path
 from torch import nn
 
 from autocompress.errors import TrialError
-from autocompress.evaluate.deploy import deploy
+from autocompress.evaluate.deploy import deploy, timed_inputs
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.settings import EvaluationSettings
-from autocompress.evaluate.timed_inputs import timed_inputs
+from autocompress.export.bench import size_of
 from autocompress.export.bundle import candidate_of
-from autocompress.export.file_size import size_of
 from autocompress.export.runtime_file import scores
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.run_record import RunRecord, TrialRecord
@@ -45,9 +44,9 @@ from autocompress.runtime.base import Runtime, Shipment
 from autocompress.runtime.interleaved import median_interval, time_in_turns
 from autocompress.runtime.onnxruntime import executed_integer_nodes
 from autocompress.runtime.process import RunningModel
-from autocompress.runtime.table import RUNTIMES, is_installed
-from autocompress.search.records import load_run
-from autocompress.search.session import reopen
+from autocompress.runtime.registry import RUNTIMES, is_installed
+from autocompress.study.records import load_run
+from autocompress.study.session import reopen
 from autocompress.tasks.base import Task
 from autocompress.tasks.prepare import PreparedTask, prepare_task
 

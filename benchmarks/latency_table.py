@@ -22,15 +22,14 @@ import torch
 from latency import publish
 from torch import Tensor
 
-from autocompress.evaluate.option_cache import OptionCache
-from autocompress.evaluate.sensitivity import measure_options
+from autocompress.evaluate.sensitivity import OptionCache, measure_options
 from autocompress.run_record import RunRecord
 from autocompress.runtime.onnx_export import export_onnx, make_templates
-from autocompress.search.records import load_run
-from autocompress.search.session import reopen
 from autocompress.space.option_table import OptionTable
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import Method, SearchSpace
+from autocompress.study.records import load_run
+from autocompress.study.session import reopen
 
 
 def table_rows(folder: Path, *, is_again: bool) -> Iterator[dict[str, Any]]:

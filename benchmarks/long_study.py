@@ -24,16 +24,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 from published import result_path
 from quality.proposal_time import made_up_space, made_up_table
 
+from autocompress.executors.job import EvaluationJob, OnStage, Outcome, ProbeJob
 from autocompress.measurement import Measurement
 from autocompress.report.page import write_report
-from autocompress.search.driver import run_search
-from autocompress.search.executors.job import EvaluationJob, OnStage, Outcome, ProbeJob
-from autocompress.search.records import load_run
-from autocompress.search.sampler import distributions_of
-from autocompress.search.study import Study
+from autocompress.samplers.propose import distributions_of
 from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import SearchSpace
+from autocompress.study.optimize import run_search
+from autocompress.study.records import load_run
+from autocompress.study.study import Study
 
 _OBJECTIVES = "accuracy,size"
 _ADDED = 5

@@ -16,7 +16,7 @@ from autocompress.atomic_file import write_atomically
 from autocompress.report.search_gain import search_gain
 from autocompress.report.tables import front_json, trials_table, write_csv
 from autocompress.run_record import RunRecord
-from autocompress.search.records import load_run
+from autocompress.study.records import load_run
 
 _PRIVATE = ("task", "arguments")  # paths of the machine it ran on
 

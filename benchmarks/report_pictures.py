@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from autocompress.objective import OBJECTIVES
 from autocompress.report.findings import cheapest_within
 from autocompress.report.page import write_report
-from autocompress.search.records import load_run
+from autocompress.study.records import load_run
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -23,15 +23,14 @@ from published import result_path
 
 from autocompress.evaluate.sensitivity import measure_options
 from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.executors.job import EvaluationJob, Executor, OnStage, Outcome, ProbeJob
+from autocompress.executors.registry import Resources, make_executor
+from autocompress.executors.worker import WorkerSpec
 from autocompress.measurement import Measurement
-from autocompress.search.driver import run_search
-from autocompress.search.executors.job import EvaluationJob, Executor, OnStage, Outcome, ProbeJob
-from autocompress.search.executors.table import Resources, make_executor
-from autocompress.search.executors.worker import WorkerSpec
-from autocompress.search.options import option_cache
-from autocompress.search.session import open_session
-from autocompress.search.study import Study
 from autocompress.space.option_table import Figures
+from autocompress.study.optimize import run_search
+from autocompress.study.session import open_session, option_cache
+from autocompress.study.study import Study
 from autocompress.tasks.factory import load_task
 
 _OBJECTIVES = "accuracy,size"

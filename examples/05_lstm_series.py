@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from autocompress import Task, TensorData
 from autocompress.errors import InputError, first_line
 from autocompress.tasks.base import Inputs
+from autocompress.tasks.digits import training_progress
 from autocompress.tasks.model_cache import load_or_train
-from autocompress.tasks.training_progress import training_progress
 
 
 class SpeakerNet(nn.Module):

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from autocompress import Task, TensorData
 from autocompress.errors import InputError
+from autocompress.tasks.digits import training_progress
 from autocompress.tasks.model_cache import load_or_train
-from autocompress.tasks.training_progress import training_progress
 
 LENGTH = 64  # characters that the model sees
 UNKNOWN = 0  # a character that the training text does not have

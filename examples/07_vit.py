@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autocompress import Task, TensorData, crop_and_flip, normalize, read_cifar10
+from autocompress.tasks.digits import training_progress
 from autocompress.tasks.model_cache import load_or_train
-from autocompress.tasks.training_progress import training_progress
 
 AUGMENT = crop_and_flip(pad=4)
 

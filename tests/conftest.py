@@ -23,6 +23,8 @@ from autocompress.analysis.profile import ModelProfile, profile_model
 from tests import skipped
 from tests.needs import need_extra
 
+pytest_plugins = ["tests.study_fixtures"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of `.ci/run`."""

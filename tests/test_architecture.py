@@ -11,35 +11,31 @@ import pytest
 import autocompress
 
 ROOT = Path(autocompress.__file__).parent
-FLOORS = {
-    "errors": 1,
-    "atomic_file": 1,
-    "objective": 1,
-    "measurement": 1,
-    "pareto": 1,
-    "scratch": 1,
-    "plan": 2,
-    "tasks": 2,
-    "analysis": 2,
-    "space": 3,
-    "compress": 3,
-    "train": 3,
-    "run_record": 4,
-    "packing": 4,
-    "runtime": 4,
-    "evaluate": 5,
-    "search": 6,
-    "export": 6,
-    "report": 6,
-    "cli": 7,
-    "api": 7,
-    "__main__": 8,
-    "__init__": 8,  # the public names, imported lazily
-}
+# A room imports only from rooms on floors below its own, and from itself.
+FLOORS = (
+    {"errors"},
+    {"atomic_file", "measurement", "objective", "pareto"},
+    {"quantities", "plan", "tasks"},
+    {"analysis"},
+    {"compress"},
+    {"space", "train", "onnx_graph"},
+    {"run_record", "packing"},
+    {"runtime", "samplers", "storages", "report"},
+    {"evaluate"},
+    {"executors"},
+    {"study"},
+    {"runs", "export"},
+    {"terminal"},
+    {"api"},
+    {"cli"},
+    {"__main__", "__init__"},  # the public names, imported lazily
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+OPTUNA_ROOMS = {"storages", "samplers", "study", "runs"}
 FILES = sorted(ROOT.rglob("*.py"))
 # A reader of one official format, which admits arrays and plain containers only
 PICKLE_READERS = {"autocompress.tasks.cifar10_pickle"}
-MAX_LINES = 300
+MAX_LINES = 450  # at 300 lines ask what the second idea in a file is
 
 
 def _module(path: Path) -> str:
@@ -106,34 +102,36 @@ def _find_circle(graph: dict[str, set[str]]) -> list[str]:
     return next((circle for name in sorted(graph) if (circle := walk(name, []))), [])
 
 
-def _ids(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+def test_rooms_import_only_from_floors_below():
+    offenders = [
+        f"{_module(path)} imports {name}"
+        for path in FILES
+        for name in sorted(_own(_imports(path)))
+        if _room(name) != _room(_module(path))
+        and FLOOR_OF[_room(name)] >= FLOOR_OF[_room(_module(path))]
+    ]
+    assert offenders == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=_ids)
-def test_file_stands_on_a_known_floor_and_imports_nothing_from_above(path):
-    floor = FLOORS[_room(_module(path))]
-    above = {name for name in _own(_imports(path)) if FLOORS[_room(name)] > floor}
-    assert not above
+def test_files_import_the_defining_file_and_not_a_package():
+    offenders = [
+        f"{_module(path)} imports {name}"
+        for path in FILES
+        for name in sorted(_own(_imports(path)) - {"autocompress"})
+        if ROOT.parent.joinpath(*name.split(".")).is_dir()
+    ]
+    assert offenders == []
 
 
-@pytest.mark.parametrize("path", FILES, ids=_ids)
-def test_file_imports_the_defining_file_and_not_a_package(path):
-    packages = {
-        name
-        for name in _own(_imports(path))
-        if ROOT.parent.joinpath(*name.split(".")).is_dir() and name != "autocompress"
-    }
-    assert not packages
-
-
-@pytest.mark.parametrize("path", FILES, ids=_ids)
-def test_file_is_short_and_explains_itself(path):
-    text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= MAX_LINES
-    docstring = ast.get_docstring(ast.parse(text))
-    assert docstring
-    assert "TODO" not in text
+def test_files_are_short_and_explain_themselves():
+    offenders = []
+    for path in FILES:
+        text = path.read_text(encoding="utf-8")
+        if len(text.splitlines()) > MAX_LINES or "TODO" in text:
+            offenders.append(f"{_module(path)} is too long or unfinished")
+        if not ast.get_docstring(ast.parse(text)):
+            offenders.append(f"{_module(path)} has no docstring")
+    assert offenders == []
 
 
 def test_imports_have_no_circle():
@@ -146,10 +144,10 @@ def test_find_circle_finds_one():
     assert _find_circle({"a": {"b", "c"}, "b": {"c"}}) == []
 
 
-def test_only_search_imports_optuna():
+def test_only_rooms_of_the_study_import_optuna():
     importers = {_module(p) for p in FILES if _has(_imports(p), "optuna")}
     assert importers
-    assert {_room(name) for name in importers} == {"search"}
+    assert {_room(name) for name in importers} == OPTUNA_ROOMS
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from autocompress.scratch import scratch_folder
+from autocompress.atomic_file import scratch_folder
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from autocompress.analysis.slots import (
     width_of,
 )
 from autocompress.errors import InputError
-from autocompress.tasks.layer_channels import channels_of
+from autocompress.tasks.frozen import channels_of
 
 _BATCH_OR_INSTANCE = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 Cut = tuple[ChannelGroup, NDArray[np.int64]]

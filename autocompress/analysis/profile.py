@@ -8,14 +8,49 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from autocompress.analysis.channel_groups import ChannelGroup, find_channel_groups
-from autocompress.analysis.layer_kind import LayerKind, layer_kind
-from autocompress.analysis.macs import count_macs
-from autocompress.analysis.refusals import FROZEN, refusals_of
+from autocompress.analysis.refusals import FROZEN, LayerKind, layer_kind, refusals_of
 from autocompress.analysis.residual_blocks import find_residual_blocks
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.frozen import is_frozen
+
+
+def count_macs(model: nn.Module, example_inputs: Inputs) -> dict[str, int]:
+    """Count the MACs of one example per module.
+
+    Runs on the `meta` device: there torch's counter sees attention and fused encoder layers, which
+    it misses on the CPU. Falls back to the CPU where a model's control flow needs real values.
+
+    Args:
+        model: Not modified.
+        example_inputs: Inputs of shape (N, ...), N >= 1; only the first example is used.
+
+    Returns:
+        Qualified module name -> MACs of everything inside it; `""` is the whole model.
+    """
+    single = tuple(tensor[:1] for tensor in example_inputs)
+    try:
+        on_meta = tuple(tensor.to("meta") for tensor in single)
+        flops = _count_flops(copy.deepcopy(model).to("meta"), on_meta)
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):
+        flops = _count_flops(copy.deepcopy(model), single)
+    root = type(model).__name__
+    return {_qualified(name, root): count // 2 for name, count in flops.items()}
+
+
+def _count_flops(model: nn.Module, inputs: Inputs) -> dict[str, int]:
+    counter = FlopCounterMode(display=False)
+    model.requires_grad_(False)  # the counter stumbles over a parameter that a layer is called on
+    with torch.no_grad(), counter:
+        model.eval()(*inputs)
+    return {name: sum(ops.values()) for name, ops in counter.get_flop_counts().items()}
+
+
+def _qualified(name: str, root: str) -> str:
+    return "" if name in ("Global", root) else name.removeprefix(f"{root}.")
+
 
 _TIEABLE = (nn.Embedding, nn.Linear)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autocompress.analysis.channel_group import Side
-from autocompress.tasks.layer_channels import channels_of
+from autocompress.tasks.frozen import channels_of
 
 Convolution: TypeAlias = (
     nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d

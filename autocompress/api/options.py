@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from autocompress.api.argument_types import checked_options
-from autocompress.cli.limit_options import limits_of
-from autocompress.cli.quantities import parse_bytes, parse_seconds
 from autocompress.errors import AutocompressError, InputError
-from autocompress.search.executors.table import Resources
-from autocompress.search.request import SearchRequest, default_threads
-from autocompress.search.stop_rules import StopRules
+from autocompress.executors.registry import Resources
+from autocompress.quantities import limits_of, parse_bytes, parse_seconds
+from autocompress.runs.options import SearchRequest, default_threads
 from autocompress.space.targets import load_target
+from autocompress.study.stop_rules import StopRules
 
 _OPTION: Final = re.compile(r"--([a-z][a-z-]*)")
 _NAMES: Final = {"run": "name"}

@@ -11,7 +11,7 @@ from autocompress.api.bundle import Bundle
 from autocompress.api.options import python_words
 from autocompress.api.points import Point, Points, point_of
 from autocompress.errors import InputError, NoPointError, unknown_name
-from autocompress.export.choose import choose_point
+from autocompress.export.bundle import choose_point
 from autocompress.run_record import RunRecord, TrialRecord
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Result:
             NoPointError: If there is nothing to draw yet.
             InputError: If there is no such figure.
         """
-        from autocompress.report.figures import run_figures
+        from autocompress.report.pictures import run_figures
 
         figures = run_figures(self.run)
         if not figures:
@@ -117,7 +117,7 @@ class Result:
             InputError: If it cannot be written.
         """
         from autocompress.report.page import write_report
-        from autocompress.search.repeats import find_repeats
+        from autocompress.runs.repeats import find_repeats
 
         written = self.folder / "report.html" if path is None else Path(path).expanduser()
         write_report(self.run, written, find_repeats(self.run))
@@ -147,7 +147,7 @@ class Result:
             NoPointError: If no point keeps what is asked.
         """
         from autocompress.export.bundle import export_point
-        from autocompress.runtime.table import find_runtime
+        from autocompress.runtime.registry import find_runtime
 
         point = self._chosen(which, max_drop)
         names = (runtimes,) if isinstance(runtimes, str) else tuple(runtimes)
@@ -192,7 +192,7 @@ class Result:
             InputError: If a point, a number or a field cannot be used.
             NoPointError: If there is nothing to refine, or every refinement failed.
         """
-        from autocompress.cli.refine import refine_points
+        from autocompress.terminal.refine_progress import refine_points
         from autocompress.train.presets import check_field_names
 
         numbers = tuple(_number_of(point) for point in which)
@@ -220,7 +220,7 @@ class Result:
 
     def reload(self) -> Result:
         """The run as it is now."""
-        from autocompress.search.records import load_run
+        from autocompress.study.records import load_run
 
         return Result(load_run(self.folder))
 
@@ -241,7 +241,7 @@ class Result:
 
     def _reopened(self) -> Any:
         """The task and its evaluator, loaded once."""
-        from autocompress.search.session import reopen
+        from autocompress.study.session import reopen
 
         if self._opened is None:
             self._opened = reopen(self.run)
@@ -256,7 +256,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         """The front as a table, and the figure below it."""
-        from autocompress.api.notebook import figure_html
+        from autocompress.api.points import figure_html
 
         picture = figure_html(self.plot()) if self.run.complete else ""
         return f"{self.front._repr_html_()}{picture}"

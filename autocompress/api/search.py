@@ -8,13 +8,13 @@ from autocompress.api.argument_types import path, whole_number
 from autocompress.api.options import python_words, request_of
 from autocompress.api.result import Result
 from autocompress.api.task_spec import TaskLike, spec_of
-from autocompress.cli.progress import SearchProgress
 from autocompress.errors import InputError
-from autocompress.search.records import load_run
-from autocompress.search.search_task import search_task
-from autocompress.search.watch import Watch
+from autocompress.runs.search_task import search_task
+from autocompress.study.listener import Watch
+from autocompress.study.records import load_run
 from autocompress.tasks.base import Task
 from autocompress.tasks.in_memory import is_in_memory, keep_in_memory
+from autocompress.terminal.search_progress import SearchProgress
 
 
 def search(

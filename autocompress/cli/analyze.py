@@ -6,14 +6,16 @@ from typing import Any
 
 import click
 
-from autocompress.cli.json_output import json_option, print_json
-from autocompress.cli.runtime_options import (
+from autocompress.cli.options import (
+    json_option,
     parse_shapes,
+    print_json,
     runtime_options,
     target_option,
+    task_arguments,
+    task_options,
     with_target,
 )
-from autocompress.cli.task_options import task_arguments, task_options
 
 
 @click.command()
@@ -95,10 +97,13 @@ def _measure(
     level_timeout: float,
     **settings: Any,
 ) -> None:
-    from autocompress.cli.sensitivity import measure_sensitivity
-    from autocompress.cli.sensitivity_table import print_sensitivity, sensitivity_json
+    from autocompress.cli.sensitivity_table import (
+        measure_sensitivity,
+        print_sensitivity,
+        sensitivity_json,
+    )
     from autocompress.errors import InputError
-    from autocompress.search.environment import n_usable_cores
+    from autocompress.study.session import n_usable_cores
 
     for name, value in {**settings, "level_timeout": level_timeout}.items():
         if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < inf:

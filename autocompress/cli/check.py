@@ -7,14 +7,16 @@ from typing import Any, Final
 
 import click
 
-from autocompress.cli.json_output import json_option, print_json
-from autocompress.cli.runtime_options import (
+from autocompress.cli.options import (
+    json_option,
     parse_shapes,
+    print_json,
     runtime_options,
     target_option,
+    task_arguments,
+    task_options,
     with_target,
 )
-from autocompress.cli.task_options import task_arguments, task_options
 
 _MUST_FIX: Final = 2
 _NOT_PASSED_ON: Final = ("task", "task_option", "budget", "only", "as_json")
@@ -42,9 +44,9 @@ def command(task: str, data: str | None, task_args: tuple[str, ...], **options: 
     Exit code 0 if a search can start (warnings are allowed), 2 if something must be fixed.
     """
     from autocompress.errors import InputError
-    from autocompress.evaluate.check.table import check_task
+    from autocompress.evaluate.check.registry import check_task
     from autocompress.evaluate.settings import EvaluationSettings
-    from autocompress.search.request import default_threads
+    from autocompress.runs.options import default_threads
     from autocompress.space.rules import load_rules
     from autocompress.space.targets import load_target, restrict
 

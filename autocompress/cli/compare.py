@@ -45,7 +45,7 @@ def command(runs: tuple[str, ...], output: Path | None, as_json: bool, results: 
     """
     from autocompress.report.compare import compare_runs
     from autocompress.report.compare_page import write_comparison
-    from autocompress.search.records import load_run
+    from autocompress.study.records import load_run
 
     records = [load_run(resolve_run(run, results)) for run in runs]
     for record in records:
@@ -63,7 +63,7 @@ def command(runs: tuple[str, ...], output: Path | None, as_json: bool, results: 
 def _print_tables(comparison: Comparison) -> None:
     from rich.console import Console
 
-    from autocompress.report.compare_words import (
+    from autocompress.report.compare_page import (
         difference_cells,
         drop_cells,
         obstacle_sentences,

@@ -17,7 +17,7 @@ def command(run: str, is_repairing: bool, results: Path) -> None:
     A study that is damaged, or that lacks trials its journal knows, can be rebuilt; the old file
     stays beside it. Exit code 3 if something is left to be done.
     """
-    from autocompress.search.doctor import examine, repair
+    from autocompress.runs.doctor import examine, repair
 
     folder = results / run if (results / run).is_dir() else Path(run)
     findings = repair(folder) if is_repairing else examine(folder)

@@ -5,9 +5,9 @@ from typing import Any
 
 import click
 
-from autocompress.cli.json_output import json_option, print_json
-from autocompress.cli.quantities import parse_share
+from autocompress.cli.options import json_option, print_json
 from autocompress.cli.runs import load_trusted, results_option, trust_option
+from autocompress.quantities import parse_share
 
 
 @click.command()
@@ -70,11 +70,10 @@ def command(
     others go on. `autocompress verify` checks later that a bundle still is what it says.
     """
     from autocompress.errors import InputError
-    from autocompress.export.bundle import export_point
-    from autocompress.export.choose import choose_point
-    from autocompress.report.limits import violation_words
-    from autocompress.runtime.table import find_runtime
-    from autocompress.search.session import reopen
+    from autocompress.export.bundle import choose_point, export_point
+    from autocompress.report.wording import violation_words
+    from autocompress.runtime.registry import find_runtime
+    from autocompress.study.session import reopen
 
     if sum((trial is not None, max_drop is not None, knee)) != 1:
         raise InputError("Exactly one of --trial N, --max-drop SHARE and --knee must be given.")

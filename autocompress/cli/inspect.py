@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autocompress.cli.front import printable
+from autocompress.terminal.tables import printable
 
 if TYPE_CHECKING:  # rich and onnx take a while: `--help` must not wait for them
     from rich.table import Table

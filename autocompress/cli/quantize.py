@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autocompress.cli.quantities import parse_share
+from autocompress.quantities import parse_share
 
 if TYPE_CHECKING:
     from autocompress.export.post_training import PostTraining

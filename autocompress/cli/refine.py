@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from autocompress.cli.json_output import json_option, print_json
-from autocompress.cli.quantities import parse_seconds
+from autocompress.cli.options import json_option, print_json
 from autocompress.cli.runs import load_trusted, results_option, trust_option
-from autocompress.errors import InputError, NoPointError
+from autocompress.errors import InputError
+from autocompress.quantities import parse_seconds
 
 
 @click.command(short_help="Train chosen points of a run in full.")
@@ -53,9 +52,10 @@ def command(
     is part of the loss; `entropy_strength` says how much. The best epoch on val is kept. The same
     command again continues after the last whole epoch.
     """
-    from autocompress.cli.front import points_table
     from autocompress.report.tables import trial_json
     from autocompress.tasks.factory import load_teacher
+    from autocompress.terminal.refine_progress import refine_points
+    from autocompress.terminal.tables import points_table
     from autocompress.train.presets import parse_recipe
 
     if not trials and not front:
@@ -85,41 +85,3 @@ def command(
         from rich.console import Console
 
         Console(highlight=False, emoji=False).print(points_table(record, refined))
-
-
-def refine_points(
-    record: Any, *, numbers: tuple[int, ...], top: int, quiet: bool, **how: Any
-) -> tuple[Any, ...]:
-    """Refine and show progress.
-
-    Raises:
-        NoPointError: If every refinement failed.
-    """
-    from autocompress.cli.refine_progress import RefineProgress
-    from autocompress.search.refine_run import choose_trials, refine_run
-    from autocompress.search.refined import refinements_file
-
-    chosen = choose_trials(record, numbers=numbers, top=top)
-    progress = RefineProgress(quiet=quiet)
-    try:
-        with progress:
-            refined = refine_run(record, chosen, listener=progress.listener, **how)
-    except KeyboardInterrupt:
-        progress.note(f"Stopped. Nothing is lost: the same command continues {record.folder}.")
-        raise
-    if not refined:
-        named = {trial.number for trial in chosen}
-        failed = refinements_file(record.folder).read().values()
-        reasons = [e["reason"] for e in failed if e["trial"] in named and e["reason"]]
-        raise NoPointError(
-            f"None of the {len(chosen)} trials could be refined.", f"The first reason: {reasons[0]}"
-        )
-    return refined
-
-
-def refine_best(run: Any, top: int, *, quiet: bool) -> Any:
-    """Refine members of the front with the default recipe; the run as it is then."""
-    from autocompress.search.records import load_run
-
-    refine_points(run, numbers=(), top=top, quiet=quiet, fields={})
-    return load_run(run.folder)

@@ -61,8 +61,8 @@ def command(
     Chrome; the environment variable BROWSER_PATH names one that is not found.
     """
     from autocompress.report.page import write_report
-    from autocompress.search.records import load_run
-    from autocompress.search.repeats import find_repeats
+    from autocompress.runs.repeats import find_repeats
+    from autocompress.study.records import load_run
 
     record = load_run(resolve_run(run, results))
     path = output or record.folder / "report.html"

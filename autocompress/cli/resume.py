@@ -6,9 +6,8 @@ from typing import Any
 
 import click
 
-from autocompress.cli.json_output import json_option
+from autocompress.cli.options import json_option, track_option
 from autocompress.cli.runs import load_trusted, results_option, trust_option
-from autocompress.cli.track_option import track_option
 
 
 @click.command(short_help="Continue a run with the options it was started with.")

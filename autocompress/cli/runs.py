@@ -40,7 +40,7 @@ def load_trusted(run: str | None, results: Path, *, is_trusted: bool) -> Any:
         results: Folder that holds the run folders.
         is_trusted: Whether the user says that its task may be loaded.
     """
-    from autocompress.search.records import load_run
+    from autocompress.study.records import load_run
     from autocompress.tasks.trust import trust_task
 
     record = load_run(resolve_run(run, results))
@@ -59,7 +59,7 @@ def resolve_run(run: str | None, results: Path) -> Path:
     Raises:
         InputError: If there is no such run; names those there are.
     """
-    from autocompress.search.stores.located import is_run, run_folders
+    from autocompress.storages.open_storage import is_run, run_folders
 
     found = {folder.name: folder for folder in run_folders(results)}
     if run is None:

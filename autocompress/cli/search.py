@@ -5,19 +5,64 @@ from typing import Any
 
 import click
 
-from autocompress.cli.json_output import json_option
-from autocompress.cli.limit_options import limit_options, limits_of
-from autocompress.cli.quantities import parse_bytes, parse_seconds
-from autocompress.cli.runs import results_option
-from autocompress.cli.runtime_options import (
+from autocompress.cli.options import (
+    json_option,
+    limit_options,
     parse_shapes,
+    print_json,
     runtime_options,
     target_option,
+    task_arguments,
+    task_options,
+    track_option,
     with_target,
 )
-from autocompress.cli.search_result import print_result
-from autocompress.cli.task_options import task_arguments, task_options
-from autocompress.cli.track_option import track_option
+from autocompress.cli.runs import results_option
+from autocompress.quantities import limits_of, parse_bytes, parse_seconds
+
+
+def print_result(run: Any, *, as_json: bool) -> None:
+    """Print the front; ends the command with exit code 4 if nothing keeps the limits."""
+    from autocompress.errors import NoPointError
+    from autocompress.report.tables import front_json
+    from autocompress.report.wording import nothing_feasible
+
+    problem = nothing_feasible(run)
+    if as_json:
+        print_json(front_json(run))
+    else:
+        _print_tables(run)
+    if problem:
+        raise NoPointError(problem, "Nothing is lost: a larger --budget goes on looking.")
+
+
+def _print_tables(run: Any) -> None:
+    from rich.console import Console
+
+    from autocompress.report.wording import run_argument
+    from autocompress.terminal.tables import front_summary, points_table
+
+    console = Console(highlight=False)
+    console.print(front_summary(run))
+    if run.refined:
+        console.print(points_table(run, run.refined))
+    click.echo(f"\nReport   {run.folder / 'report.html'}", err=True)
+    click.echo(f"Tables   {run.folder / 'front.csv'}, {run.folder / 'trials.csv'}", err=True)
+    point = _point_to_export(run)
+    if point:
+        click.echo(f"Export   autocompress export {run_argument(run)} {point}", err=True)
+
+
+def _point_to_export(run: Any) -> str:
+    """Options of `export` that choose a point this run has; nothing if it only has the baseline."""
+    from autocompress.objective import OBJECTIVES
+    from autocompress.report.findings import cheapest_within
+
+    if cheapest_within(run, run.feasible, OBJECTIVES["size"]):
+        return "--max-drop 0.01"
+    compressed = [trial.number for trial in run.front() if trial.role != "baseline"]
+    return f"--trial {compressed[0]}" if compressed else ""
+
 
 # The task and its arguments are kept apart; the rest belongs to one session.
 NOT_KEPT = (
@@ -120,9 +165,9 @@ def command(**options: Any) -> None:
     exactly; with several, what a proposal knows depends on which trial ends first.
     """
     from autocompress.errors import InputError
-    from autocompress.search.executors.table import Resources
-    from autocompress.search.request import SearchRequest, default_threads
-    from autocompress.search.stop_rules import StopRules
+    from autocompress.executors.registry import Resources
+    from autocompress.runs.options import SearchRequest, default_threads
+    from autocompress.study.stop_rules import StopRules
 
     options = with_target(options)
     kept = _lasting(options)
@@ -174,10 +219,10 @@ def _lasting(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _search(request: Any, *, refine: int, quiet: bool, as_json: bool) -> None:
-    from autocompress.cli.progress import SearchProgress
-    from autocompress.cli.refine import refine_best
     from autocompress.errors import NoPointError
-    from autocompress.search.search_task import search_task
+    from autocompress.runs.search_task import search_task
+    from autocompress.terminal.refine_progress import refine_best
+    from autocompress.terminal.search_progress import SearchProgress
 
     run = search_task(request, SearchProgress(request.rules, quiet=quiet))
     if refine:

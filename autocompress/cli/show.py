@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from autocompress.cli.json_output import json_option, print_json
+from autocompress.cli.options import json_option, print_json
 from autocompress.cli.runs import load_trusted, results_option, trust_option
 from autocompress.errors import AutocompressError, InputError
 
@@ -58,9 +58,9 @@ def command(
 
 
 def _evaluated(run: RunRecord, trial: TrialRecord) -> Measurement:
-    from autocompress.search.executors.inline import attempted
-    from autocompress.search.session import reopen
-    from autocompress.search.under_way import trial_seed
+    from autocompress.executors.inline import attempted
+    from autocompress.study.running_trials import trial_seed
+    from autocompress.study.session import reopen
 
     if trial.measurement is None:
         raise InputError(

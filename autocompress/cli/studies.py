@@ -16,7 +16,7 @@ from autocompress.cli.runs import results_option
 @results_option
 def command(as_json: bool, results: Path) -> None:
     """List the runs in the results folder: task, trials, points on the front, and who drives it."""
-    from autocompress.search.stores.located import run_folders
+    from autocompress.storages.open_storage import run_folders
 
     rows = [_row(folder) for folder in run_folders(results)]
     if as_json:
@@ -40,8 +40,8 @@ def command(as_json: bool, results: Path) -> None:
 
 def _row(folder: Path) -> dict[str, Any]:
     from autocompress.errors import AutocompressError
-    from autocompress.search.records import load_run
-    from autocompress.search.stores.located import drivers_of
+    from autocompress.storages.open_storage import drivers_of
+    from autocompress.study.records import load_run
 
     row = dict.fromkeys(("run", "task", "finished", "budget", "front", "sampler", "seed", "state"))
     drivers = drivers_of(folder)

@@ -6,8 +6,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from autocompress.search.rank_agreement import LEAST_CANDIDATES, Correlation
-from autocompress.search.validation import Retraining, Validation
+from autocompress.runs.validate.validation import (
+    LEAST_CANDIDATES,
+    Correlation,
+    Retraining,
+    Validation,
+)
 
 _MAX_NAME = 40
 

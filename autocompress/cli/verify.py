@@ -5,8 +5,12 @@ from pathlib import Path
 
 import click
 
-from autocompress.cli.json_output import json_option, print_json
-from autocompress.cli.task_options import argument_options, task_arguments
+from autocompress.cli.options import (
+    argument_options,
+    json_option,
+    print_json,
+    task_arguments,
+)
 
 EXIT_CODES = {"files": 10, "sizes": 11, "outputs": 12, "accuracy": 13, "latency": 14}
 """Promise -> exit code when it is broken; of several the first."""
@@ -66,7 +70,7 @@ def command(
 def _task_of_run(bundle: Path, arguments: dict[str, str]) -> tuple[str | None, dict[str, str]]:
     """Task and arguments of the run that a bundle lies in, if this user has searched it."""
     from autocompress.errors import AutocompressError
-    from autocompress.search.records import load_run
+    from autocompress.study.records import load_run
     from autocompress.tasks.trust import check_trusted
 
     folder = bundle.resolve().parent.parent

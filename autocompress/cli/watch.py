@@ -65,10 +65,9 @@ def page_of(folder: Path) -> LivePage:
     from autocompress.errors import InputError
     from autocompress.report.live_page import LivePage
     from autocompress.run_record import RunRecord
-    from autocompress.search.records import load_run
-    from autocompress.search.repeats import find_repeats
-    from autocompress.search.stores.change_stamp import change_stamp
-    from autocompress.search.stores.located import drivers_of
+    from autocompress.runs.repeats import find_repeats
+    from autocompress.storages.open_storage import change_stamp, drivers_of
+    from autocompress.study.records import load_run
 
     def load() -> tuple[RunRecord, tuple[RunRecord, ...]]:
         if not folder.is_dir():

@@ -16,7 +16,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from autocompress.analysis.layer_kind import CONVS, layer_kind
+from autocompress.analysis.refusals import CONVS, layer_kind
 from autocompress.compress.compensated_rounding import curvature_of
 from autocompress.compress.compressed_layers import mask_of, quantizer_of, weight_parameters
 from autocompress.compress.input_moments import (

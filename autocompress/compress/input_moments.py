@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from autocompress.analysis.layer_kind import CONVS
+from autocompress.analysis.refusals import CONVS
 from autocompress.errors import InputError
 from autocompress.tasks.base import Inputs
 

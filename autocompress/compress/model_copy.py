@@ -5,7 +5,7 @@ A module holds a dozen empty containers for hooks, and every buffer is copied by
 
 import copy
 from collections import Counter, OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -39,3 +39,39 @@ def _empty_containers(model: nn.Module) -> Iterator[Any]:
         for value in vars(module).values():
             if type(value) in (OrderedDict, dict, set) and not value:
                 yield value
+
+
+def early_model(model: nn.Module, initial_state: Mapping[str, Tensor] | None) -> nn.Module | None:
+    """A copy of an uncut model with its weights of early in training, to be cut as the model is.
+
+    Args:
+        model: The trained model; not modified.
+        initial_state: Its state dict early in training, as `prepare_task` checked it; None for no
+            copy.
+    """
+    if initial_state is None:
+        return None
+    early = copy_model(model)
+    early.load_state_dict(dict(initial_state))
+    return early
+
+
+def rewind_(model: nn.Module, early: nn.Module) -> None:
+    """Put a model's parameters and buffers back to what they were early in training, in place.
+
+    What only `model` has, such as masks, stays.
+
+    Args:
+        model: Changed; its parameters remain the same objects.
+        early: The early model, cut as `model` was.
+
+    Raises:
+        ValueError: If the two were not cut alike.
+    """
+    state = model.state_dict()
+    with torch.no_grad():
+        for name, value in early.state_dict().items():
+            if name not in state or state[name].shape != value.shape:
+                msg = f"{name!r} of shape {tuple(value.shape)} must be in both models alike"
+                raise ValueError(msg)
+            state[name].copy_(value)

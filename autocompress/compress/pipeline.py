@@ -10,19 +10,18 @@ from autocompress.analysis.channel_groups import ChannelGroup, cut_channels_
 from autocompress.analysis.regroup import regroup
 from autocompress.compress.drop_blocks import drop_block_
 from autocompress.compress.evidence import Evidence, Gradients
-from autocompress.compress.importance.table import find_criterion
+from autocompress.compress.importance.registry import find_criterion
 from autocompress.compress.low_rank.surgery import factorize_layers_
-from autocompress.compress.model_copy import copy_model
+from autocompress.compress.model_copy import copy_model, early_model, rewind_
 from autocompress.compress.plan_check import check_plan
-from autocompress.compress.policy import PruningPolicy
 from autocompress.compress.prune import (
     Channels,
+    PruningPolicy,
     choose_channels,
     kept_channels,
     stepped_counts,
 )
 from autocompress.compress.quantize import freeze_, quantize_
-from autocompress.compress.rewind import early_model, rewind_
 from autocompress.compress.share_weights import share_weights_
 from autocompress.compress.sparsity import mask_nothing_, sparsify_, stepped_sparsities
 from autocompress.errors import TrialError, first_line

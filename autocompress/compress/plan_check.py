@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator
 from torch import Tensor, nn
 
 from autocompress.analysis.channel_groups import ChannelGroup
-from autocompress.analysis.layer_kind import layer_kind
+from autocompress.analysis.refusals import layer_kind
 from autocompress.compress.compressed_layers import COMPRESSED
-from autocompress.compress.low_rank.table import why_not_factorize
-from autocompress.compress.quantizers.table import why_not_quantize
+from autocompress.compress.low_rank.registry import why_not_factorize
+from autocompress.compress.quantizers.registry import why_not_quantize
 from autocompress.compress.sparsity_patterns import why_not_sparsify
 from autocompress.errors import InputError
 from autocompress.plan import CompressionPlan, LayerPlan

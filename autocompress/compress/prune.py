@@ -1,5 +1,6 @@
 """Structured pruning: how many channels a ratio removes, and which ones."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from typing import Literal, TypeAlias
@@ -163,3 +164,21 @@ def _checked_count(group: ChannelGroup, counts: Mapping[str, int]) -> int:
             f"{group.n_channels} channels, but {count} were asked for."
         )
     return count
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PruningPolicy:
+    """How channels and weights are chosen.
+
+    Attributes:
+        criterion: Name in `importance.table.CRITERIA`.
+        round_to: Kept widths are multiples of this.
+        scope: `local` takes from each channel group what its ratio says; `global` takes as many in
+            all, wherever the scores are lowest.
+        sparsity_scope: The same for single weights.
+    """
+
+    criterion: str = "l2"
+    round_to: int = 8
+    scope: Scope = "local"
+    sparsity_scope: Scope = "local"

@@ -1,13 +1,13 @@
 """Put the layers of a model on grids, and freeze them into what is stored."""
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from autocompress.analysis.layer_kind import layer_kind
-from autocompress.analysis.refusals import why_no_input_grid
+from autocompress.analysis.refusals import layer_kind, why_no_input_grid
 from autocompress.compress.codes import ActivationRange, StoredWeight
 from autocompress.compress.compressed_layers import (
     channel_axis,
@@ -21,7 +21,7 @@ from autocompress.compress.compressed_layers import (
 )
 from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.compress.quantizers.base import WeightQuantizer
-from autocompress.compress.quantizers.table import (
+from autocompress.compress.quantizers.registry import (
     QUANTIZERS,
     find_quantizer,
     parse_granularity,
@@ -235,3 +235,26 @@ def _freeze_weight_(
         stored = stored_by_id[id(weight)] = quantizer.freeze(weight, mask)
         weight.copy_(torch.from_numpy(stored.dequantize()))
     return stored
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Deployable:
+    """A candidate as runtimes see it: a plain float model and what is stored of its weights.
+
+    Attributes:
+        model: In eval mode; quantized layers hold exactly dequantized weights.
+        weights: Layer name -> what its weight is stored as; of a parameter not called `weight`
+            (recurrent layers) the parameter's name.
+        activations: Layer name -> unsigned 8-bit grid of its input, where it runs in integers.
+    """
+
+    model: nn.Module
+    weights: dict[str, StoredWeight]
+    activations: dict[str, ActivationRange]
+
+
+def make_deployable(model: nn.Module) -> Deployable:
+    """Freeze a copy of a candidate into what runtimes and files need; `model` is not modified."""
+    frozen = copy.deepcopy(model).eval()
+    weights, activations = freeze_(frozen)
+    return Deployable(model=frozen, weights=weights, activations=activations)

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from autocompress.analysis.layer_kind import CONVS, LayerKind, layer_kind
 from autocompress.analysis.profile import LayerInfo
+from autocompress.analysis.refusals import CONVS, LayerKind, layer_kind
 from autocompress.errors import InputError
 
 _SHAREABLE = (nn.Linear, *CONVS)

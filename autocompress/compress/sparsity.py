@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from autocompress.analysis.layer_kind import layer_kind
+from autocompress.analysis.refusals import layer_kind
 from autocompress.compress.compressed_layers import (
     channel_axis,
     mask_of,

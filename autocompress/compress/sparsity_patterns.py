@@ -12,7 +12,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from autocompress.analysis.layer_kind import LayerKind
+from autocompress.analysis.refusals import LayerKind
 from autocompress.compress.magnitude_masks import (
     block_scores,
     group_mask,

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from autocompress.errors import TrialError
-from autocompress.evaluate.option_cache import OptionCache, ProbePlan
-from autocompress.evaluate.sensitivity import TablePlans
+from autocompress.evaluate.sensitivity import OptionCache, ProbePlan, TablePlans
 from autocompress.plan import CompressionPlan
 from autocompress.space.option_table import Figures
 from autocompress.space.prediction import Predictor

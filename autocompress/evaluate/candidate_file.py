@@ -9,12 +9,12 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from autocompress.analysis.fingerprint import state_fingerprint
 from autocompress.atomic_file import write_atomically
 from autocompress.compress.compressed_layers import is_compressed, mask_of, weight_parameters
 from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.errors import InputError, first_line
 from autocompress.plan import CompressionPlan
+from autocompress.tasks.fingerprint import state_fingerprint
 
 _FACTS = "candidate"
 

@@ -11,17 +11,17 @@ import torch
 from torch import nn
 
 from autocompress.analysis.profile import ModelProfile, profile_model
-from autocompress.compress.importance.table import find_criterion
+from autocompress.compress.importance.registry import find_criterion
 from autocompress.compress.pipeline import Candidate, Construction, apply_plan
 from autocompress.errors import TrialError
 from autocompress.evaluate.candidate_file import load_candidate_
+from autocompress.evaluate.deploy import timed_inputs
 from autocompress.evaluate.dominance import Rivals
 from autocompress.evaluate.evidence import EvidenceCollector
 from autocompress.evaluate.meter import Meter, OnStage
 from autocompress.evaluate.probe import Probe
 from autocompress.evaluate.proxy import Tuner
 from autocompress.evaluate.settings import EvaluationSettings, recipe_for
-from autocompress.evaluate.timed_inputs import timed_inputs
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.space.option_table import Figures

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.compress.evidence import Evidence
-from autocompress.compress.importance.table import find_criterion
-from autocompress.compress.low_rank.table import find_factorization
+from autocompress.compress.importance.registry import find_criterion
+from autocompress.compress.low_rank.registry import find_factorization
 from autocompress.plan import CompressionPlan
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.prepare import PreparedTask

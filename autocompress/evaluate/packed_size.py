@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import onnx
 
-from autocompress.analysis.layer_kind import LayerKind
+from autocompress.analysis.refusals import LayerKind
+from autocompress.atomic_file import scratch_folder
+from autocompress.onnx_graph.exported_graph import ExportedGraph
 from autocompress.packing.ledger import tensor_bytes
 from autocompress.packing.packed import write_packed
 from autocompress.plan import CompressionPlan
-from autocompress.runtime.exported_graph import ExportedGraph
-from autocompress.scratch import scratch_folder
 
 _RECURRENT: Final = ("GRU", "LSTM", "RNN")
 

@@ -13,7 +13,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from autocompress.analysis.layer_kind import LayerKind
+from autocompress.analysis.refusals import LayerKind
 from autocompress.compress.error_compensation import compensate_
 from autocompress.compress.output_damage import N_EXAMPLES
 from autocompress.compress.pipeline import Candidate
@@ -21,7 +21,7 @@ from autocompress.evaluate.packed_size import packed_bytes
 from autocompress.evaluate.scoring import divergence_of
 from autocompress.plan import CompressionPlan
 from autocompress.runtime.base import Shipment
-from autocompress.runtime.latency_cache import Latency
+from autocompress.runtime.latency import Latency
 from autocompress.space.option_table import Figures
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.prepare import PreparedTask

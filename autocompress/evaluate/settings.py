@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from autocompress.compress.policy import PruningPolicy
+from autocompress.compress.prune import PruningPolicy
 from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.recipe import Recipe
 

@@ -11,14 +11,12 @@ from torch import Tensor, nn
 
 from autocompress.analysis.channel_groups import find_channel_groups
 from autocompress.compress.model_copy import copy_model
-from autocompress.compress.policy import PruningPolicy
+from autocompress.compress.prune import PruningPolicy
 from autocompress.errors import InputError, TrialError, first_line
-from autocompress.export.loading.agreement import check_agreement
+from autocompress.export.loading.agreement import check_agreement, inputs_for
 from autocompress.export.loading.contents import Contents, read_contents
-from autocompress.export.loading.example_inputs import inputs_for
 from autocompress.export.loading.marks import Marks
-from autocompress.export.loading.rebuild import marked_graph, structure_of
-from autocompress.export.loading.refill import refill_
+from autocompress.export.loading.rebuild import marked_graph, refill_, structure_of
 from autocompress.export.loading.widths import packed_sizes, plan_of_sizes
 from autocompress.packing.packed import read_packed
 from autocompress.plan import CompressionPlan

@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 
 from autocompress.errors import InputError, first_line
+from autocompress.onnx_graph.session import make_session
 from autocompress.runtime.base import Array
-from autocompress.runtime.onnxruntime import make_session
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 import onnx
 
-from autocompress.atomic_file import write_atomically
+from autocompress.atomic_file import scratch_folder, write_atomically
 from autocompress.errors import AutocompressError, InputError, TrialError, first_line
 from autocompress.export.onnx_examples import (
     Reference,
@@ -22,18 +22,17 @@ from autocompress.export.onnx_examples import (
     read_examples,
 )
 from autocompress.measurement import LEAST_NOISE
+from autocompress.onnx_graph.exported_graph import ExportedGraph
+from autocompress.onnx_graph.session import make_session
 from autocompress.packing.packed import write_packed
 from autocompress.runtime.base import Arrays
 from autocompress.runtime.dynamic import dynamic_layers, to_dynamic
-from autocompress.runtime.exported_graph import ExportedGraph
 from autocompress.runtime.foreign import quantize_weights, read_onnx, with_integer_weights
 from autocompress.runtime.integer import to_integer
 from autocompress.runtime.integer_grids import grids_of
-from autocompress.runtime.latency import time_files
-from autocompress.runtime.latency_cache import Latency
-from autocompress.runtime.onnxruntime import executed_integer_nodes, make_session
-from autocompress.runtime.table import find_runtime
-from autocompress.scratch import scratch_folder
+from autocompress.runtime.latency import Latency, time_files
+from autocompress.runtime.onnxruntime import executed_integer_nodes
+from autocompress.runtime.registry import find_runtime
 
 Form = Literal["weights", "static", "dynamic"]
 FORMS: Final[tuple[Form, ...]] = ("weights", "static", "dynamic")

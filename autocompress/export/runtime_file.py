@@ -7,15 +7,15 @@ import numpy as np
 import torch
 
 from autocompress.errors import TrialError
+from autocompress.evaluate.deploy import timed_inputs
 from autocompress.evaluate.scoring import score
 from autocompress.evaluate.settings import EvaluationSettings
-from autocompress.evaluate.timed_inputs import timed_inputs
-from autocompress.export.file_size import size_of
+from autocompress.export.bench import size_of
 from autocompress.runtime.base import Array, Arrays, Runtime, Shipment
 from autocompress.runtime.latency import time_files
 from autocompress.runtime.onnxruntime import executed_integer_nodes
 from autocompress.runtime.process import RunningModel
-from autocompress.runtime.table import versions_of
+from autocompress.runtime.registry import versions_of
 from autocompress.tasks.base import Examples
 from autocompress.tasks.prepare import PreparedTask
 

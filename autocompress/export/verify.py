@@ -7,19 +7,18 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from autocompress.atomic_file import scratch_folder
 from autocompress.errors import InputError, TrialError
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.export.bench import random_inputs, size_of
 from autocompress.export.bundle import digest_of
-from autocompress.export.file_size import size_of
 from autocompress.export.manifest import read_manifest
-from autocompress.export.random_inputs import random_inputs
 from autocompress.export.runtime_file import scores, timing
 from autocompress.runtime.base import Runtime
 from autocompress.runtime.process import RunningModel
-from autocompress.runtime.table import RUNTIMES, find_runtime, is_installed, versions_of
-from autocompress.scratch import scratch_folder
-from autocompress.search.environment import processor_name
+from autocompress.runtime.registry import RUNTIMES, find_runtime, is_installed, versions_of
+from autocompress.study.session import processor_name
 from autocompress.tasks.base import Task
 from autocompress.tasks.prepare import PreparedTask, prepare_task
 

@@ -9,6 +9,8 @@ Dimension key: `N` symbols, `A` letters of the alphabet `low .. low + A - 1`, `B
 are given as offsets from `low`.
 """
 
+import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -17,8 +19,88 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.errors import InputError
-from autocompress.packing.byte_stream import ByteReader
-from autocompress.packing.prior import N_LEVELS, N_SHAPES, PRIOR_TOTAL, Prior, fit_prior
+from autocompress.packing.byte_stream import ByteReader, signed_varint, varint
+
+N_SHAPES: Final = 3
+N_LEVELS: Final = 80
+PRIOR_TOTAL: Final = 1 << 20  # weights of a prior sum to about this
+
+_UNIFORM, _LAPLACE, _GAUSS = range(N_SHAPES)
+_ONE = 1 << 32  # fixed point for ratios
+_PEAK = 1 << 40  # weight of the symbol 0 before normalisation
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Prior:
+    """One distribution of the family.
+
+    Attributes:
+        shape: 0 uniform, 1 two-sided geometric (Laplace), 2 discrete Gaussian.
+        level: Width, 0 (narrowest) to 79. The weight falls from symbol 0 to symbol 1 by the
+            ratio `1 - (7 - level % 4) / 2**(3 + level // 4)`; meaningless for the uniform shape.
+    """
+
+    shape: int
+    level: int
+
+    def weights(self, low: int, n_letters: int) -> NDArray[np.int64]:
+        """Weights of the letters `low .. low + n_letters - 1`, all positive.
+
+        Returns:
+            Shape (A,); their sum is within A of `PRIOR_TOTAL`, or above it if A is larger.
+        """
+        if self.shape == _UNIFORM:
+            return np.full(n_letters, PRIOR_TOTAL // n_letters + 1, dtype=np.int64)
+        distance = np.abs(np.arange(low, low + n_letters, dtype=np.int64))
+        distance -= distance.min()  # an alphabet without 0 peaks at the letter closest to it
+        reach = 1 << int(distance.max()).bit_length()
+        side = np.array(_one_side(self.shape, self.level, reach), dtype=np.int64)[distance]
+        # side <= 2**40; dividing first keeps the product below 2**63
+        return side * 64 // max(1, int(side.sum()) * 64 // PRIOR_TOTAL) + 1
+
+
+@functools.lru_cache(maxsize=512)
+def _one_side(shape: int, level: int, reach: int) -> tuple[int, ...]:
+    """Weights at distance 0, 1, … reach - 1 from the peak.
+
+    A Laplace bell falls by one ratio r. A Gaussian falls by r, r**3, r**5, …: the ratio itself
+    falls by r**2 from step to step.
+    """
+    ratio = _ONE - ((7 - level % 4) * _ONE >> (3 + level // 4))
+    bend = ratio * ratio // _ONE if shape == _GAUSS else _ONE
+    weights = [_PEAK]
+    for _ in range(reach - 1):
+        weights.append(weights[-1] * ratio // _ONE)
+        ratio = ratio * bend // _ONE
+    return tuple(weights)
+
+
+def fit_prior(low: int, counts: NDArray[np.int64]) -> Prior:
+    """The prior under which symbols with these counts take the fewest bits.
+
+    Args:
+        low: First letter of the alphabet.
+        counts: How often each letter occurs, shape (A,).
+    """
+    seen = counts > 0
+
+    def bits(prior: Prior) -> float:
+        weights = prior.weights(low, len(counts))
+        return float(
+            counts.sum() * np.log2(weights.sum()) - (counts[seen] * np.log2(weights[seen])).sum()
+        )
+
+    family = [Prior(shape=_UNIFORM, level=0)]
+    for shape in (_LAPLACE, _GAUSS):
+        # cost is unimodal in the width: a coarse pass, then the neighbours of the best
+        coarse = [Prior(shape=shape, level=level) for level in range(0, N_LEVELS, 4)]
+        centre = min(coarse, key=bits).level
+        family += [
+            Prior(shape=shape, level=level)
+            for level in range(max(0, centre - 3), min(N_LEVELS, centre + 4))
+        ]
+    return min(family, key=bits)
+
 
 MAX_LETTERS: Final = 1 << 12  # wider alphabets gain next to nothing and slow the model down
 
@@ -161,3 +243,112 @@ def _run_decoder(
             raise InputError("the range coder cannot have written this symbol stream") from error
         counts += np.bincount(offsets, minlength=len(weights))
         yield block, offsets
+
+
+Integers = NDArray[np.integer[Any]]
+
+CONSTANT: Final = 0
+FIXED_LENGTH: Final = 1
+ADAPTIVE: Final = 2
+
+
+def encode_symbols(symbols: Integers) -> bytes:
+    """Encode integers, shape and dtype not included; the smallest of the codes is taken.
+
+    Args:
+        symbols: Any shape, read in C order, any integer dtype.
+
+    Returns:
+        A byte with the code's id, then its data; nothing at all for no symbols.
+
+    Raises:
+        ValueError: If the symbols span 2**63 or more, or one is not below it.
+    """
+    flat = symbols.reshape(-1)
+    if flat.size == 0:
+        return b""
+    low, high = int(flat.min()), int(flat.max())
+    if high >= 1 << 63 or high - low >= 1 << 63:
+        msg = f"`symbols` must be below and span less than 2**63, but range over [{low}, {high}]."
+        raise ValueError(msg)
+    if low == high:
+        return bytes([CONSTANT]) + signed_varint(low)
+    offsets = flat.astype(np.int64) - low
+    n_letters = high - low + 1
+    width = (n_letters - 1).bit_length()
+    head = bytes([FIXED_LENGTH]) + signed_varint(low) + bytes([width])
+    n_fixed = len(head) + (flat.size * width + 7) // 8
+    if n_letters <= MAX_LETTERS:
+        adaptive = bytes([ADAPTIVE]) + signed_varint(low) + varint(n_letters)
+        adaptive += encode_adaptive(offsets.astype(np.int32), low, n_letters)
+        if len(adaptive) < n_fixed:
+            return adaptive
+    return head + _pack_fixed(offsets, width)
+
+
+def decode_symbols(data: bytes | memoryview, n_symbols: int, dtype: Any = np.int64) -> Integers:
+    """Inverse of `encode_symbols`.
+
+    Args:
+        data: What `encode_symbols` returned.
+        n_symbols: Number of symbols; the caller bounds it.
+        dtype: Integer dtype of the result.
+
+    Returns:
+        Shape (N,).
+
+    Raises:
+        InputError: If `data` is not a valid code of `n_symbols` symbols of this dtype.
+    """
+    reader = ByteReader(data, "symbol stream")
+    out: Integers = np.empty(n_symbols, dtype=dtype)
+    if n_symbols == 0:
+        reader.finish()
+        return out
+    code, low = reader.byte(), reader.signed_varint()
+    if code == CONSTANT:
+        _check_fits(low, low, out.dtype)
+        out[:] = low
+    elif code == FIXED_LENGTH:
+        _unpack_fixed(reader, low, out)
+    elif code == ADAPTIVE:
+        _decode_adaptive(reader, low, out)
+    else:
+        raise InputError(f"the code of a symbol stream must be 0, 1 or 2, but is {code}")
+    reader.finish()
+    return out
+
+
+def _check_fits(low: int, high: int, dtype: np.dtype[Any]) -> None:
+    limits = np.iinfo(dtype)
+    if low < limits.min or high > limits.max:
+        raise InputError(f"symbols of a {dtype} tensor range over [{low}, {high}]")
+
+
+def _pack_fixed(offsets: NDArray[np.int64], width: int) -> bytes:
+    bits = np.empty((offsets.size, width), dtype=np.uint8)
+    for position in range(width):
+        bits[:, position] = offsets >> position & 1
+    return np.packbits(bits, bitorder="little").tobytes()
+
+
+def _unpack_fixed(reader: ByteReader, low: int, out: Integers) -> None:
+    width = reader.byte()
+    if not 1 <= width <= 63:
+        raise InputError(f"the width of a symbol must be in [1, 63] bits, but is {width}")
+    packed = np.frombuffer(reader.take((out.size * width + 7) // 8), dtype=np.uint8)
+    bits = np.unpackbits(packed, count=out.size * width, bitorder="little").reshape(-1, width)
+    offsets = np.zeros(out.size, dtype=np.int64)
+    for position in range(width):
+        offsets |= bits[:, position].astype(np.int64) << position
+    _check_fits(low, low + int(offsets.max()), out.dtype)
+    out[:] = low + offsets
+
+
+def _decode_adaptive(reader: ByteReader, low: int, out: Integers) -> None:
+    n_letters = reader.varint()
+    if not 2 <= n_letters <= MAX_LETTERS:
+        raise InputError(f"an alphabet must have 2 to {MAX_LETTERS} letters, but has {n_letters}")
+    _check_fits(low, low + n_letters - 1, out.dtype)
+    for block, offsets in decode_adaptive(reader, low, n_letters, out.size):
+        out[block] = offsets.astype(np.int64) + low

@@ -3,9 +3,11 @@
 The format is described byte by byte in `docs/packed-format.md`.
 """
 
+import contextlib
 import dataclasses
+import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -14,19 +16,109 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from autocompress.atomic_file import write_atomically
 from autocompress.compress.codes import StoredWeight
-from autocompress.errors import InputError
-from autocompress.packing.container import digest, read_container, to_container
-from autocompress.packing.graph_check import check_graph, check_size
-from autocompress.packing.packed_file import naming, read_blob
+from autocompress.errors import InputError, first_line
+from autocompress.onnx_graph.messages import messages_in
+from autocompress.packing.container import (
+    MAX_HEAD_BYTES,
+    claimed_bytes,
+    digest,
+    read_container,
+    to_container,
+)
 from autocompress.packing.section import Section, join_pools, read_section, split_payload
 from autocompress.packing.skeleton import (
     initializer_names,
     kept_initializers,
     make_skeleton,
     restore,
+    tensors_in,
 )
 from autocompress.packing.tensor_reader import read_tensors, to_proto
 from autocompress.packing.tensor_writer import TensorWriter
+
+MAX_MESSAGES: Final = 1 << 19  # nodes, attributes, …: an empty one costs 2 bytes of a file
+
+
+def check_size(model: onnx.ModelProto) -> None:
+    """Refuse a graph of so many parts that looking at them takes long.
+
+    Raises:
+        InputError: If it has more than `MAX_MESSAGES` of them.
+    """
+    if next(itertools.islice(messages_in(model), MAX_MESSAGES, None), None) is not None:
+        raise InputError(
+            f"The graph must have at most {MAX_MESSAGES} nodes, attributes and other parts."
+        )
+
+
+def check_graph(model: onnx.ModelProto) -> None:
+    """Refuse a graph that keeps weights in other files, or that ONNX's checker refuses.
+
+    Among others the checker refuses nodes that are out of order or form a circle, names defined
+    twice, and functions that call themselves.
+
+    Raises:
+        InputError: If it is such a graph.
+    """
+    for tensor in tensors_in(model):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise InputError(
+                f"The graph must hold its weights, but {tensor.name!r} lies in another file.",
+                "Load the model together with its external data first.",
+            )
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise InputError(f"The graph must be valid ONNX, but: {first_line(error)}.") from error
+
+
+_CHUNK_BYTES = 1 << 20
+_MAX_REASON_CHARS = 300
+
+
+def read_blob(path: Path) -> bytes:
+    """The whole file. No more is read than the file's own header claims, so that a file that is
+    none of ours, a device or a pipe without an end takes neither time nor memory.
+
+    Raises:
+        InputError: If it cannot be read, is no packed file of this version, or has another size
+            than its header says.
+    """
+    try:
+        with path.open("rb") as stream:
+            chunks = [stream.read(MAX_HEAD_BYTES)]
+            n_claimed, n_read = claimed_bytes(chunks[0]), len(chunks[0])
+            while n_read <= n_claimed and chunks[-1]:
+                chunks.append(stream.read(min(_CHUNK_BYTES, n_claimed + 1 - n_read)))
+                n_read += len(chunks[-1])
+    except OSError as error:
+        raise InputError(f"it cannot be read: {error.strerror}") from error
+    if n_read != n_claimed:
+        found = "more follow" if n_read > n_claimed else f"it has {n_read}: it is cut off"
+        raise InputError(f"the file must have {n_claimed} bytes, as its header says, but {found}")
+    return b"".join(chunks)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let errors say which file they are about, in one line of printable text.
+
+    Raises:
+        InputError: In place of one that was raised inside.
+    """
+    try:
+        yield
+    except InputError as error:
+        # what a hostile file holds must not steer the terminal, nor fill it
+        reason = "".join(c if c.isprintable() else "?" for c in error.message).rstrip(".")
+        if len(reason) > _MAX_REASON_CHARS:
+            reason = f"{reason[:_MAX_REASON_CHARS]} …"
+        raise InputError(
+            f"{str(path)!r} must be an undamaged packed model, but "
+            f"{reason[:1].lower()}{reason[1:]}.",
+            error.hint or "Pack the model again, or copy the file again.",
+        ) from error
+
 
 JSON: TypeAlias = "bool | int | float | str | Sequence[JSON] | Mapping[str, JSON] | None"
 

@@ -19,9 +19,9 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 import onnx
-from google.protobuf.message import Message  # type: ignore[import-untyped]
 
 from autocompress.errors import InputError
+from autocompress.onnx_graph.messages import messages_in
 
 
 def make_skeleton(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, ...]]:
@@ -205,17 +205,3 @@ def _drop_noise(model: onnx.ModelProto) -> None:
 def tensors_in(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """All tensors of a model: initializers, attributes of nodes, those of inner graphs."""
     return (message for message in messages_in(model) if isinstance(message, onnx.TensorProto))
-
-
-def messages_in(model: Message) -> Iterator[Message]:
-    """A message (a model, a node) and every message inside it, at any depth."""
-    waiting: list[Iterator[Message]] = [iter((model,))]
-    while waiting:
-        message = next(waiting[-1], None)
-        if message is None:
-            waiting.pop()
-            continue
-        yield message
-        for descriptor, value in message.ListFields():
-            if descriptor.message_type is not None:
-                waiting.append(iter((value,) if isinstance(value, Message) else value))

@@ -10,7 +10,6 @@ from autocompress.report.findings import (
     gain,
     measured,
 )
-from autocompress.report.limits import violation_words
 from autocompress.report.wording import (
     format_count,
     format_gain,
@@ -20,6 +19,7 @@ from autocompress.report.wording import (
     format_size,
     plan_lines,
     shorten,
+    violation_words,
 )
 from autocompress.run_record import RunRecord, TrialRecord
 

@@ -12,25 +12,23 @@ from typing import Any, Final
 from plotly.offline import get_plotlyjs
 
 from autocompress.atomic_file import write_atomically
-from autocompress.report.figures import run_figures
-from autocompress.report.page_assets import page_script
 from autocompress.report.page_data import json_block, page_data
-from autocompress.report.page_frame import page_html
-from autocompress.report.page_gain import gain_section
-from autocompress.report.page_plot import figure_json, plot_html
+from autocompress.report.page_frame import page_html, page_script
 from autocompress.report.page_sections import (
     TABLES,
     failed_section,
     figure_table,
     front_section,
+    gain_section,
     header_words,
     how_section,
     lazy_table,
     missing_section,
     summary,
 )
-from autocompress.report.shell_names import run_argument
-from autocompress.report.wording import shorten
+from autocompress.report.page_tables import figure_json, plot_html
+from autocompress.report.pictures import run_figures
+from autocompress.report.wording import run_argument, shorten
 from autocompress.run_record import RunRecord
 
 _NAME_CHARS: Final = 80

@@ -12,9 +12,14 @@ from autocompress.report.choices_figure import KINDS
 from autocompress.report.findings import accuracy_change, measured
 from autocompress.report.hover import hover_figures, wrapped_plan
 from autocompress.report.plane import REFINED, VALIDATED
-from autocompress.report.shell_names import run_argument
 from autocompress.report.trial_columns import columns_for, trial_name
-from autocompress.report.wording import format_level, format_ms, format_points, format_size
+from autocompress.report.wording import (
+    format_level,
+    format_ms,
+    format_points,
+    format_size,
+    run_argument,
+)
 from autocompress.run_record import RunRecord, TrialRecord
 
 FORMAT: Final = 1

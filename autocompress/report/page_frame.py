@@ -8,8 +8,27 @@ import base64
 import hashlib
 import html
 from collections.abc import Sequence
+from importlib import resources
+from typing import Final
 
-from autocompress.report.page_assets import style_sheet
+# In this order: each uses what stands above it.
+_SCRIPTS: Final = ("data.js", "filters.js", "tables.js", "charts.js", "card.js", "main.js")
+
+
+def style_sheet() -> str:
+    """The page's CSS."""
+    return _read("report.css")
+
+
+def page_script() -> str:
+    """The page's own JavaScript, in a scope of its own; it needs Plotly."""
+    body = "\n".join(_read(name) for name in _SCRIPTS)
+    return f"(() => {{\n'use strict';\n{body}}})();\n"
+
+
+def _read(name: str) -> str:
+    folder = resources.files("autocompress.report") / "assets"
+    return (folder / name).read_text(encoding="utf-8")
 
 
 def page_html(title: str, body: str, scripts: Sequence[str], *, may_fetch: bool = False) -> str:

@@ -16,8 +16,6 @@ from autocompress.report.findings import (
     measured,
     tuned_controls,
 )
-from autocompress.report.limits import limits_text, nothing_feasible
-from autocompress.report.standing import half_measured, unmeasured_counts
 from autocompress.report.tables import controls_hypervolume, hypervolume_history
 from autocompress.report.wording import (
     format_gain,
@@ -26,7 +24,11 @@ from autocompress.report.wording import (
     format_share,
     format_size,
     format_times,
+    half_measured,
+    limits_text,
+    nothing_feasible,
     shorten,
+    unmeasured_counts,
 )
 from autocompress.run_record import RunRecord, TrialRecord
 

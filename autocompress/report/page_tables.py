@@ -1,15 +1,45 @@
 """HTML tables of trials, failures and run facts. Every text is escaped here, at the last moment."""
 
 import html
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from typing import Any, Final
+
+import plotly.graph_objects as go
 
 from autocompress.report.plane import REFINED, TRIALS, VALIDATED
 from autocompress.report.tables import hypervolume_history
 from autocompress.report.trial_columns import MISSING, Topic, columns_for, trial_name
 from autocompress.report.wording import plan_lines
 from autocompress.run_record import RunRecord, TrialRecord
+
+
+def plot_html(name: str, caption: str, *, has_points: bool = False) -> str:
+    """The place of a figure with its caption; the page's script draws it there.
+
+    Args:
+        name: Of the figure, unique on the page.
+        caption: HTML.
+        has_points: Whether its points are trials: then the keyboard can visit them.
+    """
+    points = " data-points" if has_points else ""
+    return (
+        f'<figure><div class="plot-frame"><div class="plot" data-figure="{name}"{points}></div>'
+        f"</div><figcaption>{caption}</figcaption></figure>"
+        "<noscript><p>The chart needs JavaScript; tables on this page hold the figures.</p>"
+        "</noscript>"
+    )
+
+
+def figure_json(figure: go.Figure) -> dict[str, Any]:
+    """A figure as plain containers, without the texts that the page has by trial number."""
+    data: dict[str, Any] = json.loads(figure.to_json())
+    for trace in data["data"]:
+        if trace.get("meta") == TRIALS:
+            trace.pop("hovertext", None)
+    return data
+
 
 _STATES: Final = {
     "complete": "complete",

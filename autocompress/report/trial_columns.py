@@ -6,7 +6,6 @@ from typing import Final, Literal
 
 from autocompress.objective import OBJECTIVES
 from autocompress.report.findings import accuracy_change, differs_from_baseline, gain, measured
-from autocompress.report.limits import violation_words
 from autocompress.report.wording import (
     format_count,
     format_ms,
@@ -14,6 +13,7 @@ from autocompress.report.wording import (
     format_share,
     format_size,
     format_times,
+    violation_words,
 )
 from autocompress.run_record import RunRecord, TrialRecord
 

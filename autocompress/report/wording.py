@@ -3,10 +3,49 @@
 Nothing here is escaped; whoever puts the words into HTML escapes them.
 """
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
+from autocompress.objective import Limits
 from autocompress.plan import BINARY_BITS, FULL_BITS, TERNARY_BITS, CompressionPlan, LayerPlan
+from autocompress.run_record import RunRecord, TrialRecord
+
+
+def run_argument(run: RunRecord) -> str:
+    """What names a run on the command line, quoted: its name, or its folder if that lies elsewhere.
+
+    A name is looked up in `results`, which is where runs are unless somebody said otherwise.
+    """
+    is_usual = run.folder.parent.name == "results"
+    return shlex.quote(run.name if is_usual else str(run.folder))
+
+
+def unmeasured_counts(run: RunRecord) -> list[str]:
+    """A phrase for each reason to have no measurement, such as `2 failed`."""
+    states = [trial.state for trial in run.trials]
+    counts = {
+        "failed": states.count("failed"),
+        "stopped early": states.count("stopped"),
+        "unfinished": states.count("running"),
+    }
+    return [f"{n} {words}" for words, n in counts.items() if n]
+
+
+def half_measured(run: RunRecord) -> tuple[int, str]:
+    """How many trials finished without every objective measured, and which some of them lack.
+
+    Returns:
+        Their number, and the objectives in words: `latency`, `size or latency`.
+    """
+    finished = [trial for trial in run.trials if trial.state == "complete"]
+    names = [
+        objective.name
+        for objective in run.objectives
+        if any(getattr(trial.measurement, objective.field, None) is None for trial in finished)
+    ]
+    return len(finished) - len(run.complete), " or ".join(names)
+
 
 MINUS = "\N{MINUS SIGN}"
 _BIT_NAMES = {FULL_BITS: "float", TERNARY_BITS: "ternary", BINARY_BITS: "binary"}
@@ -184,3 +223,46 @@ def _count_levels(kind: str, chosen: Iterable[tuple[str, float | str]]) -> str:
             part += f" ({', '.join(shorten(name, _MAX_NAME_CHARS) for name in names)})"
         parts.append(part)
     return ", ".join(parts)
+
+
+def limits_text(limits: Limits) -> str:
+    """The limits that are set, in one phrase.
+
+    >>> limits_text(Limits(max_drop=0.01, max_size_bytes=100_000))
+    'at most 1 pt of accuracy lost, at most 100.0 kB'
+    """
+    parts = []
+    if limits.max_drop is not None:
+        parts.append(f"at most {100 * limits.max_drop:g} pt of accuracy lost")
+    if limits.max_size_bytes is not None:
+        parts.append(f"at most {format_size(limits.max_size_bytes)}")
+    if limits.max_latency_ms is not None:
+        parts.append(f"at most {limits.max_latency_ms:g} ms")
+    return ", ".join(parts)
+
+
+def violation_words(run: RunRecord, trial: TrialRecord) -> list[str]:
+    """What a trial breaks, a phrase per limit; empty if it keeps them all or was not measured."""
+    return [_excess(name, excess) for name, excess in run.violations(trial).items()]
+
+
+def _excess(name: str, excess: float) -> str:
+    if name == "max_drop":
+        return f"{100 * excess:.3g} pt too inaccurate"
+    if name == "max_size_bytes":
+        return f"{format_size(excess)} too large"
+    return f"{excess:.3g} ms too slow"
+
+
+def nothing_feasible(run: RunRecord) -> str:
+    """One line if no compressed point keeps the limits, with the nearest miss; else empty."""
+    trial = run.nearest_miss()
+    if trial is None or trial.measurement is None:
+        return ""
+    figures = [format_share(trial.measurement.accuracy), format_size(trial.measurement.size_bytes)]
+    if trial.measurement.latency_ms is not None:
+        figures.append(f"{format_ms(trial.measurement.latency_ms)} ms")
+    return (
+        f"No compressed point keeps the limits ({limits_text(run.limits)}). The nearest miss is "
+        f"{trial.label} ({', '.join(figures)}): {', '.join(violation_words(run, trial))}."
+    )

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:  # a process that only runs a file must not wait for torch and onnx
     from torch import Tensor
 
-    from autocompress.compress.deployable import Deployable
-    from autocompress.runtime.exported_graph import ExportedGraph
+    from autocompress.compress.quantize import Deployable
+    from autocompress.onnx_graph.exported_graph import ExportedGraph
 
 Array: TypeAlias = NDArray[np.generic]
 Arrays: TypeAlias = tuple[Array, ...]

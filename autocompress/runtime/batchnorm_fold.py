@@ -27,7 +27,7 @@ from autocompress.compress.codes import (
     StoredWeight,
     along,
 )
-from autocompress.runtime.graph import (
+from autocompress.onnx_graph.graph import (
     Array,
     attribute,
     constants,

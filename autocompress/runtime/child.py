@@ -20,7 +20,7 @@ import numpy as np
 
 from autocompress.errors import TrialError, first_line
 from autocompress.runtime.base import Array, OpenedModel
-from autocompress.runtime.table import find_runtime
+from autocompress.runtime.registry import find_runtime
 
 
 class _Child:

@@ -16,9 +16,8 @@ import onnx
 from onnx import helper
 
 from autocompress.compress.codes import QuantizedTensor
-from autocompress.runtime.batchnorm_fold import output_axis
-from autocompress.runtime.exported_graph import ExportedGraph
-from autocompress.runtime.graph import (
+from autocompress.onnx_graph.exported_graph import ExportedGraph
+from autocompress.onnx_graph.graph import (
     Array,
     attribute,
     constants,
@@ -29,6 +28,7 @@ from autocompress.runtime.graph import (
     replace_nodes,
     unused,
 )
+from autocompress.runtime.batchnorm_fold import output_axis
 from autocompress.runtime.integer_codes import to_integer_codes
 from autocompress.runtime.recurrent import GATES
 

@@ -11,10 +11,10 @@ import torch
 from onnx import helper
 
 from autocompress.compress.codes import QuantizedTensor
-from autocompress.compress.quantizers.table import find_quantizer, parse_granularity
+from autocompress.compress.quantizers.registry import find_quantizer, parse_granularity
 from autocompress.errors import InputError, first_line
-from autocompress.runtime.exported_graph import ExportedGraph
-from autocompress.runtime.graph import (
+from autocompress.onnx_graph.exported_graph import ExportedGraph
+from autocompress.onnx_graph.graph import (
     Array,
     attribute,
     constants,

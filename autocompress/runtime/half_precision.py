@@ -14,7 +14,7 @@ from autocompress.compress.codes import (
     HashedTensor,
     StoredWeight,
 )
-from autocompress.runtime.graph import Array, constants, readers, replace_constants
+from autocompress.onnx_graph.graph import Array, constants, readers, replace_constants
 from autocompress.runtime.recurrent import recurrent_readers
 
 _SMALLEST_NORMAL = 2.0**-14

@@ -14,9 +14,8 @@ import onnx
 from onnx import helper
 
 from autocompress.compress.codes import ActivationRange
-from autocompress.runtime.base import Arrays
-from autocompress.runtime.exported_graph import ExportedGraph
-from autocompress.runtime.graph import (
+from autocompress.onnx_graph.exported_graph import ExportedGraph
+from autocompress.onnx_graph.graph import (
     Array,
     constants,
     drop_unread,
@@ -26,6 +25,7 @@ from autocompress.runtime.graph import (
     replace_constants,
     replace_nodes,
 )
+from autocompress.runtime.base import Arrays
 from autocompress.runtime.integer_grids import choose_grids, is_saturated
 from autocompress.runtime.integer_regions import (
     INTEGER_LAYERS,

@@ -8,11 +8,11 @@ from onnx import helper
 
 from autocompress.compress.codes import ActivationRange
 from autocompress.errors import TrialError
+from autocompress.onnx_graph.exported_graph import ExportedGraph
+from autocompress.onnx_graph.graph import Array, constants, makers
+from autocompress.onnx_graph.session import make_session
 from autocompress.runtime.base import Arrays
-from autocompress.runtime.exported_graph import ExportedGraph
-from autocompress.runtime.graph import Array, constants, makers
 from autocompress.runtime.integer_regions import IntegerRegions, is_clamp
-from autocompress.runtime.onnxruntime import make_session
 
 _LEVELS = 255
 

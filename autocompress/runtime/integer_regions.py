@@ -7,9 +7,9 @@ import numpy as np
 import onnx
 
 from autocompress.compress.codes import ActivationRange, QuantizedTensor
+from autocompress.onnx_graph.exported_graph import ExportedGraph
+from autocompress.onnx_graph.graph import Array, attribute, constants, makers, readers
 from autocompress.runtime.batchnorm_fold import output_axis
-from autocompress.runtime.exported_graph import ExportedGraph
-from autocompress.runtime.graph import Array, attribute, constants, makers, readers
 from autocompress.runtime.integer_codes import to_integer_codes
 
 INTEGER_LAYERS = ("Conv", "Gemm", "MatMul")  # ConvTranspose has no integer kernel on CPUs

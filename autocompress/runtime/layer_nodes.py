@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import onnx
 from torch import nn
 
-from autocompress.runtime.graph import readers
+from autocompress.onnx_graph.graph import readers
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 

@@ -1,27 +1,30 @@
 """Export a module as a plain ONNX graph whose quantized weights are exactly codes times scale."""
 
+import contextlib
 import inspect
 import io
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.onnx import symbolic_helper
+from torch.onnx._internal.torchscript_exporter import _type_utils
+from torch.onnx._internal.torchscript_exporter.utils import register_custom_op_symbolic
 
 from autocompress.compress.codes import StoredWeight
 from autocompress.errors import TrialError, first_line
+from autocompress.onnx_graph.exported_graph import ExportedGraph
+from autocompress.onnx_graph.graph import clean, drop_unread, rename_values, shorten_names
+from autocompress.onnx_graph.structure import structure_digest
 from autocompress.runtime.batchnorm_fold import fold_batchnorm
-from autocompress.runtime.exported_graph import ExportedGraph
-from autocompress.runtime.graph import clean, drop_unread, rename_values, shorten_names
 from autocompress.runtime.half_precision import halve_scales_and_biases
 from autocompress.runtime.layer_nodes import name_after_layers, name_after_modules
-from autocompress.runtime.onnx_symbolics import register
-from autocompress.runtime.quiet_exporters import quiet_exporters
 from autocompress.runtime.recurrent import unstack_recurrent
-from autocompress.runtime.structure import structure_digest
 from autocompress.runtime.template import Templates
 from autocompress.runtime.weight_match import (
     content_of,
@@ -31,6 +34,60 @@ from autocompress.runtime.weight_match import (
     stored_in_graph,
     weight_contents,
 )
+
+
+@contextlib.contextmanager
+def quiet_exporters() -> Iterator[None]:
+    """Drop errors that are logged and all that is printed: traced graphs, advice, tracebacks."""
+    level = logging.root.manager.disable
+    logging.disable(max(level, logging.ERROR))
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)
+
+
+_FIRST_OPSET = 13  # Slice and Sub as they are written here
+
+
+@symbolic_helper.parse_args("v", "i", "i", "v", "v")
+def _diff(graph: Any, x: Any, n: int, dim: int, prepend: Any, append: Any) -> Any:
+    """torch.diff: what follows minus what precedes, `n` times along `dim`."""
+    pieces = [piece for piece in (prepend, x, append) if not symbolic_helper._is_none(piece)]
+    if len(pieces) > 1:
+        x = graph.op("Concat", *pieces, axis_i=dim)
+
+    def number(value: int) -> Any:
+        return graph.op("Constant", value_t=torch.tensor([value]))
+
+    for _ in range(n):
+        last = torch.iinfo(torch.int64).max
+        later = graph.op("Slice", x, number(1), number(last), number(dim))
+        earlier = graph.op("Slice", x, number(0), number(-1), number(dim))
+        x = graph.op("Sub", later, earlier)
+    return x
+
+
+@symbolic_helper.parse_args("v", "i", "none")
+def _cumsum(graph: Any, x: Any, dim: int, dtype: Any) -> Any:
+    """torch.cumsum, which counts truths as integers where ONNX knows numbers only."""
+    is_truth = _type_utils.JitScalarType.from_value(x) == _type_utils.JitScalarType.BOOL
+    if not symbolic_helper._is_none(dtype) and dtype.node().kind() != "prim::Constant":
+        return symbolic_helper._unimplemented("cumsum", "a dtype that is not constant", x)
+    if not symbolic_helper._is_none(dtype):
+        kind = _type_utils.JitScalarType(symbolic_helper._get_const(dtype, "i", "dtype"))
+        x = graph.op("Cast", x, to_i=kind.onnx_type())
+    elif is_truth:
+        x = graph.op("Cast", x, to_i=_type_utils.JitScalarType.INT64.onnx_type())
+    return graph.op("CumSum", x, graph.op("Constant", value_t=torch.tensor(dim)))
+
+
+def register() -> None:
+    """Make them known to the exporter; to be called before it is used."""
+    register_custom_op_symbolic("aten::diff", _diff, _FIRST_OPSET)
+    register_custom_op_symbolic("aten::cumsum", _cumsum, _FIRST_OPSET)
+
 
 _OPSET = 17  # the first with LayerNormalization; the legacy exporter's default
 _LATER_OPSET = 18  # the dynamo exporter's lowest; the first with Col2Im

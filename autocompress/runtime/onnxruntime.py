@@ -10,13 +10,13 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from autocompress.errors import TrialError, first_line
+from autocompress.errors import TrialError
+from autocompress.onnx_graph.session import make_session
 from autocompress.runtime.base import Array, Arrays, InputSpec, Shipment
 
 if TYPE_CHECKING:  # a process that only runs a file must not wait for onnx
     import onnx
 
-_FATAL_ONLY = 4  # errors are raised, and the caller says them once
 _ADVICE = "Please fix either the inputs/outputs or the model."
 _INTEGER_OPS: Final = (
     *("QLinear", "QGemm", "MatMulInteger", "ConvInteger"),
@@ -84,37 +84,6 @@ class _Session:
         except Exception as error:  # the runtime raises a dozen classes that share no base
             raise TrialError("runtime", f"{_reason(error)}.") from error
         return outputs
-
-
-def make_session(
-    model: "onnx.ModelProto | bytes | Path", threads: int, optimized_path: Path | None = None
-) -> ort.InferenceSession:
-    """Open a session that runs one operator after the other on a fixed number of threads.
-
-    Args:
-        model: A graph, its bytes, or a file.
-        threads: Threads inside an operator, at least 1.
-        optimized_path: Where to write the graph as the runtime will run it; None for nowhere.
-
-    Raises:
-        TrialError: With reason `runtime` if the runtime refuses the graph.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = _FATAL_ONLY
-    # Idle threads that go on waiting at full speed would slow whoever runs next.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    if optimized_path is not None:
-        options.optimized_model_filepath = str(optimized_path)
-    source = model if isinstance(model, bytes | Path) else model.SerializeToString()
-    try:
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime raises a dozen classes that share no base
-        raise TrialError(
-            "runtime", f"ONNX Runtime refuses the graph: {first_line(error)}."
-        ) from error
 
 
 def predict(session: ort.InferenceSession, inputs: Arrays, batch_size: int) -> NDArray[np.generic]:

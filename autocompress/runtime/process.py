@@ -13,9 +13,9 @@ from typing import Any, Self
 
 import numpy as np
 
+from autocompress.atomic_file import scratch_folder
 from autocompress.errors import TrialError
 from autocompress.runtime.base import Array, Arrays, InputSpec, Runtime
-from autocompress.scratch import scratch_folder
 
 PATIENCE_S = 600.0
 """Seconds for one command, or one batch: what takes longer to load or to run is given up."""

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from autocompress.runtime.graph import Array, constants, replace_constants, replace_nodes
+from autocompress.onnx_graph.graph import Array, constants, replace_constants, replace_nodes
 from autocompress.runtime.weight_match import Content, content_of
 
 # Where ONNX's gates stand in PyTorch's order: (i, o, f, c) of (i, f, g, o), (z, r, h) of (r, z, n)

@@ -17,8 +17,8 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from autocompress.errors import TrialError
-from autocompress.runtime.graph import Array
-from autocompress.runtime.onnxruntime import make_session
+from autocompress.onnx_graph.graph import Array
+from autocompress.onnx_graph.session import make_session
 
 Trace: TypeAlias = Callable[..., onnx.ModelProto]
 Topology: TypeAlias = tuple[tuple[str, ...], ...]

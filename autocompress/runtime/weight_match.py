@@ -12,7 +12,7 @@ import onnx
 from torch import nn
 
 from autocompress.compress.codes import StoredWeight
-from autocompress.runtime.graph import (
+from autocompress.onnx_graph.graph import (
     Array,
     constants,
     readers,

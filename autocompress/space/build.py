@@ -1,17 +1,21 @@
 """Rules x profile -> search space: every knob the model can really take, and why others are not."""
 
 import dataclasses
+import importlib.util
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final
 
 from autocompress.analysis.channel_groups import UNTRACED
 from autocompress.analysis.profile import LayerInfo, ModelProfile
+from autocompress.compress.importance.registry import find_criterion
+from autocompress.compress.low_rank.registry import find_factorization
+from autocompress.compress.quantizers.registry import find_quantizer, parse_granularity
 from autocompress.compress.share_weights import sharing_partners
+from autocompress.compress.sparsity_patterns import find_pattern
 from autocompress.errors import InputError
 from autocompress.space import levels as possible
 from autocompress.space.matching import as_list, matching_names
-from autocompress.space.methods import check_methods, check_recipe_has_use
 from autocompress.space.rules import Rule, SpaceRules
 from autocompress.space.search_space import (
     AMOUNT_OF,
@@ -22,6 +26,61 @@ from autocompress.space.search_space import (
     Method,
     SearchSpace,
 )
+
+_FIND: Final[Mapping[KnobKind, Callable[[str], Any]]] = {
+    "factorization": find_factorization,
+    "sparsity_pattern": find_pattern,
+    "quantizer": find_quantizer,
+    "granularity": parse_granularity,
+}
+
+
+_IDLE: Final = {"None", "none", "nearest", "1", "False"}  # values that ask for nothing
+
+
+def check_methods(rules: SpaceRules) -> None:
+    """Check every name in the rules, also of rules that match nothing here.
+
+    Raises:
+        InputError: If there is no method of a name; says which there are.
+    """
+    find_criterion(rules.pruning.criterion)
+    _check_installed(rules.pruning.criterion)
+    for rule in rules.rules:
+        for kind, find in _FIND.items():
+            for name in as_list(getattr(rule, kind)):
+                find(name)
+                _check_installed(name)
+
+
+def check_recipe_has_use(rules: SpaceRules, space: SearchSpace) -> None:
+    """Check that what the recipe asks for can happen in a space.
+
+    Raises:
+        InputError: If it prepares pruning or rounding, and no knob prunes or rounds.
+    """
+    kinds = {knob.kind for knob in space.knobs}
+    recipe = rules.recipe.model_dump(exclude_none=True)
+    for fields, useful in (
+        (("penalty", "prune_steps", "rewind"), {"pruning_ratio", "sparsity"}),
+        (("rounding", "entropy_strength"), {"weight_bits"}),
+    ):
+        for field in fields:
+            if str(recipe.get(field)) not in _IDLE and not kinds & useful:
+                raise InputError(
+                    f"The recipe's `{field}` is {recipe[field]!r}, but this space has no knob for "
+                    f"{' or '.join(sorted(useful))}: it would change nothing.",
+                    "Leave it out, or ask for such a knob.",
+                )
+
+
+def _check_installed(name: str) -> None:
+    if name.startswith("nni_") and importlib.util.find_spec("nni") is None:
+        raise InputError(
+            f"{name!r} needs NNI, which is not installed.",
+            "Install it: pip install 'autocompress[nni]'",
+        )
+
 
 _NOTHING = "no rule asks for an amount, such as pruning_ratio, drop_block or weight_bits"
 EARLIER = "earlier"  # `shared_with`: the first layer before of the same shape

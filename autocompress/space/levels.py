@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 from autocompress.analysis.channel_groups import ChannelGroup
 from autocompress.analysis.profile import LayerInfo
-from autocompress.compress.low_rank.table import ranks_of, shrinks, why_not_factorize
+from autocompress.compress.low_rank.registry import ranks_of, shrinks, why_not_factorize
 from autocompress.compress.prune import kept_channels
-from autocompress.compress.quantizers.table import has_integer_form, why_not_quantize
+from autocompress.compress.quantizers.registry import has_integer_form, why_not_quantize
 from autocompress.compress.sparsity_patterns import realised_sparsity, why_not_sparsify
 from autocompress.errors import InputError
 from autocompress.plan import FULL_BITS

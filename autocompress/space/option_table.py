@@ -4,7 +4,16 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from autocompress.space.search_space import AMOUNT_OF, OF_GRIDS, Knob, KnobKind, SearchSpace
+
+Array = NDArray[np.float64]
+"""Figures."""
+
+Levels = NDArray[np.int64]
+"""Level indices, one column per knob."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from autocompress.compress.quantizers.table import QUANTIZERS
+from autocompress.compress.quantizers.registry import QUANTIZERS
 from autocompress.errors import InputError, unknown_name
 from autocompress.space.rules import (
     PRESETS,

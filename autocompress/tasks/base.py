@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from autocompress.tasks.layer_channels import LayerChannels
+from autocompress.tasks.frozen import LayerChannels
 
 Inputs = tuple[Tensor, ...]
 Transform = Callable[[Inputs], Inputs]

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from autocompress.analysis.fingerprint import model_fingerprint
 from autocompress.errors import InputError
 from autocompress.tasks.base import Task
+from autocompress.tasks.fingerprint import model_fingerprint
 from autocompress.tasks.prepare import prepare_task
 from autocompress.tasks.user_code import naming_user_code
 

@@ -11,8 +11,7 @@ from autocompress.errors import InputError, first_line, unknown_name
 from autocompress.tasks.base import Distill, Examples, Inputs, Task
 from autocompress.tasks.calling import adapt_call, describe_result, spare_inputs
 from autocompress.tasks.explicit_attention import make_attention_explicit
-from autocompress.tasks.frozen import freeze
-from autocompress.tasks.layer_channels import check_channels, declare_channels_
+from autocompress.tasks.frozen import check_channels, declare_channels_, freeze
 from autocompress.tasks.recipe_inputs import (
     check_initial_state,
     check_teachers,

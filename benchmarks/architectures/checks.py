@@ -149,7 +149,7 @@ def _technique(
 
 def _build(net: Any, rules: Any, plan: Any) -> Any:
     from autocompress.compress.pipeline import apply_plan
-    from autocompress.compress.policy import PruningPolicy
+    from autocompress.compress.prune import PruningPolicy
 
     policy = PruningPolicy(**rules.pruning.model_dump())
     inputs, profile = net.prepared.example_inputs, net.profile
@@ -160,8 +160,9 @@ def _ship(record: Record, suite: ModuleType, net: Any, rule: dict[str, Any]) -> 
     """Everything that applies together: one step of training, ONNX, packed file, its outputs."""
     from autocompress.evaluate.deploy import deploy
     from autocompress.export.load import load
+    from autocompress.onnx_graph.session import make_session
     from autocompress.packing.packed import read_packed, write_packed
-    from autocompress.runtime.onnxruntime import make_session, predict
+    from autocompress.runtime.onnxruntime import predict
 
     rules = suite.SpaceRules.model_validate(
         {"pruning": {"round_to": 1}, "rules": [rule or _RULES["quantize"]]}

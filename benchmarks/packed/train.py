@@ -15,14 +15,14 @@ from torch import nn
 from autocompress.atomic_file import write_atomically
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.evaluator import Evaluator
-from autocompress.evaluate.refine import refine
-from autocompress.evaluate.refinement import Epoch, Refinement
 from autocompress.evaluate.scoring import score
 from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.onnx_graph.session import make_session
 from autocompress.packing.packed import read_packed, write_packed
 from autocompress.plan import CompressionPlan
-from autocompress.runtime.onnxruntime import make_session, predict
-from autocompress.search.environment import describe_environment
+from autocompress.runs.refine.training import Epoch, Refinement, refine
+from autocompress.runtime.onnxruntime import predict
+from autocompress.study.session import describe_environment
 from autocompress.tasks.base import Task
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.prepare import PreparedTask, prepare_task

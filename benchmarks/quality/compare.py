@@ -17,18 +17,18 @@ import autocompress
 from autocompress.atomic_file import write_atomically
 from autocompress.errors import TrialError
 from autocompress.evaluate.dominance import Rival, Rivals
+from autocompress.executors.job import ProbeJob
 from autocompress.measurement import Measurement
 from autocompress.objective import Limits
 from autocompress.pareto import hypervolume, non_dominated
 from autocompress.plan import CompressionPlan
-from autocompress.search.executors.job import ProbeJob
-from autocompress.search.guided.look import Look
-from autocompress.search.sampler import Guidance, distributions_of, propose_levels
-from autocompress.search.seeding import make_seeds, next_seed, swept_levels
-from autocompress.search.strategy import judged, look_at
+from autocompress.samplers.guided.look import Look
+from autocompress.samplers.initial_design import make_seeds, next_seed, swept_levels
+from autocompress.samplers.propose import Guidance, distributions_of, propose_levels
 from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import SearchSpace
+from autocompress.study.strategy import judged, look_at
 from quality.samplers import Config
 
 REGION = 0.1

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autocompress.errors import TrialError
-from autocompress.evaluate.option_cache import OptionCache
-from autocompress.evaluate.sensitivity import measure_options
+from autocompress.evaluate.sensitivity import OptionCache, measure_options
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.measurement import Measurement
 from autocompress.plan import CompressionPlan
-from autocompress.search.session import Session, open_session
 from autocompress.space.option_table import Figures, OptionTable
+from autocompress.study.session import Session, open_session
 from autocompress.tasks.factory import load_task
 
 _SPACE = Path(__file__).parent / "space.yaml"

@@ -9,8 +9,8 @@ import optuna
 
 from autocompress.measurement import Measurement
 from autocompress.objective import Limits
-from autocompress.search.guided.look import Look
-from autocompress.search.sampler import Guidance, distributions_of, propose_levels
+from autocompress.samplers.guided.look import Look
+from autocompress.samplers.propose import Guidance, distributions_of, propose_levels
 from autocompress.space.option_table import Figures, Option, OptionTable
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import Knob, SearchSpace

@@ -5,8 +5,7 @@ import warnings
 
 import optuna
 
-from autocompress.search.optuna_samplers import OPTUNA_SAMPLERS
-from autocompress.search.sampler import GUIDED
+from autocompress.samplers.propose import GUIDED, OPTUNA_SAMPLERS
 
 _MULTIVARIATE = "tpe-multivariate"
 _DEFAULT_TPE = "tpe-default"

@@ -8,7 +8,7 @@ import pandas as pd
 from published import result_path
 
 from autocompress.measurement import Measurement
-from autocompress.search.rank_agreement import rank_agreement, total_ranks
+from autocompress.runs.validate.validation import rank_agreement, total_ranks
 from quality.fidelity import FULL_EPOCHS, N_PLANS, PROXY_EPOCHS, spread_levels
 from quality.nets import Lab
 

@@ -1,8 +1,8 @@
 import numpy as np
 from torch import nn
 
-from autocompress.analysis.attribute_patches import propose_patches
 from autocompress.analysis.channel_group import AttributePatch, ChannelGroup, GroupMember
+from autocompress.analysis.proof import propose_patches
 
 
 class _Heads(nn.Module):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from autocompress.analysis.channel_codes import agree, decode, halves
+from autocompress.analysis.channel_probe import agree, decode, halves
 
 KEY = ("in", "next")
 

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from autocompress.analysis.macs import count_macs
+from autocompress.analysis.profile import count_macs
 
 
 def _total(model, *shape):

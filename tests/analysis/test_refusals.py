@@ -3,15 +3,15 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm
 
-from autocompress.analysis.layer_kind import layer_kind
 from autocompress.analysis.refusals import (
     COMPRESSIBLE,
+    layer_kind,
     refusals_of,
     why_no_factors,
     why_no_input_grid,
 )
 from autocompress.compress.compressed_layers import COMPRESSED
-from autocompress.compress.low_rank.table import FACTORIZATIONS
+from autocompress.compress.low_rank.registry import FACTORIZATIONS
 
 TECHNIQUES = {
     *("weight_bits", "activation_bits", "rate_price"),

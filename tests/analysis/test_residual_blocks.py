@@ -7,7 +7,7 @@ from torch import nn
 
 from autocompress.analysis.pass_through import PassThrough
 from autocompress.analysis.residual_blocks import find_residual_blocks
-from autocompress.tasks.residual_cnn import ResidualCnn
+from autocompress.tasks.digits import ResidualCnn
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import autocompress as ac
-from autocompress.api.notebook import figure_html, points_html
+from autocompress.api.points import figure_html, points_html
 from autocompress.errors import InputError
 from autocompress.report.tables import front_table, trials_table
 from tests.needs import need_extra

@@ -23,8 +23,8 @@ SMALL = {"objectives": "accuracy,size", "proxy": "none", "without": {"table"}, "
 def test_search_is_a_function_and_a_package_whichever_is_used_first() -> None:
     code = (
         "import autocompress as ac; assert callable(ac.search); "
-        "import autocompress.search.listener; assert callable(ac.search); "
-        "from autocompress.search.listener import Listener"
+        "import autocompress.study.listener; assert callable(ac.search); "
+        "from autocompress.study.listener import Listener"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

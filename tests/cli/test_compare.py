@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from autocompress.cli.compare import command
 from autocompress.errors import InputError, NoPointError, StudyMismatchError
-from autocompress.search.records import load_run
+from autocompress.study.records import load_run
 
 Invoke = Callable[..., Result]
 
@@ -76,7 +76,7 @@ def test_compare_refuses_a_run_without_a_finished_trial(
         run = load_run(folder)
         return run if run.name == "a" else dataclasses.replace(run, trials=())
 
-    monkeypatch.setattr("autocompress.search.records.load_run", without_trials)
+    monkeypatch.setattr("autocompress.study.records.load_run", without_trials)
     error = invoke("A", "U").exception
     assert isinstance(error, NoPointError)
     assert "'u'" in error.message

@@ -70,7 +70,7 @@ def run_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         folder = tmp_path / "results" / "demo"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "study.db").touch()
-        monkeypatch.setattr("autocompress.search.records.load_run", lambda folder: run)
+        monkeypatch.setattr("autocompress.study.records.load_run", lambda folder: run)
         options = [*arguments, "--results", str(tmp_path / "results")]
         return CliRunner().invoke(command, options)
 

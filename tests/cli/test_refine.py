@@ -15,7 +15,7 @@ from autocompress.cli.front import command as front
 from autocompress.cli.refine import command
 from autocompress.cli.search import command as search
 from autocompress.errors import InputError, NoPointError
-from autocompress.search.refined import refined_weights_path
+from autocompress.study.result_files import refined_weights_path
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

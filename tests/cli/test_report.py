@@ -33,7 +33,7 @@ def run_command(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Invoke:
         trials=(FAILED,), info={},
     )  # fmt: skip
     monkeypatch.setattr(
-        "autocompress.search.records.load_run", lambda path: dataclasses.replace(run, folder=path)
+        "autocompress.study.records.load_run", lambda path: dataclasses.replace(run, folder=path)
     )
 
     def invoke(*arguments: str) -> Result:

@@ -16,8 +16,8 @@ from sklearn.datasets import load_digits
 
 from autocompress.cli.main import cli
 from autocompress.errors import InputError
-from autocompress.search import search_task
-from autocompress.search.executors.worker import WorkerSpec
+from autocompress.executors.worker import WorkerSpec
+from autocompress.runs import search_task
 
 Run = Callable[..., Any]
 WITH_WORKER = ("search", "my_task.py", "--threads", "1", "--quiet")

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from autocompress.cli.search_result import print_result
+from autocompress.cli.search import print_result
 from autocompress.measurement import Measurement
 from autocompress.objective import parse_objectives
 from autocompress.plan import CompressionPlan

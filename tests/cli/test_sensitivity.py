@@ -2,8 +2,8 @@
 
 import pytest
 
-from autocompress.cli import sensitivity
-from autocompress.cli.sensitivity import SensitivityProgress
+from autocompress.cli import sensitivity_table as sensitivity
+from autocompress.cli.sensitivity_table import SensitivityProgress
 
 
 class Clock:

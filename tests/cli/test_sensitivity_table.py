@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from autocompress.cli.sensitivity import Sensitivity
-from autocompress.cli.sensitivity_table import print_sensitivity, sensitivity_json
+from autocompress.cli.sensitivity_table import Sensitivity, print_sensitivity, sensitivity_json
 from autocompress.evaluate.additivity import WholePlan
 from autocompress.space.option_table import Figures, Option, OptionTable
 from autocompress.space.prediction import Predictor

@@ -2,7 +2,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from autocompress.cli.task_options import task_arguments, task_options
+from autocompress.cli.options import task_arguments, task_options
 from autocompress.errors import InputError
 
 

@@ -8,7 +8,7 @@ from autocompress.cli.validation_table import agreement_table, sentences, trials
 from autocompress.measurement import Measurement
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import TrialRecord
-from autocompress.search.validation import Retraining, Validation
+from autocompress.runs.validate.validation import Retraining, Validation
 
 
 def measurement(accuracy: float, seconds: float, **changes: Any) -> Measurement:

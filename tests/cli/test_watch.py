@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from autocompress.cli.watch import command, page_of
 from autocompress.errors import InputError
 from autocompress.report.live_page import LivePage
-from autocompress.search.stores.run_lock import RunLock
+from autocompress.storages.run_lock import RunLock
 
 
 def status(page: LivePage) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from autocompress.compress.compressed_layers import (
     set_quantizer_,
     weight_parameters,
 )
-from autocompress.compress.quantizers.table import find_quantizer, parse_granularity
+from autocompress.compress.quantizers.registry import find_quantizer, parse_granularity
 from autocompress.errors import InputError
 
 # torch says so of any projected LSTM

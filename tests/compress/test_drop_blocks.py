@@ -7,7 +7,7 @@ from torch import nn
 from autocompress.analysis.pass_through import PassThrough
 from autocompress.compress.drop_blocks import drop_block_
 from autocompress.errors import InputError
-from autocompress.tasks.residual_cnn import ResidualCnn
+from autocompress.tasks.digits import ResidualCnn
 
 
 def test_pass_through_returns_its_first_argument():

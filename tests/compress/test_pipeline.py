@@ -10,11 +10,10 @@ from torch import nn
 
 from autocompress.analysis.slots import width_of
 from autocompress.compress.codes import QuantizedTensor
-from autocompress.compress.deployable import make_deployable
 from autocompress.compress.evidence import Evidence
 from autocompress.compress.pipeline import Construction, apply_plan
-from autocompress.compress.policy import PruningPolicy
-from autocompress.compress.prune import kept_channels
+from autocompress.compress.prune import PruningPolicy, kept_channels
+from autocompress.compress.quantize import make_deployable
 from autocompress.compress.quantizers.grid import code_limits
 from autocompress.errors import InputError, TrialError
 from autocompress.plan import CompressionPlan, LayerPlan

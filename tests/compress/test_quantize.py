@@ -9,7 +9,7 @@ from autocompress.compress.codes import CodebookTensor, GridTensor, HashedTensor
 from autocompress.compress.compressed_layers import COMPRESSED, quantizer_of, set_mask_
 from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.compress.quantize import freeze_, quantize_
-from autocompress.compress.quantizers.table import QUANTIZERS
+from autocompress.compress.quantizers.registry import QUANTIZERS
 from autocompress.compress.quantizers.uniform import UniformQuantizer
 from autocompress.plan import LayerPlan
 from tests.needs import need_extra

@@ -7,8 +7,8 @@ from torch import nn
 from autocompress.analysis.cut import cut_channels_
 from autocompress.compress.compressed_layers import mask_of
 from autocompress.compress.magnitude_masks import unstructured_mask
+from autocompress.compress.model_copy import early_model, rewind_
 from autocompress.compress.prune import choose_channels
-from autocompress.compress.rewind import early_model, rewind_
 from autocompress.compress.sparsity import sparsify_
 
 

@@ -17,21 +17,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from autocompress.analysis.macs import count_macs
-from autocompress.analysis.profile import ModelProfile, profile_model
+from autocompress.analysis.profile import ModelProfile, count_macs, profile_model
 from autocompress.compress.codes import CodebookTensor, HashedTensor
-from autocompress.compress.deployable import make_deployable
-from autocompress.compress.importance.table import CRITERIA
-from autocompress.compress.low_rank.table import find_factorization
+from autocompress.compress.importance.registry import CRITERIA
+from autocompress.compress.low_rank.registry import find_factorization
 from autocompress.compress.pipeline import Candidate, Construction
-from autocompress.compress.policy import PruningPolicy
+from autocompress.compress.prune import PruningPolicy
+from autocompress.compress.quantize import make_deployable
 from autocompress.errors import InputError
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.evidence import EvidenceCollector
 from autocompress.evaluate.proxy import Tuner
+from autocompress.onnx_graph.session import make_session
 from autocompress.packing.packed import read_packed, write_packed
 from autocompress.plan import CompressionPlan, LayerPlan
-from autocompress.runtime.onnxruntime import make_session, predict
+from autocompress.runtime.onnxruntime import predict
 from autocompress.space.build import BuiltSpace, build_space
 from autocompress.space.rules import SpaceRules
 from autocompress.tasks.base import Task, TensorData

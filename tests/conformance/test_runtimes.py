@@ -14,10 +14,10 @@ import torch
 
 from autocompress.errors import InputError, TrialError
 from autocompress.evaluate.deploy import deploy
-from autocompress.export.file_size import size_of
+from autocompress.export.bench import size_of
 from autocompress.runtime.base import Runtime, Shipment
 from autocompress.runtime.process import RunningModel
-from autocompress.runtime.table import RUNTIMES, find_runtime, runtimes_for
+from autocompress.runtime.registry import RUNTIMES, find_runtime, runtimes_for
 from tests.needs import need_extra
 
 # All nets of the zoo were run once in all runtimes; these have what runtimes get wrong: residual

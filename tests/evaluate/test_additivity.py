@@ -8,8 +8,7 @@ import pytest
 from autocompress.errors import TrialError
 from autocompress.evaluate.additivity import WholePlan, additivity, prediction_errors
 from autocompress.evaluate.evaluator import Evaluator
-from autocompress.evaluate.option_cache import OptionCache
-from autocompress.evaluate.sensitivity import measure_options
+from autocompress.evaluate.sensitivity import OptionCache, measure_options
 from autocompress.plan import CompressionPlan
 from autocompress.space.option_table import Figures
 from autocompress.space.prediction import Predictor

@@ -9,8 +9,8 @@ import pytest
 
 from autocompress.errors import InputError
 from autocompress.evaluate.check import shipping
-from autocompress.evaluate.check.finding import Finding
-from autocompress.evaluate.check.table import CONTRACTS, check_task
+from autocompress.evaluate.check.registry import CONTRACTS, check_task
+from autocompress.evaluate.check.subject import Finding
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.space.rules import load_rules
 

@@ -9,22 +9,21 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress.analysis.fingerprint import model_fingerprint
-from autocompress.compress.policy import PruningPolicy
+from autocompress.compress.prune import PruningPolicy
 from autocompress.errors import InputError, TrialError
 from autocompress.evaluate import proxy
-from autocompress.evaluate.deploy import deploy
+from autocompress.evaluate.deploy import deploy, timed_inputs
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.evidence import EvidenceCollector, mean_gradients
 from autocompress.evaluate.scoring import score
 from autocompress.evaluate.settings import EvaluationSettings
-from autocompress.evaluate.timed_inputs import timed_inputs
 from autocompress.measurement import Fidelity
+from autocompress.onnx_graph.session import make_session
 from autocompress.packing.packed import read_packed, write_packed
 from autocompress.plan import CompressionPlan, LayerPlan
-from autocompress.runtime.onnxruntime import make_session
 from autocompress.runtime.onnxruntime import predict as predict_onnx
 from autocompress.tasks.base import Task
+from autocompress.tasks.fingerprint import model_fingerprint
 from autocompress.tasks.prepare import prepare_task
 from autocompress.train.teachers import outputs_on
 

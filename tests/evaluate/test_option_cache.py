@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from autocompress.errors import TrialError
-from autocompress.evaluate.option_cache import OptionCache
+from autocompress.evaluate.sensitivity import OptionCache
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.space.option_table import Figures
 

@@ -8,17 +8,17 @@ from typing import Any
 import pytest
 from torch import nn
 
-from autocompress.analysis.layer_kind import LayerKind
-from autocompress.compress.deployable import make_deployable
+from autocompress.analysis.refusals import LayerKind
 from autocompress.compress.pipeline import apply_plan
-from autocompress.compress.policy import PruningPolicy
+from autocompress.compress.prune import PruningPolicy
+from autocompress.compress.quantize import make_deployable
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.packed_size import packed_bytes
+from autocompress.onnx_graph.exported_graph import ExportedGraph
 from autocompress.packing.ledger import read_ledger
 from autocompress.packing.packed import write_packed
 from autocompress.plan import CompressionPlan, LayerPlan
-from autocompress.runtime.exported_graph import ExportedGraph
 from autocompress.runtime.onnx_export import export_onnx
 from autocompress.train.recalibrate import recalibrate_
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from autocompress.analysis.fingerprint import model_fingerprint
 from autocompress.compress.pipeline import Candidate
 from autocompress.errors import TrialError
 from autocompress.evaluate.dominance import HopelessError, Rival, Rivals
@@ -18,9 +17,10 @@ from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.probe import Probe
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.plan import CompressionPlan, LayerPlan
-from autocompress.runtime.latency_cache import Latency
+from autocompress.runtime.latency import Latency
 from autocompress.space.option_table import Figures
 from autocompress.tasks.base import Inputs
+from autocompress.tasks.fingerprint import model_fingerprint
 from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.recalibrate import calibration_batches, recalibrate_
 

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from autocompress.errors import TrialError
-from autocompress.evaluate.option_cache import OptionCache
-from autocompress.evaluate.sensitivity import TablePlans, measure_options, options_key
+from autocompress.evaluate.sensitivity import OptionCache, TablePlans, measure_options, options_key
 from autocompress.plan import CompressionPlan
 from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.search_space import Knob, SearchSpace

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from autocompress.errors import InputError
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.plan import CompressionPlan
-from autocompress.search.session import open_session
+from autocompress.study.session import open_session
 from autocompress.tasks.base import top1
-from autocompress.tasks.base_training import TrainingRecipe
+from autocompress.tasks.digits import TrainingRecipe
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.leakage import val_looks_seen
 from autocompress.tasks.prepare import prepare_task

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.analysis.channel_groups import find_channel_groups
-from autocompress.compress.deployable import make_deployable
 from autocompress.compress.pipeline import apply_plan
-from autocompress.compress.policy import PruningPolicy
+from autocompress.compress.prune import PruningPolicy
+from autocompress.compress.quantize import make_deployable
+from autocompress.onnx_graph.exported_graph import ExportedGraph
 from autocompress.packing.packed import write_packed
 from autocompress.plan import CompressionPlan
-from autocompress.runtime.exported_graph import ExportedGraph
 from autocompress.runtime.integer import to_integer
 from autocompress.runtime.onnx_export import export_onnx
 from autocompress.train.recalibrate import recalibrate_

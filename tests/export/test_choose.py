@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from autocompress.errors import InputError, NoPointError
-from autocompress.export.choose import choose_point
+from autocompress.export.bundle import choose_point
 from autocompress.measurement import Measurement
 from autocompress.objective import Limits, parse_objectives
 from autocompress.plan import CompressionPlan

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from autocompress.export.file_size import size_of
+from autocompress.export.bench import size_of
 
 
 def external(path: Path, name: str, location: str) -> onnx.TensorProto:

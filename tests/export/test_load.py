@@ -12,14 +12,14 @@ from torch import Tensor, nn
 import autocompress
 from autocompress.compress.compressed_layers import COMPRESSED
 from autocompress.compress.input_quantizer import InputQuantizer
-from autocompress.compress.low_rank.table import why_not_factorize
-from autocompress.compress.policy import PruningPolicy
-from autocompress.compress.quantizers.table import why_not_quantize
+from autocompress.compress.low_rank.registry import why_not_factorize
+from autocompress.compress.prune import PruningPolicy
+from autocompress.compress.quantizers.registry import why_not_quantize
 from autocompress.errors import InputError
 from autocompress.export.load import load
+from autocompress.onnx_graph.session import make_session
 from autocompress.packing.packed import read_packed
 from autocompress.plan import CompressionPlan, LayerPlan
-from autocompress.runtime.onnxruntime import make_session
 
 _GRANULARITY = {"hashed": "tensor"}
 

@@ -16,11 +16,11 @@ from autocompress.errors import AutocompressError, InputError, TrialError
 from autocompress.export.onnx_examples import agreement_of, error_of, read_examples
 from autocompress.export.post_training import quantize_file
 from autocompress.measurement import LEAST_NOISE
+from autocompress.onnx_graph.graph import constants
+from autocompress.onnx_graph.session import make_session
 from autocompress.packing.packed import read_packed
 from autocompress.runtime.foreign import quantize_weights, read_onnx, weight_axes
-from autocompress.runtime.graph import constants
-from autocompress.runtime.latency_cache import Latency
-from autocompress.runtime.onnxruntime import make_session
+from autocompress.runtime.latency import Latency
 from tests.needs import need_data
 
 

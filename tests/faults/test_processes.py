@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from autocompress.cli.task_options import task_arguments
+from autocompress.cli.options import task_arguments
 
 Run = Callable[..., Any]
 SEARCH = ("search", "my_task.py", "--threads", "1", "--objectives", "accuracy,size", "--quiet")

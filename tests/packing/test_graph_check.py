@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from autocompress.errors import InputError
-from autocompress.packing.graph_check import MAX_MESSAGES, check_graph, check_size
+from autocompress.packing.packed import MAX_MESSAGES, check_graph, check_size
 
 
 def model_of(*nodes: onnx.NodeProto) -> onnx.ModelProto:

@@ -9,7 +9,7 @@ import pytest
 from autocompress.errors import InputError
 from autocompress.packing.byte_stream import varint
 from autocompress.packing.container import MAX_FILE_BYTES, to_container
-from autocompress.packing.packed_file import naming, read_blob
+from autocompress.packing.packed import naming, read_blob
 
 BLOB = to_container(b"section " * 99, b"payload " * 300_000, b"01234567")
 

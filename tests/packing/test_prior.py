@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from autocompress.packing.prior import N_LEVELS, N_SHAPES, PRIOR_TOTAL, Prior, fit_prior
+from autocompress.packing.adaptive import N_LEVELS, N_SHAPES, PRIOR_TOTAL, Prior, fit_prior
 
 
 @pytest.mark.parametrize("shape", range(N_SHAPES))

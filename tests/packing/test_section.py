@@ -5,7 +5,7 @@ import pytest
 from onnx import TensorProto
 
 from autocompress.errors import InputError
-from autocompress.packing.pools import Pools
+from autocompress.packing.byte_stream import Pools
 from autocompress.packing.section import (
     Section,
     join_pools,

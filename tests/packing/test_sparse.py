@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from autocompress.errors import InputError
-from autocompress.packing.pools import PoolReader, Pools
+from autocompress.packing.byte_stream import PoolReader, Pools
 from autocompress.packing.sparse import read_sparse, write_sparse
 from autocompress.packing.table import RAW, SPARSE, TensorRow
 from autocompress.packing.tensor_reader import read_tensors

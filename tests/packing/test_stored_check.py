@@ -7,7 +7,7 @@ import pytest
 
 from autocompress.compress.codes import StoredWeight
 from autocompress.errors import InputError
-from autocompress.packing.stored_check import check_stored
+from autocompress.packing.tensor_writer import check_stored
 
 ONES = np.ones(99, np.float32)
 

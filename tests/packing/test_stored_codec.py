@@ -16,8 +16,7 @@ from autocompress.compress.codes import (
     StoredWeight,
 )
 from autocompress.errors import InputError
-from autocompress.packing.byte_stream import ByteReader
-from autocompress.packing.pools import PoolReader, Pools
+from autocompress.packing.byte_stream import ByteReader, PoolReader, Pools
 from autocompress.packing.stored_codec import put_scales, read_stored, take_scales, write_stored
 from autocompress.packing.table import (
     CODEBOOK,

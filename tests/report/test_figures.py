@@ -1,6 +1,6 @@
 from collections.abc import Callable
 
-from autocompress.report.figures import run_figures
+from autocompress.report.pictures import run_figures
 from autocompress.run_record import RunRecord
 
 Factory = Callable[..., RunRecord]

@@ -1,6 +1,6 @@
 from collections.abc import Callable
 
-from autocompress.report.hypervolume_figure import hypervolume_figure
+from autocompress.report.gain_figure import hypervolume_figure
 from autocompress.report.tables import controls_hypervolume, hypervolume_history
 from autocompress.run_record import RunRecord
 

@@ -7,8 +7,13 @@ from scipy.stats import spearmanr
 
 from autocompress.objective import OBJECTIVES
 from autocompress.report.findings import measured
-from autocompress.report.importance import LEAST_TRIALS, knob_importance
-from autocompress.report.importance_figure import importance_figure, importance_rows, importances
+from autocompress.report.importance_figure import (
+    LEAST_TRIALS,
+    importance_figure,
+    importance_rows,
+    importances,
+    knob_importance,
+)
 from autocompress.run_record import RunRecord
 
 Factory = Callable[..., RunRecord]

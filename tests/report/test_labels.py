@@ -1,4 +1,4 @@
-from autocompress.report.labels import along_steps, place_labels
+from autocompress.report.front_figure import along_steps, place_labels
 
 
 def test_place_labels_puts_a_lonely_label_below_and_right() -> None:

@@ -8,13 +8,13 @@ import pytest
 
 from autocompress.objective import OBJECTIVES, Limits
 from autocompress.report import findings, tables
-from autocompress.report.figures import run_figures
 from autocompress.report.front_figure import front_figure
 from autocompress.report.hover import hover_text
-from autocompress.report.limits import limits_text, nothing_feasible, violation_words
 from autocompress.report.page import render_page
-from autocompress.report.page_assets import page_script
+from autocompress.report.page_frame import page_script
 from autocompress.report.page_summary import sentences, tiles
+from autocompress.report.pictures import run_figures
+from autocompress.report.wording import limits_text, nothing_feasible, violation_words
 from autocompress.run_record import RunRecord
 
 Factory = Callable[..., RunRecord]

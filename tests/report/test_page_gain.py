@@ -6,7 +6,7 @@ from collections.abc import Callable
 import plotly.graph_objects as go
 
 from autocompress.report.page import render_page
-from autocompress.report.page_gain import gain_section
+from autocompress.report.page_sections import gain_section
 from autocompress.run_record import RunRecord
 
 Factory = Callable[..., RunRecord]

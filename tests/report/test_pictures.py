@@ -7,8 +7,7 @@ import plotly.graph_objects as go
 import pytest
 
 from autocompress.errors import InputError
-from autocompress.report.figures import run_figures
-from autocompress.report.pictures import all_figures, write_pictures
+from autocompress.report.pictures import all_figures, run_figures, write_pictures
 from autocompress.report.theme import new_figure
 from autocompress.run_record import RunRecord
 from tests.needs import need_extra, need_program

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from autocompress.compress.codes import CodebookTensor, GridTensor
+from autocompress.onnx_graph.session import make_session
 from autocompress.runtime.batchnorm_fold import fold_stored
 from autocompress.runtime.onnx_export import export_onnx
-from autocompress.runtime.onnxruntime import make_session, predict
+from autocompress.runtime.onnxruntime import predict
 
 
 def conv_norm(gamma):

@@ -6,16 +6,12 @@ from torch import nn
 from autocompress.compress.codes import QuantizedTensor
 from autocompress.errors import InputError
 from autocompress.export.load import load
+from autocompress.onnx_graph.session import make_session
 from autocompress.packing.packed import read_packed, write_packed
 from autocompress.plan import CompressionPlan
 from autocompress.runtime.dynamic import dynamic_layers, to_dynamic
 from autocompress.runtime.onnx_export import export_onnx
-from autocompress.runtime.onnxruntime import (
-    executed_integer_nodes,
-    executed_ops,
-    make_session,
-    predict,
-)
+from autocompress.runtime.onnxruntime import executed_integer_nodes, executed_ops, predict
 
 
 def run(model, x):

@@ -11,16 +11,12 @@ from torch import nn
 
 from autocompress.compress.codes import ActivationRange, CodebookTensor, GridTensor
 from autocompress.errors import TrialError
+from autocompress.onnx_graph.session import make_session
 from autocompress.packing.ledger import read_ledger
 from autocompress.packing.packed import write_packed
 from autocompress.runtime.integer import to_integer
 from autocompress.runtime.onnx_export import export_onnx
-from autocompress.runtime.onnxruntime import (
-    executed_integer_nodes,
-    executed_ops,
-    make_session,
-    predict,
-)
+from autocompress.runtime.onnxruntime import executed_integer_nodes, executed_ops, predict
 from tests.needs import need_data
 
 N_LAYER_KERNELS = {  # integer convolutions and matrix products that really run, per net

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
-from autocompress.compress.deployable import make_deployable
+from autocompress.compress.quantize import make_deployable
 from autocompress.errors import TrialError
 from autocompress.runtime import latency as latency_module
 from autocompress.runtime.base import Shipment
-from autocompress.runtime.latency_cache import Latency, LatencyCache
+from autocompress.runtime.latency import Latency, LatencyCache
 from autocompress.runtime.onnx_export import export_onnx
-from autocompress.runtime.table import find_runtime
+from autocompress.runtime.registry import find_runtime
 
 EXAMPLE = (np.zeros((1, 5), np.float32),)
 

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from autocompress.runtime.latency_cache import Latency, LatencyCache
+from autocompress.runtime.latency import Latency, LatencyCache
 
 
 def latency(median_ms=1.0):

@@ -8,8 +8,9 @@ from onnx import numpy_helper
 from torch import nn
 
 from autocompress.errors import TrialError
+from autocompress.onnx_graph.session import make_session
 from autocompress.runtime.onnx_export import export_onnx
-from autocompress.runtime.onnxruntime import make_session, predict
+from autocompress.runtime.onnxruntime import predict
 
 
 def run(model, x, batch_size=7):

@@ -6,13 +6,9 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from autocompress.errors import TrialError
+from autocompress.onnx_graph.session import make_session
 from autocompress.runtime.onnx_export import export_onnx
-from autocompress.runtime.onnxruntime import (
-    executed_integer_nodes,
-    executed_ops,
-    make_session,
-    predict,
-)
+from autocompress.runtime.onnxruntime import executed_integer_nodes, executed_ops, predict
 
 
 def graph(*nodes, **initializers):

@@ -13,7 +13,7 @@ from autocompress.errors import TrialError
 from autocompress.runtime import process as process_module
 from autocompress.runtime.onnx_export import export_onnx
 from autocompress.runtime.process import RunningModel
-from autocompress.runtime.table import RUNTIMES, find_runtime
+from autocompress.runtime.registry import RUNTIMES, find_runtime
 from tests.needs import need_extra
 
 ONNX = find_runtime("onnxruntime")

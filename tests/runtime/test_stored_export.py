@@ -8,10 +8,11 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from autocompress.onnx_graph.session import make_session
 from autocompress.packing.ledger import read_ledger
 from autocompress.packing.packed import read_packed, write_packed
 from autocompress.runtime.onnx_export import export_onnx
-from autocompress.runtime.onnxruntime import executed_ops, make_session, predict
+from autocompress.runtime.onnxruntime import executed_ops, predict
 
 TOLERANCE = 2e-3  # scales, codebooks and biases are rounded to float16
 

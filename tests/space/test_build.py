@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from autocompress.compress.low_rank.table import shrinks
+from autocompress.compress.low_rank.registry import shrinks
 from autocompress.compress.prune import kept_channels
 from autocompress.errors import InputError
 from autocompress.space.build import build_space

@@ -6,7 +6,7 @@ from torch import nn
 
 from autocompress.analysis.profile import profile_model
 from autocompress.errors import InputError
-from autocompress.runtime.table import RUNTIMES
+from autocompress.runtime.registry import RUNTIMES
 from autocompress.space.build import build_space
 from autocompress.space.rules import load_rules, parse_rules
 from autocompress.space.targets import TARGETS, Target, load_target, restrict

@@ -4,10 +4,9 @@ import sys
 import pytest
 import torch
 
-from autocompress.tasks import base_training
+from autocompress.tasks import digits as base_training
 from autocompress.tasks.base import TensorData, top1
-from autocompress.tasks.base_training import TrainingRecipe, own_torch_state, train_classifier
-from autocompress.tasks.residual_cnn import ResidualCnn
+from autocompress.tasks.digits import ResidualCnn, TrainingRecipe, own_torch_state, train_classifier
 
 
 @pytest.fixture

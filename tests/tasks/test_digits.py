@@ -3,8 +3,7 @@ import pytest
 import torch
 
 from autocompress.tasks.base import top1
-from autocompress.tasks.base_training import TrainingRecipe
-from autocompress.tasks.digits import digits, digits_splits, digits_task
+from autocompress.tasks.digits import TrainingRecipe, digits, digits_splits, digits_task
 from autocompress.tasks.prepare import prepare_task
 
 _SHORT = TrainingRecipe(n_epochs=1)

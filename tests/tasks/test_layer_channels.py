@@ -6,7 +6,7 @@ from torch import nn
 from autocompress.analysis.channel_groups import cut_channels_, find_channel_groups
 from autocompress.errors import InputError
 from autocompress.tasks.base import Task
-from autocompress.tasks.layer_channels import LayerChannels, check_channels
+from autocompress.tasks.frozen import LayerChannels, check_channels
 from autocompress.tasks.prepare import prepare_task
 
 CHANNELS = LayerChannels(

@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from autocompress.analysis.fingerprint import model_fingerprint
 from autocompress.errors import InputError
 from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.executors.job import EvaluationJob
+from autocompress.executors.local import LocalExecutor
+from autocompress.executors.worker import WorkerSpec
 from autocompress.plan import CompressionPlan, LayerPlan
-from autocompress.search.executors.job import EvaluationJob
-from autocompress.search.executors.local import LocalExecutor
-from autocompress.search.executors.worker import WorkerSpec
-from autocompress.tasks import read_ahead
+from autocompress.tasks import streamed as read_ahead
 from autocompress.tasks.factory import load_task
+from autocompress.tasks.fingerprint import model_fingerprint
 from autocompress.tasks.prepare import prepare_task
 from autocompress.tasks.streamed import StreamedData
 

@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
 
-from autocompress.tasks.residual_cnn import ResidualBlock, ResidualCnn
+from autocompress.tasks.digits import ResidualBlock, ResidualCnn
 
 
 def test_residual_block_adds_its_input_when_shapes_stay():

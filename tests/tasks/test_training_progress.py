@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from autocompress.tasks import training_progress as module
+from autocompress.tasks import digits as module
 
 
 class _Terminal(io.StringIO):

@@ -11,8 +11,7 @@ from autocompress.errors import TrialError
 from autocompress.plan import LayerPlan
 from autocompress.train.distill import soft_label_loss
 from autocompress.train.loop import Throughput, _parameter_groups, steps_of
-from autocompress.train.recipe import Recipe
-from autocompress.train.schedule import rate_share
+from autocompress.train.recipe import Recipe, rate_share
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=2, learning_rate=0.05, batch_size=16)

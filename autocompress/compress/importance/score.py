@@ -14,7 +14,7 @@ from autocompress.analysis.channel_group import ChannelGroup, GroupMember
 from autocompress.compress.compressed_layers import mask_of
 from autocompress.compress.evidence import Evidence
 from autocompress.compress.importance.channel_rows import ChannelRows, rows_of, scored_slots
-from autocompress.compress.importance.table import CriterionSpec, find_criterion
+from autocompress.compress.importance.registry import CriterionSpec, find_criterion
 from autocompress.errors import InputError
 
 

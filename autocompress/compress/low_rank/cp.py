@@ -15,7 +15,7 @@ from autocompress.compress.low_rank.factor_layers import (
     in_a_row,
     pointwise_of,
 )
-from autocompress.compress.low_rank.rank import Shape, check_rank, kept_rank
+from autocompress.compress.low_rank.svd import Shape, check_rank, kept_rank
 
 _MAX_SWEEPS = 50
 _MIN_GAIN = 1e-3  # a sweep that lowers the error by a smaller share is the last one

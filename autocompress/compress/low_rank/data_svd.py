@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from autocompress.compress.low_rank.factor_layers import Factorizable
-from autocompress.compress.low_rank.rank import check_rank
-from autocompress.compress.low_rank.svd import matrix_ranks, two_layers
+from autocompress.compress.low_rank.svd import check_rank, matrix_ranks, two_layers
 
 _DAMPING = 1e-6  # share of white inputs among those seen: decides where the data say nothing
 _TINY = torch.finfo(torch.float64).tiny

@@ -15,7 +15,7 @@ from autocompress.compress.low_rank.factor_layers import (
     in_a_row,
     pointwise_of,
 )
-from autocompress.compress.low_rank.rank import Shape, check_rank, kept_rank
+from autocompress.compress.low_rank.svd import Shape, check_rank, kept_rank
 
 
 def factorize_separably(weight: Tensor, multiplier: int) -> tuple[Tensor, Tensor]:

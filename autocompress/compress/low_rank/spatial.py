@@ -13,8 +13,7 @@ from autocompress.compress.low_rank.factor_layers import (
     geometry_of,
     in_a_row,
 )
-from autocompress.compress.low_rank.rank import Shape, kept_rank
-from autocompress.compress.low_rank.svd import factorize_matrix
+from autocompress.compress.low_rank.svd import Shape, factorize_matrix, kept_rank
 
 
 def factorize_spatially(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from autocompress.compress.low_rank.factor_layers import (
     in_a_row,
     pointwise_of,
 )
-from autocompress.compress.low_rank.rank import Shape, check_rank, kept_rank
+from autocompress.compress.low_rank.svd import Shape, check_rank, kept_rank
 
 _HOOI_SWEEPS = 5  # the error changes in the fourth digit only beyond this (ResNet-20's kernels)
 

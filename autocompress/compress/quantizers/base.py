@@ -9,7 +9,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from autocompress.analysis.layer_kind import LayerKind
+from autocompress.analysis.refusals import LayerKind
 from autocompress.compress.codes import StoredWeight
 from autocompress.compress.quantizers.blocks import Blocks, Granularity, GranularityKind
 

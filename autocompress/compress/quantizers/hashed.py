@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from autocompress.analysis.layer_kind import LayerKind
+from autocompress.analysis.refusals import LayerKind
 from autocompress.compress.codes import HashedTensor, buckets
 from autocompress.compress.quantizers.base import QuantizerSpec, WeightQuantizer
 from autocompress.compress.quantizers.blocks import Granularity

@@ -4,18 +4,81 @@ Dimension key: `B` blocks that share a step, `N` weights of a block, `K` values 
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from autocompress.compress.codes import GridTensor, QuantizedTensor
-from autocompress.compress.quantizers.base import QuantizerSpec, WeightQuantizer, positive
-from autocompress.compress.quantizers.binary import RoundToSign, best_binary_scales
+from autocompress.compress.quantizers.base import (
+    STEP_FLOOR,
+    QuantizerSpec,
+    WeightQuantizer,
+    positive,
+)
 from autocompress.compress.quantizers.blocks import Granularity
 from autocompress.compress.quantizers.grid import RoundToGrid, best_steps, code_limits
-from autocompress.compress.quantizers.ternary import best_ternary_steps
 from autocompress.plan import BINARY_BITS, TERNARY_BITS
+
+
+def best_ternary_steps(rows: Tensor) -> Tensor:
+    """Scale per row with the least squared error over all ternary codes.
+
+    With the k largest magnitudes kept, the best scale is their mean m and the error is
+    |row|² - k·m²; sorting gives it for every k. The optimal codes are the nearest ones, so rounding
+    to a grid of this step finds them. The paper's threshold of 0.7 mean magnitudes approximates it.
+
+    Args:
+        rows: Shape (B, N).
+
+    Returns:
+        Shape (B,), positive.
+    """
+    magnitudes = rows.detach().double().abs().sort(dim=1, descending=True).values
+    n_kept = torch.arange(1, rows.shape[1] + 1, device=rows.device)
+    means = magnitudes.cumsum(dim=1) / n_kept  # (B, N)
+    best = (n_kept * means.square()).argmax(dim=1, keepdim=True)
+    return means.gather(1, best)[:, 0].float().clamp_min(STEP_FLOOR)
+
+
+def best_binary_scales(rows: Tensor, members: Tensor) -> Tensor:
+    """Scale per row with the least squared error: the mean magnitude (Rastegari et al. 2016).
+
+    Args:
+        rows: Shape (B, N).
+        members: Same shape, bool: which entries count.
+
+    Returns:
+        Shape (B,), positive.
+    """
+    total = (rows.detach().float().abs() * members).sum(dim=1)
+    return (total / members.sum(dim=1).clamp_min(1)).clamp_min(STEP_FLOOR)
+
+
+class RoundToSign(torch.autograd.Function):
+    """x -> sign(x) * scale, 1 for 0, and 0 where `kept` is False.
+
+    The gradient passes straight through to `x`; `scale` gets that of LSQ's step, which is the
+    true one here.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, scale: Tensor, kept: Tensor | None, grad_scale: float
+    ) -> Tensor:
+        """Take signs, and keep what the gradients need."""
+        codes = torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+        codes = codes if kept is None else codes * kept
+        ctx.save_for_backward(codes, scale)
+        ctx.grad_scale = grad_scale
+        return codes * scale
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of x and scale."""
+        codes, scale = ctx.saved_tensors
+        return grad, (codes * grad).sum_to_size(scale.shape) * ctx.grad_scale, None, None
 
 
 def best_uniform_steps(rows: Tensor, members: Tensor, bits: float) -> Tensor:

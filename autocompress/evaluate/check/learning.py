@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from autocompress.errors import TrialError
-from autocompress.evaluate.check.finding import Finding, failed, passed, warned
-from autocompress.evaluate.check.subject import Subject
+from autocompress.evaluate.check.subject import Finding, Subject, failed, passed, warned
 from autocompress.tasks.base import Loss
 from autocompress.tasks.user_code import place_of_error
 

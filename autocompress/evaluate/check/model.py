@@ -8,9 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autocompress.analysis.fingerprint import state_fingerprint
-from autocompress.evaluate.check.finding import Finding, failed, passed, warned
-from autocompress.evaluate.check.subject import Subject
+from autocompress.evaluate.check.subject import Finding, Subject, failed, passed, warned
+from autocompress.tasks.fingerprint import state_fingerprint
 from autocompress.tasks.user_code import Place, innermost_user_line
 from autocompress.train.precision import sound_gradients
 

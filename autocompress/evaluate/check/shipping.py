@@ -1,5 +1,11 @@
 """Contracts of the export: the chosen runtime runs the model, and the packed file gives it back."""
 
+import copy
+import dataclasses
+import itertools
+import statistics
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -7,14 +13,145 @@ import numpy as np
 import torch
 
 from autocompress.errors import InputError, TrialError
-from autocompress.evaluate.check.finding import Finding, failed, passed
-from autocompress.evaluate.check.subject import Subject
+from autocompress.evaluate.check.subject import Finding, Subject, failed, passed, warned
 from autocompress.evaluate.packed_size import file_metadata
 from autocompress.packing.packed import write_packed
 from autocompress.plan import CompressionPlan
 from autocompress.runtime.base import Array, Runtime
 from autocompress.runtime.process import RunningModel
-from autocompress.runtime.table import find_runtime
+from autocompress.runtime.registry import find_runtime
+from autocompress.space.build import BuiltSpace, build_space
+from autocompress.train.loop import finetune_, steps_of
+from autocompress.train.precision import to_fast_layout_
+from autocompress.train.teachers import make_teacher
+
+# Kind of knob -> what is done to its targets; those that a user asks for first.
+_VERBS: Final[Mapping[str, str]] = {
+    "pruning_ratio": "pruned",
+    "rank_ratio": "factorized",
+    "weight_bits": "quantized",
+}
+_SHOWN: Final = 3
+
+
+def has_knobs(subject: Subject) -> Finding:
+    """There is something to search; names what takes no technique, and why."""
+    profile = subject.evaluator.profile
+    try:
+        built = build_space(profile, subject.rules)
+    except InputError as error:
+        return failed(error.message, error.hint, subject.place("model"))
+    counts = {verb: _targets(built, kind) for kind, verb in _VERBS.items()}
+    refused = {verb: _refusals(built, kind) for kind, verb in _VERBS.items()}
+    for name, reason in profile.refused_groups.items():
+        names = refused["pruned"].setdefault(reason, [])
+        if name not in names:
+            names.append(name)
+    said = "; ".join(
+        f"{n} {'groups' if v == 'pruned' else 'layers'} can be {v}" for v, n in counts.items()
+    )
+    message = f"{len(built.space.knobs)} knobs: {said}"
+    facts = {"knobs": len(built.space.knobs), "refused": refused}
+    nothing = [verb for verb, n in counts.items() if n == 0 and refused[verb]]
+    if nothing:
+        why = "; ".join(f"nothing can be {verb}: {_reasons(refused[verb])}" for verb in nothing)
+        return warned(
+            f"{message}; {why}.",
+            "`autocompress analyze` says it layer by layer.",
+            subject.place("model"),
+            **facts,
+        )
+    unasked = [verb for verb, n in counts.items() if n == 0]
+    if unasked:
+        message += f" (no rule of the search space asks for {' or '.join(unasked)} layers here)"
+    kept = "; ".join(f"not {verb}: {_reasons(r)}" for verb, r in refused.items() if r)
+    return passed(f"{message}. {kept}" if kept else message, **facts)
+
+
+def _targets(built: BuiltSpace, kind: str) -> int:
+    return len({target for k in built.space.knobs if k.kind == kind for target in k.targets})
+
+
+def _refusals(built: BuiltSpace, kind: str) -> dict[str, list[str]]:
+    """Reason -> the layers or groups it is given for."""
+    found: dict[str, list[str]] = {}
+    for (technique, target), reason in built.refused.items():
+        if technique == kind:
+            found.setdefault(reason, []).append(target)
+    return found
+
+
+def _reasons(refused: Mapping[str, list[str]]) -> str:
+    parts = []
+    for reason, targets in refused.items():
+        more = f" and {len(targets) - _SHOWN} more" if len(targets) > _SHOWN else ""
+        parts.append(f"{', '.join(targets[:_SHOWN])}{more} ({reason})")
+    return ", ".join(parts)
+
+
+_BATCHES: Final = 4
+_LONG_S: Final = 8 * 3600.0
+
+
+def takes(subject: Subject) -> Finding:
+    """How long a trial and the whole search will take, from a few measured steps."""
+    subject.needs("loss", "val")
+    outputs, shipment = subject.val_outputs, subject.shipment
+    assert len(outputs)
+    meter, has_latency = subject.evaluator.meter, subject.settings.has_latency
+    if has_latency:  # anew: a search times every new structure
+        subject.timed("latency", lambda: meter.latency(shipment, fresh=True))
+    n_steps = steps_of(subject.evaluator.recipe, subject.prepared)
+    step_s = _step_seconds(subject)
+    others_s = sum(subject.seconds.get(name, 0.0) for name in ("val", "export", "pack", "latency"))
+    trial_s = n_steps * step_s + others_s
+    search_s = trial_s * subject.n_trials
+    facts = {"est_trial_s": trial_s, "est_search_s": search_s, "n_steps": n_steps, "step_s": step_s}
+    steps = "1 step" if n_steps == 1 else f"{n_steps:,} steps"
+    said = (
+        f"about {_words(trial_s)} a trial ({steps} of {1000 * step_s:.1f} ms, and "
+        f"{others_s:.1f} s to score, export and time); about {_words(search_s)} for "
+        f"{subject.n_trials} trials, the option table not counted"
+    )
+    if search_s > _LONG_S:
+        return warned(
+            f"{said}.",
+            "--proxy quick, fewer Task.proxy_epochs, a smaller --budget or more --jobs shorten it.",
+            subject.place("proxy_epochs"),
+            **facts,
+        )
+    return passed(said, **facts)
+
+
+def _step_seconds(subject: Subject) -> float:
+    """Seconds of one training step: the median of a few, the first left out."""
+    evaluator, prepared = subject.evaluator, subject.prepared
+    recipe = dataclasses.replace(evaluator.recipe, epochs=1.0)
+    few = slice(0, _BATCHES * recipe.batch_size)
+    prepared = dataclasses.replace(prepared, train=prepared.train.subset(few), unlabelled=None)
+    device, precision = evaluator.device, evaluator.precision
+    teacher = make_teacher(prepared, evaluator.model, recipe, device=device, precision=precision)
+    model = to_fast_layout_(copy.deepcopy(evaluator.model), device)
+    ends = [time.perf_counter()]
+    finetune_(
+        model,
+        prepared,
+        teacher,
+        recipe,
+        seed=0,
+        device=device,
+        precision=precision,
+        on_step=lambda step, n_steps: ends.append(time.perf_counter()),
+    )
+    steps = [end - start for start, end in itertools.pairwise(ends)]
+    return statistics.median(steps[1:] or steps)
+
+
+def _words(seconds: float) -> str:
+    if seconds >= 5400.0:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 90.0 else f"{seconds:.1f} s"
+
 
 _N_EXAMPLES: Final = 8
 # Of the largest output. Float kernels round differently; bfloat16 keeps 8 bits of a number.

@@ -4,13 +4,12 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from autocompress.errors import AutocompressError, InputError
-from autocompress.evaluate.check.finding import Blocked
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.scoring import score
 from autocompress.evaluate.settings import EvaluationSettings
@@ -21,6 +20,57 @@ from autocompress.tasks.factory import load_task, place_of_factory
 from autocompress.tasks.prepare import PreparedTask, prepare_task
 from autocompress.tasks.user_code import Place, place_of, place_of_field
 from autocompress.train.teachers import outputs_on
+
+Status = Literal["pass", "warn", "fail", "skip"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """How one contract stands.
+
+    Attributes:
+        status: `fail` must be fixed before a search; `skip` could not be checked.
+        message: What holds, or what does not, in one line; names the user's file and line where
+            their code is at fault.
+        fix: What to do about it; empty if nothing.
+        facts: What was measured, as JSON; estimates are named `est_...`.
+    """
+
+    status: Status
+    message: str
+    fix: str = ""
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Blocked(Exception):  # noqa: N818 - it is no error: somebody else has told it already
+    """A contract needs something that an earlier one found missing."""
+
+
+def passed(message: str, **facts: Any) -> Finding:
+    """It holds."""
+    return Finding(status="pass", message=message, facts=facts)
+
+
+def warned(message: str, fix: str, place: Place | None = None, **facts: Any) -> Finding:
+    """It holds as far as it must, and the user should know."""
+    return Finding(status="warn", message=_at(message, place), fix=fix, facts=facts)
+
+
+def failed(message: str, fix: str, place: Place | None = None, **facts: Any) -> Finding:
+    """It does not hold."""
+    return Finding(status="fail", message=_at(message, place), fix=fix, facts=facts)
+
+
+def skipped(message: str) -> Finding:
+    """It cannot be told."""
+    return Finding(status="skip", message=message)
+
+
+def _at(message: str, place: Place | None) -> str:
+    if place is None or str(place) in message:
+        return message
+    return f"{message.rstrip('.')} ({place})."
+
 
 _T = TypeVar("_T")
 # What a task can do without, so that what is wrong with it hides nothing else: field -> stand-in.

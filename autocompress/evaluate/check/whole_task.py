@@ -1,15 +1,119 @@
 """Contracts of the task as a whole: it loads, its data can be used, it is the same everywhere."""
 
+import hashlib
 import json
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import Final
 
-from autocompress.errors import first_line
-from autocompress.evaluate.check.finding import Finding, failed, passed, skipped
-from autocompress.evaluate.check.second_process import describe_task
-from autocompress.evaluate.check.subject import Subject
+from torch import Tensor
+
+from autocompress.errors import AutocompressError, first_line
+from autocompress.evaluate.check.subject import Finding, Subject, failed, passed, skipped, warned
+from autocompress.tasks.base import Examples
+from autocompress.tasks.factory import load_task
+from autocompress.tasks.fingerprint import state_fingerprint
 from autocompress.tasks.in_memory import is_in_memory
+from autocompress.tasks.leakage import val_looks_seen
+from autocompress.tasks.prepare import PreparedTask, prepare_task
 from autocompress.tasks.user_code import place_of_error
+
+_BATCH: Final = 512
+_MUCH: Final = 0.01  # of a split; coarse data repeats itself now and then
+
+
+def are_disjoint(subject: Subject) -> Finding:
+    """No example of one split stands in another, byte for byte."""
+    prepared = subject.salvaged
+    splits = {"train": prepared.train, "val": prepared.val, "test": prepared.test}
+    digests = {
+        name: list(_digests(data))
+        for name, data in splits.items()
+        if data is not None and name not in subject.faults
+    }
+    facts: dict[str, int] = {}
+    worst: tuple[float, str, str] | None = None
+    for i, name in enumerate(digests):
+        for other in list(digests)[:i]:
+            known = set(digests[other])
+            n_shared = sum(digest in known for digest in digests[name])
+            facts[f"{name}_in_{other}"] = n_shared
+            share = n_shared / len(digests[name])
+            if n_shared and (worst is None or share > worst[0]):
+                said = (
+                    f"{n_shared:,} of {len(digests[name]):,} {name} examples also stand in {other}"
+                )
+                worst = (share, said, name)
+    if worst is None:
+        names = " and ".join(digests)
+        return passed(f"no example of {names} stands in another, by content", **facts)
+    share, said, name = worst
+    tell = failed if share > _MUCH else warned
+    return tell(
+        f"{said}: exact duplicates.",
+        f"Remove them from `{name}`, or accuracy on it says little about new data.",
+        subject.place(name),
+        **facts,
+    )
+
+
+def _digests(data: Examples) -> Iterator[bytes]:
+    """One for each example: of its inputs, after the transform."""
+    slices = (slice(start, start + _BATCH) for start in range(0, len(data), _BATCH))
+    for inputs, _ in data.batches(slices):
+        columns = [_rows(tensor) for tensor in inputs]
+        for row in zip(*columns, strict=True):
+            yield hashlib.blake2b(b"".join(row), digest_size=16).digest()
+
+
+def _rows(tensor: Tensor) -> list[bytes]:
+    array = tensor.detach().cpu().contiguous().numpy()
+    return [array[i].tobytes() for i in range(len(array))]
+
+
+def val_is_unseen(subject: Subject) -> Finding:
+    """Nothing says that the model was trained on val."""
+    prepared = subject.needs("loss", "val")
+    warning = val_looks_seen(prepared)
+    if warning is None:
+        return passed("nothing says that the model was trained on it")
+    return warned(warning, "", subject.place("val"))
+
+
+def describe_task(prepared: PreparedTask) -> dict[str, dict[str, str]]:
+    """What a task is made of, by digest: `model` tensor by tensor, `train` and `val`."""
+    model = prepared.task.model
+    tensors: dict[str, Tensor] = model.state_dict()
+    structure = hashlib.sha256(str(model).encode()).hexdigest()
+    return {
+        "model": {
+            "its structure": structure,
+            **{name: state_fingerprint({name: tensor}) for name, tensor in tensors.items()},
+        },
+        "train": {"all": prepared.train.fingerprint()},
+        "val": {"all": prepared.val.fingerprint()},
+    }
+
+
+def main() -> int:
+    """Read a spec from stdin; what the user's code prints goes to stderr."""
+    asked = json.load(sys.stdin)
+    answer = os.dup(sys.stdout.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    try:
+        told = describe_task(prepare_task(load_task(asked["spec"], asked["arguments"])))
+    except AutocompressError as error:
+        print(error.message, file=sys.stderr)
+        return error.exit_code
+    os.write(answer, f"{json.dumps(told)}\n".encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
+
 
 _PATIENCE_S = 600.0
 
@@ -39,7 +143,7 @@ def same_everywhere(subject: Subject) -> Finding:
     if is_in_memory(subject.spec):
         return skipped("the task exists in this process only: one trial at a time, no workers")
     here = describe_task(subject.salvaged)
-    call = [sys.executable, "-m", "autocompress.evaluate.check.second_process"]
+    call = [sys.executable, "-m", "autocompress.evaluate.check.whole_task"]
     given = json.dumps({"spec": subject.spec, "arguments": dict(subject.arguments)})
     try:
         done = subprocess.run(

@@ -9,10 +9,10 @@ import onnx
 from numpy.typing import NDArray
 
 from autocompress.errors import InputError
-from autocompress.export.loading.constant_part import constant_values
 from autocompress.export.loading.counterparts import Counterparts, find_counterparts
 from autocompress.export.loading.marks import Marks, Slot
-from autocompress.runtime.graph import constants
+from autocompress.onnx_graph.constants import constant_values
+from autocompress.onnx_graph.graph import constants
 
 Array = NDArray[Any]
 

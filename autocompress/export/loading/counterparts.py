@@ -15,8 +15,8 @@ import onnx
 
 from autocompress.compress.codes import ActivationRange
 from autocompress.errors import InputError
-from autocompress.export.loading.constant_part import constant_names
-from autocompress.runtime.graph import constants, makers
+from autocompress.onnx_graph.constants import constant_names
+from autocompress.onnx_graph.graph import constants, makers
 from autocompress.runtime.integer_grids import is_saturated
 from autocompress.runtime.integer_regions import is_clamp
 

@@ -14,11 +14,11 @@ from torch import nn
 from autocompress.analysis.channel_group import ChannelGroup
 from autocompress.analysis.slots import slots_of
 from autocompress.errors import InputError
-from autocompress.export.loading.constant_part import constant_values
 from autocompress.export.loading.counterparts import find_counterparts
 from autocompress.export.loading.marks import Elements, Marks
+from autocompress.onnx_graph.constants import constant_values
+from autocompress.onnx_graph.graph import constants
 from autocompress.plan import CompressionPlan
-from autocompress.runtime.graph import constants
 
 Sizes = Mapping[tuple[str, int], int]
 

@@ -14,9 +14,14 @@ from autocompress.errors import InputError, unknown_name
 from autocompress.tasks.base import Metric, Task, TensorData
 from autocompress.tasks.huggingface.pretrained import read_model, read_tokenizer
 from autocompress.tasks.huggingface.request import Request
-from autocompress.tasks.huggingface.rows import Splits, choose_column, text_columns
+from autocompress.tasks.huggingface.rows import (
+    Splits,
+    check_ids,
+    choose_column,
+    longest_input,
+    text_columns,
+)
 from autocompress.tasks.huggingface.tensor_model import LanguageModel
-from autocompress.tasks.huggingface.token_ids import check_ids, longest_input
 
 _logger = logging.getLogger(__name__)
 _USUAL = ("text", "content", "document", "story")

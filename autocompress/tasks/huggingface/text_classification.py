@@ -14,9 +14,14 @@ from autocompress.tasks.base import Task, TensorData
 from autocompress.tasks.huggingface.labels import check_single_label, label_column, labelled_rows
 from autocompress.tasks.huggingface.pretrained import read_model, read_tokenizer
 from autocompress.tasks.huggingface.request import Request
-from autocompress.tasks.huggingface.rows import Splits, choose_column, text_columns
+from autocompress.tasks.huggingface.rows import (
+    Splits,
+    check_ids,
+    choose_column,
+    longest_input,
+    text_columns,
+)
 from autocompress.tasks.huggingface.tensor_model import TextClassifier
-from autocompress.tasks.huggingface.token_ids import check_ids, longest_input
 
 _USUAL = ("text", "sentence", "content", "review", "document", "tweet", "comment", "question")
 _USUAL_PAIRS = (

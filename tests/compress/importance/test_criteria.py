@@ -6,16 +6,19 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocompress.compress.importance.batchnorm_scale import batchnorm_scale
-from autocompress.compress.importance.fpgm import fpgm
-from autocompress.compress.importance.norms import l1_norm, l2_norm
-from autocompress.compress.importance.obd import obd
-from autocompress.compress.importance.random_scores import random_scores
-from autocompress.compress.importance.table import (
+from autocompress.compress.importance.criteria import (
+    batchnorm_scale,
+    fpgm,
+    l1_norm,
+    l2_norm,
+    obd,
+    random_scores,
+    taylor,
+)
+from autocompress.compress.importance.registry import (
     CRITERIA,
     find_criterion,
 )
-from autocompress.compress.importance.taylor import taylor
 from autocompress.errors import InputError
 
 WEIGHT = torch.tensor([[3.0, -4.0], [0.0, 1.0]])

@@ -7,11 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocompress.compress.importance.fpgm import fpgm
+from autocompress.compress.importance.criteria import fpgm, l1_norm, l2_norm, obd
 from autocompress.compress.importance.nni_pruners import nni_fpgm, nni_l1, nni_l2, nni_taylor
-from autocompress.compress.importance.norms import l1_norm, l2_norm
-from autocompress.compress.importance.obd import obd
-from autocompress.compress.importance.table import CRITERIA
+from autocompress.compress.importance.registry import CRITERIA
 from autocompress.errors import InputError
 from tests.needs import need_extra
 

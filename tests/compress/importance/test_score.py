@@ -11,8 +11,8 @@ from torch import nn
 from autocompress.analysis.channel_group import ChannelGroup, GroupMember
 from autocompress.compress.compressed_layers import mask_of, restore_layer_
 from autocompress.compress.evidence import Evidence
+from autocompress.compress.importance.registry import CRITERIA
 from autocompress.compress.importance.score import score_channels
-from autocompress.compress.importance.table import CRITERIA
 from autocompress.compress.sparsity import sparsify_
 from autocompress.errors import InputError
 from tests.needs import need_extra

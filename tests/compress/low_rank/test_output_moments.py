@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from autocompress.compress.input_moments import input_second_moments
-from autocompress.compress.low_rank.output_moments import output_second_moments
+from autocompress.compress.low_rank.surgery import output_second_moments
 
 LAYERS = {
     "linear": (nn.Linear(6, 4), (5, 3, 6)),

@@ -6,9 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from autocompress.analysis.macs import count_macs
+from autocompress.analysis.profile import count_macs
+from autocompress.compress.low_rank.registry import FACTORIZATIONS, shrinks, why_not_factorize
 from autocompress.compress.low_rank.surgery import factorize_layers_
-from autocompress.compress.low_rank.table import FACTORIZATIONS, shrinks, why_not_factorize
 from autocompress.errors import InputError
 from autocompress.plan import LayerPlan
 

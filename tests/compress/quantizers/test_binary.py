@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocompress.compress.quantizers.binary import RoundToSign, best_binary_scales
+from autocompress.compress.quantizers.uniform import RoundToSign, best_binary_scales
 
 
 @given(st.integers(0, 1000), st.floats(0.5, 2.0))

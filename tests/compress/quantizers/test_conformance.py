@@ -9,7 +9,11 @@ from torch import nn
 
 from autocompress.compress.codes import CodebookTensor, GridTensor, HashedTensor, QuantizedTensor
 from autocompress.compress.quantizers.codebook import n_entries
-from autocompress.compress.quantizers.table import QUANTIZERS, parse_granularity, why_not_quantize
+from autocompress.compress.quantizers.registry import (
+    QUANTIZERS,
+    parse_granularity,
+    why_not_quantize,
+)
 from tests.needs import need_extra
 
 GRANULARITY = {"channel": "channel", "tensor": "tensor", "group": "group:8"}

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autocompress.compress.quantizers.equal_frequency import EqualFrequencyQuantizer, bin_means
-from autocompress.compress.quantizers.table import parse_granularity
+from autocompress.compress.quantizers.registry import parse_granularity
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(0, 100))

@@ -4,7 +4,7 @@ import torch
 
 from autocompress.compress.codes import buckets
 from autocompress.compress.quantizers.hashed import HashedQuantizer, bucket_count, bucket_means
-from autocompress.compress.quantizers.table import parse_granularity, why_not_quantize
+from autocompress.compress.quantizers.registry import parse_granularity, why_not_quantize
 
 
 def _quantizer(weight, bits, seed=0):

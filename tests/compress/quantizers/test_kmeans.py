@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from autocompress.compress.quantizers.kmeans import KMeansQuantizer, fit_kmeans, lloyd, sort_points
-from autocompress.compress.quantizers.table import parse_granularity
+from autocompress.compress.quantizers.registry import parse_granularity
 from autocompress.compress.quantizers.uniform import UniformQuantizer
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from autocompress.compress.quantizers.nni_qat import NniQatQuantizer, nni_affine_grids
-from autocompress.compress.quantizers.table import parse_granularity
+from autocompress.compress.quantizers.registry import parse_granularity
 from autocompress.errors import InputError
 from tests.needs import need_extra
 

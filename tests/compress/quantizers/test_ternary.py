@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocompress.compress.quantizers.ternary import best_ternary_steps
+from autocompress.compress.quantizers.uniform import best_ternary_steps
 
 
 def _error(row, step):

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from autocompress.compress.codes import GridTensor, QuantizedTensor
 from autocompress.compress.quantizers.grid import best_steps, code_limits
-from autocompress.compress.quantizers.table import parse_granularity
+from autocompress.compress.quantizers.registry import parse_granularity
 from autocompress.compress.quantizers.uniform import UniformQuantizer
 
 BITS = (2, 3, 4, 5, 6, 7, 8)

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocompress.compress.quantizers.table import parse_granularity
+from autocompress.compress.quantizers.registry import parse_granularity
 from autocompress.compress.quantizers.uniform import UniformQuantizer
 from autocompress.compress.quantizers.uniform_asymmetric import (
     AsymmetricQuantizer,

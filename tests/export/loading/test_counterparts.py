@@ -4,8 +4,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from autocompress.errors import InputError
-from autocompress.export.loading.constant_part import constant_values
 from autocompress.export.loading.counterparts import find_counterparts
+from autocompress.onnx_graph.constants import constant_values
 
 
 def model(nodes, initializers=None, inputs=("x",), outputs=("y",)) -> onnx.ModelProto:

@@ -4,7 +4,7 @@ import torch
 from onnx import TensorProto, helper
 
 from autocompress.errors import InputError
-from autocompress.export.loading.example_inputs import inputs_for
+from autocompress.export.loading.agreement import inputs_for
 
 
 def graph(*inputs: tuple[int, list[int | str]]) -> onnx.ModelProto:

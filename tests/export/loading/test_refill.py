@@ -9,7 +9,7 @@ from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.errors import InputError
 from autocompress.export.loading.contents import Contents, LayerChange
 from autocompress.export.loading.marks import Marks, mark_
-from autocompress.export.loading.refill import refill_
+from autocompress.export.loading.rebuild import refill_
 
 
 def marked(model: nn.Module) -> Marks:

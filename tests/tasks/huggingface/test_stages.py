@@ -6,9 +6,10 @@ import torch
 
 from autocompress.analysis.profile import profile_model
 from autocompress.compress.pipeline import apply_plan
-from autocompress.compress.policy import PruningPolicy
+from autocompress.compress.prune import PruningPolicy
 from autocompress.evaluate.deploy import deploy
-from autocompress.runtime.onnxruntime import make_session, predict
+from autocompress.onnx_graph.session import make_session
+from autocompress.runtime.onnxruntime import predict
 from autocompress.space.build import build_space
 from autocompress.space.rules import SpaceRules
 from autocompress.tasks.factory import load_task

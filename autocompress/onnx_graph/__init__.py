@@ -1,0 +1,1 @@
+"""Reading ONNX graphs: nodes, inner graphs, constants, users."""

@@ -1,0 +1,1 @@
+"""What is done with a run as a whole: search, refine, validate, repair, track."""

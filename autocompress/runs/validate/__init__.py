@@ -1,0 +1,1 @@
+"""Trials trained again, to see what the proxy is worth."""

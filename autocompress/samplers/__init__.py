@@ -1,0 +1,1 @@
+"""What a search tries next: the initial design, Optuna's samplers, and the guided one."""

@@ -1,0 +1,1 @@
+"""The default sampler: sensitivity table, Lagrangian sweep, Gaussian process, acquisition."""

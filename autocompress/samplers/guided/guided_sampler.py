@@ -1,0 +1,207 @@
+"""The default sampler: `Guide` behind Optuna's interface, stateless."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from autocompress.measurement import Measurement
+from autocompress.objective import REGION, SLACK_HALVINGS, Limits
+from autocompress.samplers.guided.acquisition_search import Goal, Guide
+from autocompress.samplers.guided.look import Look, LookAt
+from autocompress.samplers.guided.outcome_model import MAX_LOOKS, History, Looks
+from autocompress.space.option_table import Array, Levels
+from autocompress.space.prediction import Predictor
+from autocompress.space.search_space import SearchSpace
+
+
+class GuidedSampler(BaseSampler):
+    """Proposes by option table, surrogate and expected hypervolume improvement; see `guide`.
+
+    It keeps nothing: what it needs lies in the study's trials, which carry their measurements as
+    `Study.complete` writes them, and in the looks that `Study.add` wrote.
+
+    Args:
+        space: The knobs.
+        predictor: What the option table says, or None.
+        costs: Fields of `Measurement` that are minimised.
+        limits: Constraints.
+        seed: Source of chance.
+        looks: Plans that were looked at before, oldest first.
+        look_at: Looks at plans; None to propose without.
+        n_shortlisted: Plans it is asked about at once.
+        is_learning: Whether trials correct the table.
+        is_new: Whether a plan has not been tried.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        predictor: Predictor | None,
+        *,
+        costs: Sequence[str],
+        limits: Limits,
+        seed: int,
+        is_new: Callable[[Mapping[str, int]], bool],
+        looks: Sequence[Look] = (),
+        look_at: LookAt | None = None,
+        n_shortlisted: int = 4,
+        is_learning: bool = True,
+    ) -> None:
+        self._space = space
+        self._predictor = predictor
+        self._limits = limits
+        self._axes = tuple(costs)
+        limited = {
+            "size_bytes": limits.max_size_bytes is not None,
+            "latency_ms": limits.max_latency_ms is not None,
+        }
+        only_limited = (field for field, is_set in limited.items() if is_set)
+        self._costs = tuple(dict.fromkeys((*costs, *only_limited)))
+        self._random = np.random.default_rng(seed)
+        self._is_new = is_new
+        self._looks = looks[-2 * MAX_LOOKS :]  # some of them were tuned
+        self._look_at = look_at
+        self._n_shortlisted = n_shortlisted
+        self._is_learning = is_learning
+
+    def infer_relative_search_space(
+        self, study: Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """All knobs, always."""
+        return {k.name: IntDistribution(0, len(k.levels) - 1) for k in self._space.knobs}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Propose one plan; level indices by knob name."""
+        return dict(self.propose(study.get_trials(deepcopy=False)) or {})
+
+    def propose(self, trials: Sequence[FrozenTrial]) -> dict[str, int] | None:
+        """Propose one plan.
+
+        Args:
+            trials: Complete and running ones count; the complete ones carry their measurement.
+
+        Returns:
+            Knob name -> level index, or None if nothing new was found.
+        """
+        tuned = [t for t in trials if t.state == TrialState.COMPLETE]
+        baseline = next((t for t in tuned if not any(t.params.values())), None)
+        if baseline is None:  # what everything else is compared with comes first
+            return {knob.name: 0 for knob in self._space.knobs}
+        running = [t for t in trials if t.state == TrialState.RUNNING and t.params]
+        base = _measured(baseline)
+        tuned = [t for t in tuned if _measured(t).fidelity == base.fidelity]
+        guide = Guide(
+            self._space,
+            self._live(),
+            self._predictor,
+            self._goal(base),
+            is_learning=self._is_learning,
+        )
+        plan = guide.propose(
+            self._history([t for t in tuned if t is not baseline], base),
+            self._levels(running),
+            lambda levels: self._is_new(self._named(levels)),
+            self._random,
+            looks=self._as_arrays(self._looks, base),
+            n_shortlisted=self._n_shortlisted,
+            look_at=None if self._look_at is None else lambda plans: self._looked_at(plans, base),
+        )
+        return None if plan is None else self._named(plan)
+
+    def sample_independent(
+        self,
+        study: Study,
+        trial: FrozenTrial,
+        param_name: str,
+        param_distribution: BaseDistribution,
+    ) -> Any:
+        """A random level: for knobs that `sample_relative` left out."""
+        assert isinstance(param_distribution, IntDistribution)
+        return int(self._random.integers(param_distribution.high + 1))
+
+    def _live(self) -> Sequence[Sequence[int]]:
+        if self._predictor is not None:
+            return self._predictor.live_levels()
+        return [range(len(knob.levels)) for knob in self._space.knobs]
+
+    def _goal(self, base: Measurement) -> Goal:
+        limits = {
+            "size_bytes": self._limits.max_size_bytes,
+            "latency_ms": self._limits.max_latency_ms,
+        }
+        slack = SLACK_HALVINGS * float(np.log(2.0)) if len(self._axes) > 1 else 0.0
+        reference = []
+        for field in self._costs:
+            limit, untouched = limits[field], getattr(base, field)
+            beyond = slack if field in self._axes else np.inf
+            reference.append(beyond if limit is None else min(beyond, np.log(limit / untouched)))
+        floor = base.accuracy - REGION * abs(base.accuracy)
+        if self._limits.max_drop is not None:
+            floor = max(floor, base.accuracy - self._limits.max_drop - 1e-9)
+        return Goal(
+            baseline_accuracy=base.accuracy,
+            floor=floor,
+            is_latency=tuple(field == "latency_ms" for field in self._costs),
+            is_axis=tuple(field in self._axes for field in self._costs),
+            reference=tuple(reference),
+        )
+
+    def _history(self, trials: Sequence[FrozenTrial], base: Measurement) -> History:
+        measured = [_measured(trial) for trial in trials]
+        costs = [
+            [np.log(getattr(m, field) / getattr(base, field)) for field in self._costs]
+            for m in measured
+        ]
+        return History(
+            levels=self._levels(trials),
+            accuracy=np.array([m.accuracy for m in measured]),
+            divergence=np.array([_divergence(m, base) for m in measured], dtype=np.float64),
+            untuned=np.array([m.untuned_divergence for m in measured], dtype=np.float64),
+            costs=np.array(costs, dtype=np.float64).reshape(len(trials), len(self._costs)),
+        )
+
+    def _levels(self, trials: Sequence[FrozenTrial]) -> Levels:
+        return self._rows([trial.params for trial in trials])
+
+    def _as_arrays(self, looks: Sequence[Look], base: Measurement) -> Looks:
+        bytes_found = np.array([look.size_bytes for look in looks], dtype=np.float64)
+        return Looks(
+            levels=self._rows([look.levels for look in looks]),
+            untuned=np.array([look.divergence for look in looks], dtype=np.float64),
+            log_size=np.log(bytes_found / base.size_bytes),
+            log_latency=np.log([look.latency_ratio or np.nan for look in looks]),
+        )
+
+    def _rows(self, plans: Sequence[Mapping[str, Any]]) -> Levels:
+        rows = [[int(levels[knob.name]) for knob in self._space.knobs] for levels in plans]
+        return np.array(rows, dtype=np.int64).reshape(len(plans), len(self._space.knobs))
+
+    def _named(self, levels: Array) -> dict[str, int]:
+        return {knob.name: int(i) for knob, i in zip(self._space.knobs, levels, strict=True)}
+
+    def _looked_at(self, plans: Levels, base: Measurement) -> tuple[Looks, NDArray[np.bool_]]:
+        assert self._look_at is not None
+        looks = self._look_at([self._named(plan) for plan in plans])
+        return (
+            self._as_arrays(looks, base),
+            np.array([look.has_chance for look in looks], dtype=bool),
+        )
+
+
+def _divergence(measured: Measurement, base: Measurement) -> float:
+    """Divergence after tuning; the loss of accuracy stands in where it was not taken."""
+    if measured.divergence is not None:
+        return measured.divergence
+    return max(0.0, base.accuracy - measured.accuracy)
+
+
+def _measured(trial: FrozenTrial) -> Measurement:
+    return Measurement.from_json(trial.user_attrs["measurement"])

@@ -1,0 +1,260 @@
+"""What is believed about plans nobody has tuned: accuracy, bytes and time, from table and trials.
+
+Dimension key: `N` measured plans, `M` plans to judge, `K` knobs, `C` costs.
+"""
+
+import dataclasses
+from typing import Final
+
+import numpy as np
+import scipy  # its parts are loaded when they are used, by the first proposal
+
+from autocompress.samplers.guided.gaussian_process import Features, Surrogate
+from autocompress.space.option_table import Array, Levels
+from autocompress.space.prediction import Predictor
+from autocompress.space.search_space import SearchSpace
+
+_POWERS = (0.35, 0.6, 1.0)
+_LEAST_DIVERGENCE = 1e-5  # nats; below it outputs are the same for every purpose
+_KNOB_SHARE = 0.7
+MAX_LOOKS: Final = 200
+"""How many looks are learned from: time grows with the cube."""
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
+NODE_WEIGHTS: Array = _WEIGHTS / _WEIGHTS.sum()
+"""Probabilities of the accuracies that `Beliefs.accuracy` returns."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """Tuned trials as arrays.
+
+    Attributes:
+        levels: (N, K) level indices.
+        accuracy: On the validation split; (N,).
+        divergence: After tuning, on the validation split; (N,), nats.
+        untuned: Training-free score; (N,), nats, NaN where it was not taken.
+        costs: Log of each cost objective over the untouched model's; (N, C).
+    """
+
+    levels: Levels
+    accuracy: Array
+    divergence: Array
+    untuned: Array
+    costs: Array
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Looks:
+    """Plans that were looked at without training, tuned later or not.
+
+    Attributes:
+        levels: (L, K) level indices, oldest first.
+        untuned: Training-free score; (L,), nats, NaN for what cannot be built.
+        log_size: Log of the file's bytes over the untouched model's; (L,), NaN likewise.
+        log_latency: The same of the time, NaN also where it was not taken; (L,).
+    """
+
+    levels: Levels
+    untuned: Array
+    log_size: Array
+    log_latency: Array
+
+    def joined(self, newer: "Looks") -> "Looks":
+        """These and newer ones."""
+        return Looks(
+            levels=np.concatenate([self.levels, newer.levels]),
+            untuned=np.concatenate([self.untuned, newer.untuned]),
+            log_size=np.concatenate([self.log_size, newer.log_size]),
+            log_latency=np.concatenate([self.log_latency, newer.log_latency]),
+        )
+
+
+def no_looks(space: SearchSpace) -> Looks:
+    """None, at plans of a space."""
+    nothing = np.empty((0, len(space.knobs)), dtype=np.int64)
+    empty = np.empty(0)
+    return Looks(levels=nothing, untuned=empty, log_size=empty, log_latency=empty)
+
+
+class Beliefs:
+    """Predictions for one proposal.
+
+    Accuracy saturates and jumps by whole examples; the divergence from the base model does neither.
+    So the divergence after tuning is predicted (in logarithms), and accuracy read off a falling
+    piecewise linear function fitted to all trials (isotonic regression).
+
+    Once plans were looked at that were not tuned, it is predicted in two steps: the training-free
+    score from looks and trials, and from it what tuning makes of it, from trials alone (a cheap and
+    an expensive fidelity of one quantity; Kennedy & O'Hagan 2000).
+
+    Args:
+        space: The knobs.
+        predictor: What the option table says; None to know nothing before the first trial.
+        history: Tuned trials, without the baseline.
+        baseline_accuracy: Accuracy of the untouched model.
+        is_latency: For each cost, whether it is the latency (else the size).
+        is_learning: Whether residuals of the prior are learned; False fits only the scale of
+            the table's word.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        predictor: Predictor | None,
+        history: History,
+        *,
+        baseline_accuracy: float,
+        is_latency: tuple[bool, ...],
+        is_learning: bool = True,
+    ) -> None:
+        self._space = space
+        self._predictor = predictor
+        self._is_latency = is_latency
+        self._is_learning = is_learning
+        self._n_levels = np.array([max(len(knob.levels) - 1, 1) for knob in space.knobs])
+        kinds = sorted({knob.kind for knob in space.knobs})
+        self._kind_of = np.array([[knob.kind == kind for kind in kinds] for knob in space.knobs])
+        self._history = history
+        self._log_divergence = _log(history.divergence)
+        self._link = _falling(
+            np.append(self._log_divergence, np.log(_LEAST_DIVERGENCE)),
+            np.append(history.accuracy, max(baseline_accuracy, history.accuracy.max(initial=0.0))),
+        )
+        self._powers = _POWERS if predictor is not None and is_learning else (1.0,)
+        self.power, self._tuned = self._fitted(history.levels, self._log_divergence)
+        self._tuning = self._fit_tuning()
+        self._untuned: tuple[float, Surrogate] | None = None
+        self._cost_models = [self._fit_cost(c) for c in range(len(is_latency))]
+
+    def learn(self, looks: Looks) -> None:
+        """Take in looks, in place of those taken in before.
+
+        Args:
+            looks: Of those at plans that were not tuned, up to 200 of the newest count.
+        """
+        tuned = {row.tobytes() for row in self._history.levels}
+        newest = {row.tobytes(): i for i, row in enumerate(looks.levels)}
+        only = sorted(
+            i
+            for row, i in newest.items()
+            if row not in tuned and np.isfinite(looks.untuned[i]) and np.isfinite(looks.log_size[i])
+        )[-MAX_LOOKS:]
+        if not only or not self._is_learning:
+            return
+        levels, untuned = looks.levels[only], looks.untuned[only]
+        known = np.isfinite(self._history.untuned)
+        if self._tuning is not None:
+            self._untuned = self._fitted(
+                np.concatenate([self._history.levels[known], levels]),
+                _log(np.concatenate([self._history.untuned[known], untuned])),
+            )
+        for c, is_latency in enumerate(self._is_latency):
+            found = (looks.log_latency if is_latency else looks.log_size)[only]
+            taken = np.isfinite(found)
+            self._cost_models[c] = self._fit_cost(c, levels[taken], found[taken])
+
+    def accuracy(self, levels: Levels, untuned: Array | None = None) -> Array:
+        """Accuracies that plans may come out with after tuning, weighted by `NODE_WEIGHTS`.
+
+        Args:
+            levels: (M, K) level indices.
+            untuned: Their training-free scores, if they were taken; (M,), nats.
+
+        Returns:
+            (M, 7).
+        """
+        mean, deviation = self._log_divergences(levels, untuned)
+        nodes = mean[:, None] + deviation[:, None] * _NODES
+        return np.interp(nodes, *self._link)
+
+    def divergence(self, levels: Levels) -> Array:
+        """Expected divergence after tuning; (M, K) level indices -> (M,), nats."""
+        return np.exp(self._log_divergences(levels)[0])
+
+    def _log_divergences(self, levels: Levels, untuned: Array | None = None) -> tuple[Array, Array]:
+        """Mean and standard deviation of the log of the divergence after tuning; (M,) each."""
+        if self._tuning is not None and untuned is not None:
+            return self._tuning.predict(self._features(levels, self.power, untuned))
+        if self._tuning is None or self._untuned is None:
+            return self._tuned.predict(self._features(levels, self.power))
+        power, of_looks = self._untuned
+        before, doubt = of_looks.predict(self._features(levels, power))
+        mean, deviation = self._tuning.predict(self._features(levels, self.power, np.exp(before)))
+        return mean, np.hypot(deviation, doubt)
+
+    def costs(self, levels: Levels) -> Array:
+        """Expected log of each cost over the untouched model's; (M, K) -> (M, C)."""
+        columns = []
+        for c, model in enumerate(self._cost_models):
+            features = self._cost_features(levels, c)
+            columns.append(features.prior if model is None else model.predict(features)[0])
+        return np.stack(columns, axis=1)
+
+    def _fitted(self, levels: Levels, targets: Array) -> tuple[float, Surrogate]:
+        """The likeliest power of single divergences, and the process on what it gets wrong."""
+        fitted = [
+            (power, Surrogate(self._features(levels, power), targets)) for power in self._powers
+        ]
+        return max(fitted, key=lambda pair: pair[1].log_likelihood)
+
+    def _fit_tuning(self) -> Surrogate | None:
+        """What tuning makes of a training-free score; None before three trials have shown it."""
+        known = np.isfinite(self._history.untuned)
+        if known.sum() < 3 or not self._is_learning:
+            return None
+        features = self._features(
+            self._history.levels[known], self.power, self._history.untuned[known]
+        )
+        return Surrogate(features, self._log_divergence[known])
+
+    def _fit_cost(
+        self, c: int, looked: Levels | None = None, log_costs: Array | None = None
+    ) -> Surrogate | None:
+        """The process on what the table gets wrong of a cost, from trials and looks."""
+        levels, costs = self._history.levels, self._history.costs[:, c]
+        if looked is not None and log_costs is not None:
+            levels, costs = np.concatenate([levels, looked]), np.concatenate([costs, log_costs])
+        if len(levels) == 0 or (self._predictor is not None and not self._is_learning):
+            return None
+        return Surrogate(self._cost_features(levels, c), costs)
+
+    def _features(self, levels: Levels, power: float, untuned: Array | None = None) -> Features:
+        position = levels / self._n_levels
+        if self._predictor is None:
+            prior = np.zeros(len(levels))
+            shares = position
+        else:
+            harms = self._predictor.divergences(levels) ** power
+            total = np.maximum(harms.sum(axis=1), _LEAST_DIVERGENCE**power)
+            prior = np.log(total) / power
+            shares = harms / total[:, None]
+        if untuned is not None:
+            prior = _log(untuned)
+        if not self._is_learning:
+            empty = np.zeros((len(levels), 0))
+            return Features(prior=prior, linear=empty, position=empty)
+        linear = np.concatenate([shares @ self._kind_of, _KNOB_SHARE * shares], axis=1)
+        return Features(prior=prior, linear=linear, position=position)
+
+    def _cost_features(self, levels: Levels, c: int) -> Features:
+        position = levels / self._n_levels
+        if self._predictor is None:
+            prior = np.zeros(len(levels))
+        elif self._is_latency[c]:
+            prior = np.log(self._predictor.latency_ratio(levels))
+        else:
+            base = float(self._predictor.table.baseline.size_bytes or 1)
+            prior = np.log(np.maximum(self._predictor.size_bytes(levels), 1.0) / base)
+        linear = np.concatenate([position @ self._kind_of, position], axis=1)
+        return Features(prior=prior, linear=linear, position=position)
+
+
+def _log(divergence: Array) -> Array:
+    return np.asarray(np.log(np.maximum(divergence, _LEAST_DIVERGENCE)))
+
+
+def _falling(x: Array, y: Array) -> tuple[Array, Array]:
+    """Corners of the falling piecewise linear function nearest to points; ascending in x."""
+    corners, index, counts = np.unique(x, return_inverse=True, return_counts=True)
+    means = np.bincount(index, weights=y) / counts
+    return corners, scipy.optimize.isotonic_regression(means, weights=counts, increasing=False).x

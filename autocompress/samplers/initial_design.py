@@ -1,0 +1,188 @@
+"""What is measured before the sampler is asked: the baseline, the controls, the swept plans."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from autocompress.measurement import Fidelity
+from autocompress.objective import Limits
+from autocompress.plan import CompressionPlan
+from autocompress.run_record import Role
+from autocompress.samplers.guided.lagrangian_sweep import sweep
+from autocompress.space.option_table import Levels
+from autocompress.space.prediction import Predictor
+from autocompress.space.search_space import Knob, KnobKind, SearchSpace
+
+_UNIFORM_BITS = (8, 4, 3, 2)
+_UNIFORM_PRUNING = 0.3
+_UNIFORM_SPARSITY = 0.5
+# Shares of the way from untouched to smallest, in the logarithm of the size.
+_BUDGETS = (0.65, 0.8, 0.45)  # few: proposals that learned from them are better still
+_SWEEP_POWER = 0.6  # tuning repairs large damage better than small
+_TIME_SHARE = 1.0  # halving the time is worth halving the size
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Seed:
+    """One plan of the start.
+
+    Attributes:
+        role: `baseline`, `control` (a plan that nobody had to search for) or `search`.
+        label: What tables call it.
+        levels: Knob name -> level index.
+        fidelity: 0 for post-training controls, 1 for those tuned like every candidate.
+    """
+
+    role: Role
+    label: str
+    levels: Mapping[str, int]
+    fidelity: Fidelity = 1
+
+
+def make_seeds(space: SearchSpace, swept: Sequence[Mapping[str, int]] = ()) -> tuple[Seed, ...]:
+    """Baseline first, then swept plans, then controls, without repeats.
+
+    Controls are all that this space can express: uniform bits set every layer to the given bits, or
+    to the next higher level its knob has, with 8-bit inputs where the space has them; a price of
+    bits is the same for all layers. A swept plan that is a control stays one: what nobody had to
+    search for is no merit of the search.
+
+    Args:
+        space: The knobs.
+        swept: Plans of `swept_levels`, the most promising first.
+    """
+    baseline = Seed(role="baseline", label="baseline", levels=_levels(space, {}))
+    controls = [
+        Seed(role="control", label=label, levels=_levels(space, choose), fidelity=fidelity)
+        for label, fidelity, choose in _controls(space)
+    ]
+    sweep = [
+        Seed(role="search", label=f"sweep {i + 1}", levels=levels) for i, levels in enumerate(swept)
+    ]
+    of_controls = {_key(space, seed) for seed in controls}
+    seeds, seen = [baseline], {(space.decode(baseline.levels).effective, f) for f in (0, 1)}
+    for seed in (*sweep, *controls):
+        key = _key(space, seed)
+        if key not in seen and (seed.role == "control" or key not in of_controls):
+            seen.add(key)
+            seeds.append(seed)
+    return tuple(seeds)
+
+
+def next_seed(upcoming: Sequence[Seed], last: Role | None) -> Seed | None:
+    """The seed whose turn it is, or None if it is the sampler's.
+
+    Swept plans come first; then controls and proposals take turns, because a sampler that has seen
+    a few plans finds better ones than controls are, and a small budget should see both.
+
+    Args:
+        upcoming: Seeds that have not been started, in order.
+        last: Role of the trial before.
+    """
+    if not upcoming or last == upcoming[0].role == "control":
+        return None
+    return upcoming[0]
+
+
+def _key(space: SearchSpace, seed: Seed) -> tuple[CompressionPlan, Fidelity]:
+    """Equal for seeds that make the same candidate."""
+    return space.decode(seed.levels).effective, seed.fidelity
+
+
+def swept_levels(
+    predictor: Predictor,
+    limits: Limits,
+    *,
+    has_latency: bool,
+    baseline_latency_ms: float | None = None,
+) -> list[dict[str, int]]:
+    """Plans for a spread of budgets from the option table.
+
+    Budgets lie between mild and nearly as small as the space goes, even in the logarithm of the
+    size; where latency is an objective every second plan pays for time as well.
+
+    Args:
+        predictor: What the option table says.
+        limits: Plans predicted to break one are left out.
+        has_latency: Whether latency is an objective.
+        baseline_latency_ms: Latency of the untouched model, for a limit on it.
+
+    Returns:
+        Knob name -> level index for each, those in the middle first.
+    """
+    live = predictor.live_levels()
+    names = [knob.name for knob in predictor.space.knobs]
+    of_size = sweep(predictor, live, power=_SWEEP_POWER)
+    of_both = (
+        sweep(predictor, live, power=_SWEEP_POWER, time_share=_TIME_SHARE)
+        if has_latency
+        else of_size
+    )
+    chosen: list[Levels] = []
+    for i, share in enumerate(_BUDGETS):
+        plans = of_both if i % 2 == 1 else of_size
+        fits = np.ones(len(plans), dtype=bool)
+        if limits.max_latency_ms is not None and baseline_latency_ms is not None:
+            latency_ratio = limits.max_latency_ms / baseline_latency_ms
+            fits &= predictor.latency_ratio(plans) <= latency_ratio
+        sizes = np.log(
+            predictor.size_bytes(plans) / float(predictor.table.baseline.size_bytes or 1)
+        )
+        if limits.max_size_bytes is not None:
+            fits &= predictor.size_bytes(plans) <= limits.max_size_bytes
+        plans, sizes = plans[fits], sizes[fits]
+        if len(plans):
+            mildest, smallest = min(0.0, sizes.max()), sizes.min()
+            wanted = mildest + share * (smallest - mildest)
+            chosen.append(plans[np.abs(sizes - wanted).argmin()])
+    return [dict(zip(names, map(int, plan), strict=True)) for plan in chosen]
+
+
+Choose = Mapping[KnobKind, Callable[[Knob], int]]
+
+
+def _controls(space: SearchSpace) -> Iterator[tuple[str, Fidelity, Choose]]:
+    yield "int8 post-training", 0, _uniform_bits(8)
+    for bits in _UNIFORM_BITS:
+        yield f"uniform {_lowest_bits(space, bits):g} bit", 1, _uniform_bits(bits)
+    if any(knob.kind == "rate_price" for knob in space.knobs):
+        for name, place in (("mild", 0.0), ("middle", 0.5), ("strong", 1.0)):
+            yield f"{name} price of bits", 1, {**_PRICED_BITS, "rate_price": _at(place)}
+    yield "uniform pruning", 1, {"pruning_ratio": _nearest(_UNIFORM_PRUNING)}
+    yield "uniform sparsity", 1, {"sparsity": _nearest(_UNIFORM_SPARSITY)}
+
+
+def _lowest_bits(space: SearchSpace, bits: int) -> float:
+    """Fewest bits that a layer gets where these are asked for: a space may have no such level."""
+    levels = [[float(level) for level in k.levels] for k in space.knobs if k.kind == "weight_bits"]
+    return min((min(b for b in own if b >= bits) for own in levels), default=bits)
+
+
+def _uniform_bits(bits: int) -> Choose:
+    def lowest_not_below(knob: Knob) -> int:
+        return max(i for i, level in enumerate(knob.levels) if float(level) >= bits)
+
+    return {"weight_bits": lowest_not_below, "activation_bits": lambda knob: len(knob.levels) - 1}
+
+
+_PRICED_BITS: Final[Choose] = {**_uniform_bits(8), "weight_bits": lambda knob: 1}
+"""Levels that prices are measured at, see `space.option_table.context_of`."""
+
+
+def _nearest(ratio: float) -> Callable[[Knob], int]:
+    return lambda knob: min(
+        range(1, len(knob.levels)), key=lambda i: abs(float(knob.levels[i]) - ratio)
+    )
+
+
+def _at(place: float) -> Callable[[Knob], int]:
+    """The level at a place between the mildest, 0, and the strongest, 1."""
+    return lambda knob: 1 + round(place * (len(knob.levels) - 2))
+
+
+def _levels(space: SearchSpace, choose: Choose) -> dict[str, int]:
+    return {
+        knob.name: choose[knob.kind](knob) if knob.kind in choose else 0 for knob in space.knobs
+    }

@@ -1,1 +1,0 @@
-"""Where evaluations run: in this process, or in a worker that may die."""

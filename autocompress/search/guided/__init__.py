@@ -1,1 +1,0 @@
-"""The default sampler: option table, sweep, surrogate, expected hypervolume improvement."""

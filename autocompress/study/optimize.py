@@ -1,0 +1,139 @@
+"""The search: propose, evaluate, tell, until a stop rule ends it."""
+
+import time
+from collections.abc import Callable, Set
+
+from autocompress.errors import unknown_name
+from autocompress.executors.job import Executor
+from autocompress.executors.retrying import RetryingExecutor
+from autocompress.run_record import RunRecord
+from autocompress.samplers.propose import check_sampler
+from autocompress.study.listener import Listener
+from autocompress.study.running_trials import UnderWay
+from autocompress.study.stop_rules import StopRules
+from autocompress.study.strategy import MeasureTable, Strategy
+from autocompress.study.study import Study
+
+PARTS = ("table", "seeds", "surrogate", "ladder")
+"""Parts of the search that can be left out, to see what they are worth."""
+
+_POLL_S = 1.0
+_LOOK_ROUND_S = 10.0
+
+
+def run_search(
+    study: Study,
+    executor: Executor,
+    *,
+    budget: int,
+    sampler: str,
+    run_seed: int,
+    until_stalled: int | None = None,
+    timeout_s: float | None = None,
+    without: Set[str] = frozenset(),
+    measure_table: MeasureTable | None = None,
+    n_shortlisted: int = 4,
+    listener: Listener | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> RunRecord:
+    """Evaluate trials until the study holds `budget` finished ones, or another rule ends it.
+
+    Continues where an earlier session ended: trials it left running are evaluated again, with the
+    same plan and seed; one in which the driver was killed twice is given up as failed. Limits and
+    fidelity are the study's. As many trials are under way as the executor has slots; a proposal
+    knows which they are, but not what becomes of them. Where several drivers share a study all stay
+    until its budget is used up, and take over what one that dies has left.
+
+    Args:
+        study: Opened study.
+        executor: Evaluates candidates; closed if it is left in the middle of one.
+        budget: Finished trials the study shall hold, baseline and controls included, >= 1.
+        sampler: Name in `sampler.SAMPLERS`.
+        run_seed: Seed of the run.
+        until_stalled: So many searched trials without a better front end the search; None for no
+            such rule. A stalled study stays so: it takes another rule to go on.
+        timeout_s: Seconds after which no trial is started, and those under way are left to
+            the next session if the executor can; None for no such rule.
+        without: Names in `PARTS` of what to leave out. Proposals and outcomes depend on it: it
+            belongs into the study's identity.
+        measure_table: Measures the option table with the probe it is given, once the baseline is
+            measured and if anything needs it; None to do without.
+        n_shortlisted: Plans that the guided sampler looks at at once before one is tuned, >= 1.
+        listener: Told about progress.
+        clock: Seconds since whenever.
+
+    Returns:
+        The run as it is now.
+
+    Raises:
+        InputError: If an argument is out of range or a name unknown.
+        AllTrialsFailedError: If the baseline fails, or trial after trial for the same reason.
+    """
+    check_sampler(sampler)
+    check_parts(without)
+    rules = StopRules(budget=budget, until_stalled=until_stalled, timeout_s=timeout_s)
+    listener, began = listener or Listener(), clock()
+    waiting = study.interrupted()
+    trials = UnderWay(
+        study,
+        RetryingExecutor(executor),
+        listener,
+        run_seed=run_seed,
+        has_ladder="ladder" not in without,
+    )
+    strategy = Strategy(
+        study,
+        trials.executor,
+        sampler=sampler,
+        run_seed=run_seed,
+        without=without,
+        measure_table=measure_table,
+        n_shortlisted=n_shortlisted,
+    )
+    with trials:
+        while True:
+            if study.is_shared:
+                waiting = study.interrupted()
+                trials.refresh()
+            ending = rules.ending(trials.run, clock() - began)
+            if ending is None and trials.has_room(budget, len(waiting)):
+                if not waiting and strategy.prepare():
+                    if strategy.is_waiting:
+                        listener.on_wait(0)
+                    continue
+                job = study.begin_again(waiting.pop(0)) if waiting else strategy.next_job(budget)
+                if job is not None:
+                    trials.start(job)
+                    continue
+            if trials.running:
+                left_s = rules.left_s(clock() - began)
+                patience = _patience(left_s, study)
+                if trials.finish_one(patience) or patience != left_s:
+                    continue
+                ending = "timeout"
+                break
+            elsewhere = study.running_elsewhere()
+            if ending is None and study.is_shared and (elsewhere or trials.has_moved()):
+                if not trials.has_moved():
+                    listener.on_wait(len(elsewhere))
+                    time.sleep(_POLL_S)
+                continue
+            ending = ending or "exhausted"
+            break
+    assert ending is not None
+    listener.on_end(ending)
+    return trials.run
+
+
+def _patience(left_s: float | None, study: Study) -> float | None:
+    """Seconds to wait for a trial before looking round; None for as long as it takes."""
+    if not study.is_shared:
+        return left_s
+    return _LOOK_ROUND_S if left_s is None else min(left_s, _LOOK_ROUND_S)
+
+
+def check_parts(names: Set[str]) -> None:
+    """Raise an InputError unless all names are in `PARTS`."""
+    for name in sorted(names):
+        if name not in PARTS:
+            raise unknown_name("part of the search", name, PARTS)

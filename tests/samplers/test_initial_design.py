@@ -1,0 +1,144 @@
+import numpy as np
+
+from autocompress.objective import Limits
+from autocompress.samplers.initial_design import make_seeds, swept_levels
+from autocompress.space.search_space import Knob, SearchSpace
+from tests.samplers.guided.conftest import make_world
+
+
+def test_make_seeds_starts_with_the_untouched_baseline(space: SearchSpace) -> None:
+    baseline = make_seeds(space)[0]
+
+    assert baseline.role == "baseline"
+    assert set(baseline.levels.values()) == {0}
+
+
+def test_make_seeds_sets_uniform_bits_in_every_layer(space: SearchSpace) -> None:
+    by_label = {seed.label: seed for seed in make_seeds(space)}
+
+    for bits in (8, 4, 3, 2):
+        plan = space.decode(by_label[f"uniform {bits} bit"].levels)
+        assert {layer.weight_bits for layer in plan.layers.values()} == {bits}
+        assert {layer.activation_bits for layer in plan.layers.values()} == {8}
+        assert len(plan.layers) == 3
+
+
+def test_make_seeds_takes_the_next_higher_level_where_a_knob_has_no_such_bits() -> None:
+    knobs = (
+        Knob(kind="weight_bits", targets=("a",), levels=(32, 8, 4, 2), label="a"),
+        Knob(kind="weight_bits", targets=("b",), levels=(32, 8), label="b"),
+    )
+    by_label = {seed.label: seed for seed in make_seeds(SearchSpace(knobs=knobs))}
+
+    assert by_label["uniform 4 bit"].levels == {"weight_bits:a": 2, "weight_bits:b": 1}
+    assert "uniform 3 bit" not in by_label  # it would be the same plan
+
+
+def test_make_seeds_prices_bits_of_all_layers_alike() -> None:
+    knobs = (
+        Knob(kind="weight_bits", targets=("a", "b"), levels=(32, 8, 2), label="all"),
+        Knob(kind="rate_price", targets=("a", "b"), levels=(0.0, 0.01, 0.03, 0.1), label="all"),
+    )
+    space = SearchSpace(knobs=knobs)
+    prices = {
+        seed.label: {
+            (la.weight_bits, la.rate_price) for la in space.decode(seed.levels).layers.values()
+        }
+        for seed in make_seeds(space)
+        if seed.label.endswith("price of bits")
+    }
+    assert prices == {
+        "mild price of bits": {(8, 0.01)},
+        "middle price of bits": {(8, 0.03)},
+        "strong price of bits": {(8, 0.1)},
+    }
+
+
+def test_prices_of_bits_stand_at_the_bits_they_are_measured_at() -> None:
+    knobs = (
+        Knob(kind="weight_bits", targets=("a",), levels=(32, 6, 4), label="a"),
+        Knob(kind="weight_bits", targets=("b",), levels=(32, 8), label="b"),
+        Knob(kind="rate_price", targets=("a", "b"), levels=(0.0, 0.01), label="all"),
+    )
+    seeds = {seed.label: seed.levels for seed in make_seeds(SearchSpace(knobs=knobs))}
+    assert set(seeds["mild price of bits"].values()) == {1}
+    assert "strong price of bits" not in seeds  # it would be the same plan
+
+
+def test_make_seeds_names_the_bits_that_a_control_has() -> None:
+    knobs = (Knob(kind="weight_bits", targets=("a", "b"), levels=(32, 6, 5), label="all"),)
+    space = SearchSpace(knobs=knobs, methods=())
+    labels = [seed.label for seed in make_seeds(space)]
+    assert labels == ["baseline", "uniform 5 bit"]
+
+
+def test_make_seeds_prunes_uniformly_near_thirty_percent(space: SearchSpace) -> None:
+    seed = next(s for s in make_seeds(space) if s.label == "uniform pruning")
+
+    assert space.decode(seed.levels).pruning_ratios == {"stem": 0.25}
+
+
+def test_make_seeds_leaves_out_what_the_space_cannot_say() -> None:
+    knob = Knob(kind="pruning_ratio", targets=("a",), levels=(0.0, 0.5), label="a")
+    labels = [seed.label for seed in make_seeds(SearchSpace(knobs=(knob,)))]
+
+    assert labels == ["baseline", "uniform pruning"]
+
+
+def test_make_seeds_never_repeats_a_plan_at_one_fidelity(space: SearchSpace) -> None:
+    seeds = make_seeds(space)
+    keys = [(tuple(sorted(s.levels.items())), s.fidelity) for s in seeds]
+
+    assert len(set(keys)) == len(keys)
+    assert [s.label for s in seeds if s.fidelity == 0] == ["int8 post-training"]
+
+
+def test_make_seeds_puts_swept_plans_before_controls(space: SearchSpace) -> None:
+    swept = [{knob.name: min(i, 1) for knob in space.knobs} for i in (0, 1)]
+    seeds = make_seeds(space, swept)
+
+    # the first swept plan is the baseline over again: left out
+    assert [s.label for s in seeds[:4]] == [
+        "baseline",
+        "sweep 2",
+        "int8 post-training",
+        "uniform 8 bit",
+    ]
+    assert next(s for s in seeds if s.label == "sweep 2").role == "search"
+
+
+def test_make_seeds_leaves_a_control_to_the_controls(space: SearchSpace) -> None:
+    controls = {seed.label: seed.levels for seed in make_seeds(space)}
+    other = {knob.name: 1 for knob in space.knobs}
+    swept = [controls["uniform 2 bit"], other, controls["uniform pruning"]]
+    seeds = make_seeds(space, swept)
+
+    assert [s.label for s in seeds if s.role == "search"] == ["sweep 2"]
+    assert {s.label: s.levels for s in seeds if s.role != "search"} == controls
+
+
+def test_swept_levels_spread_over_sizes() -> None:
+    predictor = make_world(1).predictor
+    names = [knob.name for knob in predictor.space.knobs]
+    plans = swept_levels(predictor, Limits(), has_latency=False)
+    levels = np.array([[plan[name] for name in names] for plan in plans])
+    ratios = predictor.table.baseline.size_bytes / predictor.size_bytes(levels)
+
+    assert len(plans) == 3
+    assert ratios.max() / ratios.min() > 3.0
+
+
+def test_swept_levels_keep_the_limit_on_size() -> None:
+    predictor = make_world(1).predictor
+    limit = predictor.table.baseline.size_bytes // 10
+    names = [knob.name for knob in predictor.space.knobs]
+    plans = swept_levels(predictor, Limits(max_size_bytes=limit), has_latency=False)
+    levels = np.array([[plan[name] for name in names] for plan in plans])
+
+    assert len(np.unique(levels, axis=0)) > 1
+    assert (predictor.size_bytes(levels) <= limit).all()
+
+
+def test_swept_levels_are_none_where_no_plan_keeps_the_limit() -> None:
+    predictor = make_world(1).predictor
+    assert swept_levels(predictor, Limits(max_size_bytes=1), has_latency=False) == []

@@ -1,0 +1,26 @@
+from pathlib import Path
+
+import pytest
+
+from autocompress.errors import StudyMismatchError
+from autocompress.study.identity import check_identity
+
+
+def test_check_identity_takes_what_json_makes_of_it() -> None:
+    check_identity(Path("s"), {"a": {"b": [1, 2]}, "c": None}, {"a": {"b": (1, 2)}, "c": None})
+
+
+def test_check_identity_names_every_difference_then_and_now() -> None:
+    with pytest.raises(StudyMismatchError) as caught:
+        check_identity(
+            Path("s"),
+            {"limits": {"max_drop": 0.01}, "seed": 0, "without": []},
+            {"limits": {"max_size_bytes": 5}, "seed": 0, "without": ["ladder"]},
+        )
+    for part in (
+        "limits.max_drop: 0.01 then, null now",
+        "limits.max_size_bytes: null then, 5 now",
+        'without: [] then, ["ladder"] now',
+    ):
+        assert part in caught.value.message
+    assert "seed" not in caught.value.message
