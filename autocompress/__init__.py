@@ -58,6 +58,7 @@ _HOMES = {
     "read_idx": "autocompress.tasks.idx",
     "read_mnist": "autocompress.tasks.idx",
     "read_packed": "autocompress.packing.packed",
+    "search": "autocompress.api.search",
     "write_packed": "autocompress.packing.packed",
 }
 
@@ -91,8 +92,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "search":  # a room that can be called: Python puts it here by itself later
-        return importlib.import_module("autocompress.search")
     if name not in _HOMES:
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)

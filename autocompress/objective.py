@@ -130,7 +130,7 @@ def parse_objectives(names: str | Sequence[str]) -> tuple[Objective, ...]:
         raise InputError(f"Each objective must be named once, but got {','.join(listed)!r}.")
     if "accuracy" not in listed or len(listed) < 2:
         raise InputError(
-            f"`--objectives` must hold accuracy and a cost, but got {','.join(listed)!r}.",
-            "For example: --objectives accuracy,size,latency.",
+            f"`objectives` must hold accuracy and a cost, but got {','.join(listed)!r}.",
+            "For example: `objectives=accuracy,size,latency`.",
         )
     return tuple(OBJECTIVES[name] for name in listed)

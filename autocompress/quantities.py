@@ -6,7 +6,6 @@ from fractions import Fraction
 from typing import Final
 
 from autocompress.errors import InputError
-from autocompress.objective import Limits
 
 _QUANTITY: Final = re.compile(r"([0-9]*\.?[0-9]+(?:e[+-]?[0-9]{1,2})?)\s*([a-zµ%]*)", re.IGNORECASE)
 # Unit in lower case -> its worth, exact: 1.005 kB are 1005 bytes. The empty unit is that of a plain
@@ -36,7 +35,7 @@ def parse_bytes(option: str, text: str) -> int:
     Raises:
         InputError: If it is no size.
 
-    >>> parse_bytes("--max-size", "100kB"), parse_bytes("--max-size", "1.5 MiB")
+    >>> parse_bytes("max_size", "100kB"), parse_bytes("max_size", "1.5 MiB")
     (100000, 1572864)
     """
     return int(_parse(option, text, _BYTES, "a size in B, kB, MB, KiB or MiB", "100kB"))
@@ -48,7 +47,7 @@ def parse_milliseconds(option: str, text: str) -> float:
     Raises:
         InputError: If it is no time.
 
-    >>> parse_milliseconds("--max-latency", "250us"), parse_milliseconds("--max-latency", "2")
+    >>> parse_milliseconds("max_latency", "250us"), parse_milliseconds("max_latency", "2")
     (0.25, 2.0)
     """
     return float(_parse(option, text, _MILLISECONDS, "a time in us, ms or s", "2ms"))
@@ -60,7 +59,7 @@ def parse_seconds(option: str, text: str) -> float:
     Raises:
         InputError: If it is no time.
 
-    >>> parse_seconds("--timeout", "1.5h")
+    >>> parse_seconds("timeout", "1.5h")
     5400.0
     """
     return float(_parse(option, text, _SECONDS, "a time in s, m or h", "2h"))
@@ -72,7 +71,7 @@ def parse_share(option: str, text: str) -> float:
     Raises:
         InputError: If it is no share in [0, 1].
 
-    >>> parse_share("--max-drop", "1%"), parse_share("--max-drop", "0.01")
+    >>> parse_share("max_drop", "1%"), parse_share("max_drop", "0.01")
     (0.01, 0.01)
     """
     what = "a share in [0, 1], or points as 1% or 1pt"
@@ -80,21 +79,6 @@ def parse_share(option: str, text: str) -> float:
     if share > 1:
         raise _refusal(option, text, what, "0.01")
     return float(share)
-
-
-def limits_of(max_size: str | None, max_drop: str | None, max_latency: str | None) -> Limits:
-    """The limits that were typed.
-
-    Raises:
-        InputError: If one is no size, share or time, or outside its range.
-    """
-    return Limits(
-        max_drop=None if max_drop is None else parse_share("--max-drop", max_drop),
-        max_size_bytes=None if max_size is None else parse_bytes("--max-size", max_size),
-        max_latency_ms=None
-        if max_latency is None
-        else parse_milliseconds("--max-latency", max_latency),
-    )
 
 
 def _parse(
@@ -109,5 +93,6 @@ def _parse(
 
 def _refusal(option: str, text: str, what: str, example: str) -> InputError:
     return InputError(
-        f"`{option}` must be {what}, but got {text!r}.", f"For example: {option} {example}."
+        f"`{option}` must be {what}, but got {str(text)!r}.",
+        f"For example: `{option}={example}`.",
     )

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autocompress.api.argument_types import number, whole_number
 from autocompress.api.bundle import Bundle
-from autocompress.api.options import python_words
 from autocompress.api.points import Point, Points, point_of
 from autocompress.errors import InputError, NoPointError, unknown_name
 from autocompress.export.bundle import choose_point
+from autocompress.option_readers import number, whole_number
 from autocompress.run_record import RunRecord, TrialRecord
 
 if TYPE_CHECKING:
@@ -63,7 +62,6 @@ class Result:
         return None if self.run.baseline is None else point_of(self.run, self.run.baseline)
 
     @property
-    @python_words()
     def knee(self) -> Point:
         """The front's best trade-off.
 
@@ -72,7 +70,6 @@ class Result:
         """
         return point_of(self.run, self._chosen("knee"))
 
-    @python_words()
     def best(self, max_drop: float = 0.01, by: str = "size") -> Point:
         """The smallest point that loses at most so much accuracy; refined ones count.
 
@@ -85,7 +82,6 @@ class Result:
         """
         return point_of(self.run, self._within(max_drop, by))
 
-    @python_words()
     def plot(self, kind: str | None = None) -> go.Figure:
         """A figure of the run, interactive in notebooks.
 
@@ -106,7 +102,6 @@ class Result:
             raise unknown_name("figure", kind, figures)
         return figures[kind or next(iter(figures))]
 
-    @python_words()
     def report(self, path: str | Path | None = None) -> Path:
         """Write the whole report as one offline HTML page.
 
@@ -123,7 +118,6 @@ class Result:
         write_report(self.run, written, find_repeats(self.run))
         return written
 
-    @python_words()
     def export(
         self,
         which: str | int | Point = "knee",
@@ -161,7 +155,6 @@ class Result:
         )
         return Bundle(folder=folder, manifest=manifest)
 
-    @python_words()
     def refine(
         self,
         *which: int | Point,

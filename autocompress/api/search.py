@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from autocompress.api.argument_types import path, whole_number
-from autocompress.api.options import python_words, request_of
 from autocompress.api.result import Result
 from autocompress.api.task_spec import TaskLike, spec_of
 from autocompress.errors import InputError
+from autocompress.option_readers import whole_number
 from autocompress.runs.search_task import search_task
+from autocompress.search_options import SearchOptions, names_of
 from autocompress.study.listener import Watch
 from autocompress.study.records import load_run
 from autocompress.tasks.base import Task
@@ -22,7 +22,7 @@ def search(
     *,
     budget: int = 50,
     name: str | None = None,
-    results: str | Path = "results",
+    results: str | Path = Path("results"),
     arguments: Mapping[str, Any] | None = None,
     seed: int = 0,
     space: str | Path = "default",
@@ -35,7 +35,7 @@ def search(
     timeout: float | str | None = None,
     sampler: str = "guided",
     proxy: str = "standard",
-    without: str | Set[str] | Sequence[str] | None = None,
+    without: str | Set[str] | Sequence[str] = frozenset(),
     jobs: int = 1,
     threads: int | None = None,
     runtime: str | None = None,
@@ -45,7 +45,7 @@ def search(
     input_shapes: Sequence[Sequence[int]] | None = None,
     device: str = "cpu",
     executor: str | None = None,
-    trial_timeout: float = 7200.0,
+    trial_timeout: float | str = 7200.0,
     trial_memory: int | str | None = None,
     ray_address: str | None = None,
     storage: str | None = None,
@@ -100,36 +100,25 @@ def search(
     Raises:
         AutocompressError: With a message and a hint; which one it is says the kind.
     """
-    options = dict(locals())
-    for key in ("task", "name", "results", "arguments", "quiet", "watch"):
-        del options[key]
-    with python_words():
-        if whole_number("refine", refine) < 0:
-            raise InputError(f"`--refine` must be at least 0, but got {refine}.")
-        path("results", results)
-        given = arguments or {}
-        if not isinstance(given, Mapping):
-            raise InputError(f"`arguments` must be names with their values, but got {given!r}.")
-        if not isinstance(name, str | None):
-            raise InputError(f"`name` must be a text, but got {name!r}.")
-        spec = spec_of(task, given, jobs=whole_number("jobs", jobs))
-        usual = "inline" if is_in_memory(spec) else "local"
-        if is_in_memory(spec) and executor not in (None, "inline"):
-            raise InputError(
-                f"The executor {executor!r} needs a task that other processes can load, but this "
-                "one exists in memory only.",
-                "Leave `executor` out, or give 'my_task.py:function'.",
-            )
-        request = request_of(
-            spec,
-            {} if is_in_memory(spec) else given,
-            Path(results).expanduser(),
-            name,
-            {**options, "executor": executor or usual},
+    given = {key: value for key, value in locals().items() if key in names_of()}
+    arguments = {} if arguments is None else arguments
+    if not isinstance(arguments, Mapping):
+        raise InputError(f"`arguments` must be names with their values, but got {arguments!r}.")
+    spec = spec_of(task, arguments, jobs=whole_number("jobs", jobs))
+    if is_in_memory(spec) and executor not in (None, "inline"):
+        raise InputError(
+            f"The executor {executor!r} needs a task that other processes can load, but this "
+            "one exists in memory only.",
+            "Leave `executor` out, or give 'my_task.py:function'.",
         )
-        run = search_task(request, watch or SearchProgress(request.rules, quiet=quiet))
-        found = Result(run)
-        return found.refine(top=refine, quiet=quiet) if refine else found
+    texts = {} if is_in_memory(spec) else {key: _text(value) for key, value in arguments.items()}
+    options = SearchOptions.read(given, task=spec, arguments=texts)
+    found = Result(search_task(options, watch or SearchProgress(options, quiet=quiet)))
+    return found.refine(top=options.refine, quiet=quiet) if options.refine else found
+
+
+def _text(value: object) -> str:
+    return str(Path(value).absolute()) if isinstance(value, Path) else str(value)
 
 
 def open_run(folder: str | Path, *, task: Task | None = None, trust: bool = False) -> Result:
@@ -147,16 +136,15 @@ def open_run(folder: str | Path, *, task: Task | None = None, trust: bool = Fals
     """
     from autocompress.tasks.trust import trust_task
 
-    with python_words():
-        run = load_run(Path(folder).expanduser())
-        spec = run.info["task"]
-        if task is not None and not is_in_memory(spec):
-            raise InputError(
-                f"The run {run.name!r} was made of {spec!r}, which is loaded from there.",
-                "Leave `task` out.",
-            )
-        if task is not None:
-            keep_in_memory(task, spec)
-        if trust:
-            trust_task(spec, run.info["arguments"])
-        return Result(run)
+    run = load_run(Path(folder).expanduser())
+    spec = run.info["task"]
+    if task is not None and not is_in_memory(spec):
+        raise InputError(
+            f"The run {run.name!r} was made of {spec!r}, which is loaded from there.",
+            "Leave `task` out.",
+        )
+    if task is not None:
+        keep_in_memory(task, spec)
+    if trust:
+        trust_task(spec, run.info["arguments"])
+    return Result(run)

@@ -7,20 +7,19 @@ from typing import Any
 import click
 
 from autocompress.cli.options import (
+    MEASURING,
     json_option,
-    parse_shapes,
     print_json,
-    runtime_options,
-    target_option,
+    search_options,
     task_arguments,
     task_options,
-    with_target,
+    typed,
 )
 
 
 @click.command()
 @task_options
-@click.option("--space", default="default", show_default=True, help="Search-space file or name.")
+@search_options("space")
 @click.option(
     "--sensitivity",
     is_flag=True,
@@ -33,10 +32,7 @@ from autocompress.cli.options import (
     show_default=True,
     help="Time every level in the runtime.",
 )
-@click.option("--threads", type=int, help="Threads of the model; default: all cores.")
-@target_option
-@runtime_options
-@click.option("--device", default="cpu", show_default=True, help="Where the model runs.")
+@search_options("target", *MEASURING)
 @click.option(
     "--level-timeout", default=600.0, show_default=True, help="Seconds one level may take."
 )
@@ -45,11 +41,11 @@ def command(
     task: str,
     data: str | None,
     task_args: tuple[str, ...],
-    space: str,
-    target: str | None,
     sensitivity: bool,
+    has_latency: bool,
+    level_timeout: float,
     as_json: bool,
-    **measuring: Any,
+    **given: Any,
 ) -> None:
     """Show what can be compressed in TASK's model, and what gets no knob and why.
 
@@ -58,14 +54,14 @@ def command(
     search leaves them out. What was measured is kept and not measured again; a measurement that was
     stopped goes on.
     """
+    from autocompress.runs.options import settle_options
+    from autocompress.search_options import SearchOptions
     from autocompress.space.targets import load_target, restrict
 
-    found = None if target is None else load_target(target)
-    measuring = {**with_target({**measuring, "target": target})}
-    del measuring["target"]
+    arguments = task_arguments(data, task_args)
+    options = settle_options(SearchOptions.read(typed(given), task=task, arguments=arguments))
     if sensitivity:
-        arguments = task_arguments(data, task_args)
-        _measure(task, arguments, space, target=found, as_json=as_json, **measuring)
+        _measure(options, has_latency=has_latency, timeout_s=level_timeout, as_json=as_json)
         return
     from autocompress.analysis.profile import profile_model
     from autocompress.space.build import build_space
@@ -74,9 +70,9 @@ def command(
     from autocompress.tasks.prepare import prepare_task
     from autocompress.tasks.user_code import naming_user_code
 
-    rules = load_rules(space)
-    rules = rules if found is None else restrict(rules, found)
-    loaded = load_task(task, task_arguments(data, task_args))
+    rules = load_rules(options.space)
+    rules = rules if options.target is None else restrict(rules, load_target(options.target))
+    loaded = load_task(task, arguments)
     with naming_user_code():
         prepared = prepare_task(loaded)
     profile = profile_model(prepared.task.model, prepared.example_inputs)
@@ -87,31 +83,25 @@ def command(
         _print(profile, built)
 
 
-def _measure(
-    task: str,
-    arguments: dict[str, str],
-    space: str,
-    *,
-    target: Any,
-    as_json: bool,
-    level_timeout: float,
-    **settings: Any,
-) -> None:
+def _measure(options: Any, *, has_latency: bool, timeout_s: float, as_json: bool) -> None:
     from autocompress.cli.sensitivity_table import (
         measure_sensitivity,
         print_sensitivity,
         sensitivity_json,
     )
     from autocompress.errors import InputError
-    from autocompress.study.session import n_usable_cores
+    from autocompress.space.targets import load_target
 
-    for name, value in {**settings, "level_timeout": level_timeout}.items():
-        if isinstance(value, int | float) and not isinstance(value, bool) and not 0 < value < inf:
-            raise InputError(f"`--{name.replace('_', '-')}` must be positive, but got {value:g}.")
-    settings["threads"] = settings["threads"] or n_usable_cores()
-    settings["input_shapes"] = parse_shapes(settings["input_shapes"])
+    if not 0.0 < timeout_s < inf:
+        raise InputError(f"`level_timeout` must be positive, but got {timeout_s:g}.")
     found = measure_sensitivity(
-        task, arguments, space, target=target, timeout_s=level_timeout, **settings
+        options.task,
+        options.arguments,
+        options.space,
+        target=None if options.target is None else load_target(options.target),
+        timeout_s=timeout_s,
+        has_latency=has_latency,
+        **options.settings(),
     )
     if as_json:
         session = found.session

@@ -8,14 +8,13 @@ from typing import Any, Final
 import click
 
 from autocompress.cli.options import (
+    MEASURING,
     json_option,
-    parse_shapes,
     print_json,
-    runtime_options,
-    target_option,
+    search_options,
     task_arguments,
     task_options,
-    with_target,
+    typed,
 )
 
 _MUST_FIX: Final = 2
@@ -25,15 +24,17 @@ _STYLES: Final = {"pass": "green", "warn": "yellow", "fail": "bold red", "skip":
 
 @click.command(short_help="Check a task before it is searched, and say what to fix.")
 @task_options
-@click.option("--budget", default=50, show_default=True, help="Trials to estimate the time of.")
-@click.option("--space", default="default", show_default=True, help="Search-space file or name.")
-@target_option
-@runtime_options
-@click.option("--threads", type=int, help="Threads of training; default: all cores.")
-@click.option("--device", default="cpu", show_default=True, help="Where to train.")
+@search_options("budget", "space", "target", *MEASURING)
 @click.option("--only", metavar="NAMES", help="Contracts to look at, with commas between them.")
 @json_option("Print everything as JSON.")
-def command(task: str, data: str | None, task_args: tuple[str, ...], **options: Any) -> None:
+def command(
+    task: str,
+    data: str | None,
+    task_args: tuple[str, ...],
+    only: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Look at every contract of TASK and say what to fix.
 
     The model runs, says the same twice, treats rows alone and learns; loss and metric are what they
@@ -43,42 +44,31 @@ def command(task: str, data: str | None, task_args: tuple[str, ...], **options: 
 
     Exit code 0 if a search can start (warnings are allowed), 2 if something must be fixed.
     """
-    from autocompress.errors import InputError
     from autocompress.evaluate.check.registry import check_task
     from autocompress.evaluate.settings import EvaluationSettings
-    from autocompress.runs.options import default_threads
+    from autocompress.runs.options import settle_options
+    from autocompress.search_options import SearchOptions
     from autocompress.space.rules import load_rules
     from autocompress.space.targets import load_target, restrict
 
-    as_json, budget = options.pop("as_json"), options.pop("budget")
-    options = with_target({**options, "max_size": None, "objectives": "accuracy,size,latency"})
-    rules, target = load_rules(options["space"]), options["target"]
-    rules = rules if target is None else restrict(rules, load_target(target))
-    if budget < 1:
-        raise InputError(f"`--budget` must be at least 1, but got {budget}.")
-    for name in ("threads", "runtime_threads", "runtime_batch"):
-        if options[name] is not None and options[name] < 1:
-            shown = f"--{name.replace('_', '-')}"
-            raise InputError(f"`{shown}` must be positive, but got {options[name]}.")
+    options = settle_options(SearchOptions.read(typed(given), task=task))
+    rules = load_rules(options.space)
+    rules = rules if options.target is None else restrict(rules, load_target(options.target))
     settings = EvaluationSettings(
-        threads=options["threads"] or default_threads(1),
-        runtime=options["runtime"],
-        runtime_threads=options["runtime_threads"],
-        runtime_batch=options["runtime_batch"],
-        integer="static" if options["integer"] == "auto" else options["integer"],
-        input_shapes=parse_shapes(options["input_shapes"]),
-        has_latency="latency" in options["objectives"],
-        device=options["device"],
+        **{
+            **options.settings(),
+            "integer": "static" if options.integer == "auto" else options.integer,
+        },
+        has_latency="latency" in str(options.objectives),
     )
-    names = [name.strip() for name in (options["only"] or "").split(",")]
     found = []
     for checked in check_task(
         task,
         task_arguments(data, task_args),
         settings=settings,
         rules=rules,
-        n_trials=budget,
-        only=[name for name in names if name],
+        n_trials=options.budget,
+        only=list(filter(None, map(str.strip, (only or "").split(",")))),
     ):
         found.append(checked)
         if not as_json:
@@ -92,7 +82,9 @@ def command(task: str, data: str | None, task_args: tuple[str, ...], **options: 
         }
         print_json(document)
     else:
-        _summarize([checked.finding.status for checked in found], _search_command(task, budget))
+        _summarize(
+            [checked.finding.status for checked in found], _search_command(task, options.budget)
+        )
     if n_failed:
         click.get_current_context().exit(_MUST_FIX)
 

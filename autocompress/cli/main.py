@@ -3,11 +3,13 @@
 import importlib
 import logging
 import os
+import re
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, Final
 
 import click
 
@@ -41,6 +43,12 @@ _EPILOG = (
     "failed; 10 to 14 a bundle breaks a promise (see `verify --help`); 75 another process drives "
     "this run; 129, 130 and 143 stopped by a closed terminal, Ctrl-C and SIGTERM."
 )
+
+
+_OPTION: Final = re.compile(
+    r"`(?:arguments\.(?P<argument>\w+)|(?P<name>[a-z_]+))(?:=(?P<value>[^`]*))?`"
+)
+_OF_TASKS: Final = {"task", "data", "model", "dataset"}  # fields of a Task are called so, too
 
 
 class _LazyGroup(click.Group):
@@ -89,6 +97,43 @@ def _log_to_stderr() -> None:
     logger.setLevel(logging.INFO)
 
 
+def in_flags(message: str, hint: str, arguments: Sequence[str]) -> tuple[str, str]:
+    """An error's texts, with options called as they are typed: `max_drop` becomes `--max-drop`.
+
+    Errors name options as Python does, in backticks, with or without a value: `run=NAME`. In a hint
+    the backticks go, so that it can be copied.
+
+    Args:
+        message: What must hold and what came.
+        hint: What to do.
+        arguments: Of the command line: its command's options are known beside those of `search`.
+    """
+    flags: dict[str, str] = {}
+    for command in ("search", next((word for word in arguments if word in _COMMANDS), "search")):
+        found = cli.get_command(click.Context(cli), command)
+        assert found is not None
+        for option in found.params:
+            if isinstance(option, click.Option):
+                flag = max(option.opts, key=len)
+                flags |= {str(option.name): flag, flag.strip("-").replace("-", "_"): flag}
+
+    def typed(found: re.Match[str]) -> str:
+        name, argument, value = found["name"], found["argument"], found["value"]
+        if argument:  # of the task's factory
+            typed = "--data" if argument == "data" else f"--task-arg {argument}"
+            separator = " " if argument == "data" else "="
+            return typed if value is None else f"{typed}{separator}{value}"
+        if name not in flags or name in _OF_TASKS:
+            return found[0]
+        return flags[name] if value is None else f"{flags[name]} {value}"
+
+    def quoted(found: re.Match[str]) -> str:
+        said = typed(found)
+        return said if said == found[0] else f"`{said}`"
+
+    return _OPTION.sub(quoted, message), _OPTION.sub(typed, hint)
+
+
 def _silence(*streams: IO[str]) -> None:
     """Let a stream that nobody reads any more swallow what is written."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -124,9 +169,10 @@ def main(arguments: list[str] | None = None) -> Any:
     except AutocompressError as error:
         if "--debug" in arguments:
             raise
-        click.echo(f"Error: {error.message}", err=True)
-        if error.hint:
-            click.echo(error.hint, err=True)
+        message, hint = in_flags(error.message, error.hint, arguments)
+        click.echo(f"Error: {message}", err=True)
+        if hint:
+            click.echo(hint, err=True)
         code = error.exit_code
     except BrokenPipeError:  # `autocompress front | head`: the reader has seen enough
         _silence(sys.stdout)

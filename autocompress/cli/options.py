@@ -7,19 +7,26 @@ import functools
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from autocompress.errors import InputError
+from autocompress.option_readers import Typed
+from autocompress.search_options import GROUPS, default_of, names_of, option_of
 
 if TYPE_CHECKING:
     pass
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _STDOUT: Final = "autocompress.stdout"
+MEASURING: Final = (
+    *("runtime", "runtime_threads", "runtime_batch", "integer", "input_shapes"),
+    *("threads", "device"),
+)
+"""Options of a search that say how a model is measured; `check` and `analyze` take them, too."""
 
 
 def json_option(says: str) -> Callable[[Command], Command]:
@@ -142,128 +149,69 @@ def _path_or_name(value: str) -> str:
     return str(path.absolute()) if path.exists() else value
 
 
-def track_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--track` to a command."""
+def search_options(*names: str, default: str = "") -> Callable[[Command], Command]:
+    """Add flags for fields of `SearchOptions`; what was not typed is None, or empty.
+
+    Args:
+        names: Which fields; all of them if none is named.
+        default: What `--help` says of all their defaults, instead of each one's own.
+    """
+
+    def decorate(command: Command) -> Command:
+        for name in reversed(names or names_of()):
+            command = _flag(name, default)(command)
+        return command
+
+    return decorate
+
+
+def typed(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were typed, of those that `search_options` added."""
+    return {name: value for name, value in given.items() if value not in (None, ())}
+
+
+def flag_of(name: str) -> str:
+    """An option's name on the command line."""
+    return option_of(name).flag or f"--{name.replace('_', '-')}"
+
+
+class GroupedCommand(click.Command):
+    """A command whose `--help` shows the options of a search in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section for each group, then one for what belongs to none."""
+        known = names_of()
+        sections: dict[str, list[tuple[str, str]]] = {title: [] for title in (*GROUPS, "Options")}
+        for parameter in self.get_params(ctx):
+            name, record = str(parameter.name), parameter.get_help_record(ctx)
+            if record is not None:
+                sections[option_of(name).group if name in known else "Options"].append(record)
+        for title, records in sections.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+class _TypedText(click.ParamType):  # type: ignore[type-arg]
+    """Text whose meaning the option's reader knows."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Mark it as typed."""
+        return Typed(value)
+
+
+def _flag(name: str, default: str) -> Callable[[Command], Command]:
+    option, usual = option_of(name), default_of(name)
+    shown = default or option.shown_default or ("" if usual in (None, (), frozenset()) else usual)
     return click.option(
-        "--track",
-        multiple=True,
-        metavar="NAME[:WHERE]",
-        help="Write each trial for another tool, too; may be repeated. mlflow[:URI] into results/"
-        "mlruns (or MLFLOW_TRACKING_URI), tensorboard[:FOLDER] into the run folder, unless told "
-        "otherwise. A tool that fails does not end the search.",
-    )(command)
-
-
-def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--max-size`, `--max-drop` and `--max-latency` to a command."""
-    for name, metavar, help_text in (
-        ("--max-latency", "TIME", "Longest inference, such as 2ms or 250us."),
-        ("--max-drop", "SHARE", "Accuracy a point may lose, such as 0.01, 1% or 1pt."),
-        ("--max-size", "SIZE", "Largest packed file, such as 100kB, 1.5MB or 64KiB."),
-    ):
-        command = click.option(name, metavar=metavar, help=f"Limit: {help_text}")(command)
-    return command
-
-
-def runtime_options(command: Command) -> Command:
-    """Add `--runtime`, its threads and batch, `--integer` and `--input-shape`."""
-    for option in (
-        click.option(
-            "--input-shape",
-            "input_shapes",
-            multiple=True,
-            metavar="N,N,...",
-            help="Shape of a timed example, without the batch; once for each input. Default: the "
-            "task's.",
-        ),
-        click.option(
-            "--runtime-batch",
-            default=1,
-            show_default=True,
-            help="Examples of an inference that is timed.",
-        ),
-        click.option(
-            "--integer",
-            type=click.Choice(["auto", "static", "dynamic"]),
-            default="auto",
-            show_default=True,
-            help="Grids of 8-bit inputs: the trained ones (static), or one for each inference "
-            "(dynamic: products and LSTMs in ONNX Runtime). auto: what is faster.",
-        ),
-        click.option(
-            "--runtime-threads", default=1, show_default=True, help="Threads of the runtime."
-        ),
-        click.option(
-            "--runtime",
-            default="onnxruntime",
-            show_default=True,
-            help="Who runs what is timed: onnxruntime, openvino, openvino_bf16, executorch, "
-            "torch_export.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
-def parse_shapes(texts: Sequence[str]) -> tuple[tuple[int, ...], ...] | None:
-    """Shapes of one example for each input; None if none is given.
-
-    Raises:
-        InputError: If one is not positive numbers with commas between them.
-    """
-    return tuple(map(parse_shape, texts)) or None
-
-
-def parse_shape(text: str) -> tuple[int, ...]:
-    """A shape such as `3,32,32`.
-
-    Raises:
-        InputError: If it is anything else.
-    """
-    from autocompress.errors import InputError
-
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise InputError(
-            f"A shape must be positive numbers such as 3,32,32, but got {text!r}.",
-        )
-    return tuple(map(int, parts))
-
-
-def target_option(command: Command) -> Command:
-    """Add `--target`."""
-    return click.option(
-        "--target",
-        metavar="TARGET",
-        help="What the device supports: a YAML file, or x86-onnxruntime, x86-openvino-amx, "
-        "arm-xnnpack, storage-only. Plans outside it are not proposed.",
-    )(command)
-
-
-def with_target(options: dict[str, Any]) -> dict[str, Any]:
-    """Options of `search`, where the target decides those that were not typed.
-
-    Raises:
-        InputError: If there is no such target.
-    """
-    from autocompress.space.targets import load_target
-
-    context = click.get_current_context(silent=True)
-    if options["target"] is None:
-        return options
-    target = load_target(options["target"])
-    if context is None:  # continued: the run keeps what was decided
-        return options
-    defaults = {
-        name: value
-        for name, value in (
-            ("runtime", target.runtime),
-            ("objectives", target.objectives),
-            ("max_size", None if target.max_size is None else str(target.max_size)),
-        )
-        if value is not None
-        and context.get_parameter_source(name) is click.core.ParameterSource.DEFAULT
-    }
-    path = Path(options["target"]).expanduser()
-    lasting = str(path.absolute()) if path.is_file() else options["target"]
-    return {**options, **defaults, "target": lasting}
+        flag_of(name),
+        name,
+        type=_TypedText(),
+        metavar=option.metavar,
+        multiple=name in ("input_shapes", "track"),
+        envvar=option.environment or None,
+        show_envvar=bool(option.environment),
+        help=f"{option.help}{f'  [default: {shown}]' if shown != '' else ''}",
+    )

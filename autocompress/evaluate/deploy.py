@@ -47,7 +47,7 @@ def resized_examples(inputs: Inputs, shapes: Sequence[Shape] | None) -> tuple[Ar
         return arrays
     if [len(shape) for shape in shapes] != [array.ndim - 1 for array in arrays]:
         raise InputError(
-            f"`--input-shape` must fit the model's inputs, of shapes "
+            f"`input_shapes` must fit the model's inputs, of shapes "
             f"{' and '.join(_text(array.shape[1:]) for array in arrays)}, "
             f"but got {' and '.join(map(_text, shapes))}.",
             "Give it once for each input, without the batch.",

@@ -176,7 +176,7 @@ def check_address(address: str | None) -> None:
         return
     host, separator, port = address.rpartition(":")
     if not separator or not port.isdecimal() or not host:
-        raise InputError(f"`--ray-address` must look like host:port, but got {address!r}.")
+        raise InputError(f"`ray_address` must look like host:port, but got {address!r}.")
     if host.strip("[]") not in _LOOPBACK and os.environ.get("RAY_AUTH_MODE") != "token":
         raise InputError(
             f"A Ray cluster on another machine ({address}) must have token authentication, which "

@@ -37,11 +37,11 @@ class Resources:
             InputError: If one is outside its range.
         """
         if self.jobs < 1:
-            raise InputError(f"`--jobs` must be at least 1, but got {self.jobs}.")
+            raise InputError(f"`jobs` must be at least 1, but got {self.jobs}.")
         if not 0.0 < self.timeout_s < math.inf:
-            raise InputError(f"`--trial-timeout` must be positive, but got {self.timeout_s:g}.")
+            raise InputError(f"`trial_timeout` must be positive, but got {self.timeout_s:g}.")
         if self.memory_bytes is not None and self.memory_bytes < 1:
-            raise InputError(f"`--trial-memory` must be positive, but got {self.memory_bytes}.")
+            raise InputError(f"`trial_memory` must be positive, but got {self.memory_bytes}.")
 
 
 def _inline(evaluator: Evaluator, spec: WorkerSpec, resources: Resources) -> Executor:
@@ -49,7 +49,7 @@ def _inline(evaluator: Evaluator, spec: WorkerSpec, resources: Resources) -> Exe
     if resources.jobs > 1 or resources.memory_bytes is not None:
         raise InputError(
             "The executor 'inline' works on one trial at a time, without a limit of memory.",
-            "Leave out --jobs and --trial-memory, or --executor.",
+            "Leave out `jobs` and `trial_memory`, or `executor`.",
         )
     return InlineExecutor(evaluator)
 
@@ -97,5 +97,5 @@ def make_executor(
     if name not in EXECUTORS:
         raise unknown_name("executor", name, EXECUTORS)
     if resources.ray_address is not None and name != "ray":
-        raise InputError("`--ray-address` goes with the executor 'ray'.", "Add --executor ray.")
+        raise InputError("`ray_address` goes with the executor 'ray'.", "Add `executor=ray`.")
     return EXECUTORS[name](evaluator, spec, resources)

@@ -52,9 +52,9 @@ def random_inputs(
         name, shape = next(iter(batched.items()))
         raise InputError(
             f"a batch of {batch_size} cannot be asked for: it takes {takes}.",
-            f"Give --batch {shape[0]}, or export it with a free batch."
+            f"Give `batch={shape[0]}`, or export it with a free batch."
             if batch_size != 1
-            else f"Give --batch {shape[0]} or, if that is no batch, {_option(name, shape)}.",
+            else f"Give `batch={shape[0]}` or, if that is no batch, {_option(name, shape)}.",
         )
     random = np.random.default_rng(seed)
     return tuple(_numbers(*each, random) for each in zip(wanted, found, strict=True))
@@ -69,9 +69,9 @@ def _shape(
         given = tuple(shapes[spec.name])
         if is_batched and batch_size not in (1, *given[:1]):
             raise InputError(
-                f"--batch {batch_size} contradicts the shape {list(given)} given for the input "
+                f"`batch={batch_size}` contradicts the shape {list(given)} given for the input "
                 f"{spec.name!r}.",
-                f"Leave --batch out, or give {_option(spec.name, (batch_size, *given[1:]))}.",
+                f"Leave `batch` out, or give {_option(spec.name, (batch_size, *given[1:]))}.",
             )
         return given
     first = (batch_size,) if is_batched else spec.shape[:1]
@@ -92,7 +92,7 @@ def _words(spec: InputSpec) -> str:
 
 
 def _option(name: str, sizes: Sequence[int]) -> str:
-    return f"--shape {name}={','.join(map(str, sizes))}"
+    return f"`shape={name}={','.join(map(str, sizes))}`"
 
 
 def _numbers(spec: InputSpec, shape: tuple[int, ...], random: np.random.Generator) -> Array:
@@ -109,7 +109,7 @@ def _numbers(spec: InputSpec, shape: tuple[int, ...], random: np.random.Generato
     except (MemoryError, ValueError) as error:  # the second is of more than an address can hold
         raise InputError(
             f"the input {spec.name!r} of shape {list(shape)} does not fit in memory.",
-            "Give a smaller --batch or --shape.",
+            "Give a smaller `batch` or `shape`.",
         ) from error
 
 
@@ -260,7 +260,7 @@ def bench(
         opened = [_fed(model, batch_size, shapes, seed) for model in opened]
         again = opened.pop(0)
         if isinstance(again, AutocompressError):
-            hint = "Say what it takes with --batch or --shape."
+            hint = "Say what it takes with `batch` or `shape`."
             raise InputError(
                 f"{files[0]}: {again.message}",
                 again.hint if isinstance(again, InputError) else hint,

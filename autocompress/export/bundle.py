@@ -58,14 +58,14 @@ def choose_point(
     if not front:
         raise NoPointError(
             f"No measured point of {run.name!r} keeps the run's limits.",
-            "Name one with --trial N, or search with wider limits under another --run NAME.",
+            "Name one with `trial=N`, or search with wider limits under another `name=NAME`.",
         )
     if max_drop is None:
         knee = run.knee()
         assert knee is not None
         return refined.get(knee.number, knee)
     if not 0.0 <= max_drop <= 1.0:
-        raise InputError(f"`--max-drop` must lie in [0, 1], but got {max_drop}.")
+        raise InputError(f"`max_drop` must lie in [0, 1], but got {max_drop}.")
     floor = run.baseline.measurement.accuracy - max_drop
     field = OBJECTIVES[by].field
     within = [
@@ -80,7 +80,7 @@ def choose_point(
     if not within:
         raise NoPointError(
             f"No compressed point of {run.name!r} keeps {floor:.2%} accuracy.",
-            "Allow a larger --max-drop, or search longer with a larger --budget.",
+            "Allow a larger `max_drop`, or search longer with a larger `budget`.",
         )
     return min(within, key=lambda item: (item[0], item[1].number))[1]
 
@@ -88,8 +88,7 @@ def choose_point(
 def _by_number(run: RunRecord, number: int) -> TrialRecord:
     if not 0 <= number < len(run.trials):
         raise InputError(
-            f"`--trial` must be in [0, {len(run.trials) - 1}] for run {run.name!r}, "
-            f"but got {number}."
+            f"`trial` must be in [0, {len(run.trials) - 1}] for run {run.name!r}, but got {number}."
         )
     point = run.trials[number]
     if point.measurement is None:

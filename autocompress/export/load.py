@@ -87,7 +87,7 @@ def _load(
         raise InputError(
             "Its integer layers choose their input grids when they run, and PyTorch has no such "
             "layers.",
-            "Search with --integer static, or use the unpacked ONNX file.",
+            "Search with `integer=static`, or use the unpacked ONNX file.",
         )
     generator = torch.Generator().manual_seed(_SEED)
     inputs = inputs_for(graph, example_inputs, generator)

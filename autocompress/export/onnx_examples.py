@@ -48,7 +48,7 @@ def read_examples(path: Path, model: onnx.ModelProto, state: Mapping[str, str]) 
     for source, target in state.items():
         if source not in outputs or target not in wanted:
             raise InputError(
-                f"`--state` must name an output and an input, but got {source}={target}.",
+                f"`state` must name an output and an input, but got {source}={target}.",
                 f"Outputs: {', '.join(sorted(outputs))}. Inputs: {', '.join(wanted)}.",
             )
     carried = set(state.values())

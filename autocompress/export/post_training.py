@@ -144,7 +144,7 @@ def quantize_file(
         raise AutocompressError(
             f"{path}: decisions must agree on {least_agreement:.1%} of the examples, but the best "
             f"form agrees on {best:.1%}.",
-            "Raise --bits, or lower --min-agreement.",
+            "Raise `bits`, or lower `min_agreement`.",
         )
     chosen = kept[0]
     for made in kept[1:]:

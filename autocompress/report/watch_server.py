@@ -56,7 +56,7 @@ class WatchServer(ThreadingHTTPServer):
         except OSError as error:
             raise InputError(
                 f"Port {port} of {HOST} must be free, but: {first_line(error)}.",
-                "Choose another --port, or leave it out for a free one.",
+                "Choose another `port`, or leave it out for a free one.",
             ) from error
 
     @property

@@ -114,7 +114,7 @@ def repair(folder: Path) -> list[Finding]:
             except (KeyError, TypeError, ValueError) as error:
                 raise StudyMismatchError(
                     f"The journal {journal_path(folder)} makes no sense: {first_line(error)}.",
-                    "Restore the folder from a backup, or start a new run with --run NAME.",
+                    "Restore the folder from a backup, or start a new run with `name=NAME`.",
                 ) from error
             run = load_run(folder)
         if run is not None:

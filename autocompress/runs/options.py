@@ -1,100 +1,65 @@
-"""What a search is asked for, checked before anything is loaded."""
+"""Options of a search: checked before anything is loaded, and settled where they were left open."""
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from autocompress.errors import InputError
-from autocompress.executors.registry import Resources
-from autocompress.objective import Limits, parse_objectives
+from autocompress.objective import parse_objectives
 from autocompress.runs.tracking.registry import make_trackers
 from autocompress.samplers.propose import check_sampler
+from autocompress.search_options import SearchOptions
+from autocompress.space.targets import load_target
 from autocompress.storages.server import check_server, parse_storage
 from autocompress.study.optimize import check_parts
 from autocompress.study.session import n_usable_cores
-from autocompress.study.stop_rules import StopRules
+from autocompress.tasks.in_memory import is_in_memory
 from autocompress.train.presets import parse_proxy
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class SearchRequest:
-    """One search: which task, where to, how, and for how long.
+def settle_options(options: SearchOptions) -> SearchOptions:
+    """Check what can be wrong before the task is loaded, and decide what was left open.
 
-    Attributes:
-        task: The task's spec, as `load_task` takes it.
-        arguments: Arguments of its factory.
-        results: Folder that holds the run folders.
-        rules: What ends the search.
-        settings: Fields of `EvaluationSettings`, without those that the proxy decides.
-        options: What `autocompress resume` needs to repeat the search: options of the command line
-            by their names, as JSON.
-        resources: What trials may take.
-        name: Of the run folder; None for the task's.
-        seed: Of everything random.
-        space: Search-space file, or name of a shipped one.
-        target: What the device supports: a file or a name; None for everything.
-        objectives: Axes of the front, comma-separated.
-        limits: What a point must keep.
-        sampler: Name in `sampler.SAMPLERS`.
-        proxy: Tuning behind a trial, as `parse_proxy` reads it.
-        without: Parts of the search to leave out.
-        executor: Name in `executors.table.EXECUTORS`.
-        storage: Address of a database server; None for the run folder.
-        is_usual_storage: Whether that is only where new runs go.
-        track: Who else is told of finished trials, as `make_trackers` reads it.
+    The target decides runtime, objectives and the largest size where they were not given; threads
+    are those of all cores, shared by the jobs.
+
+    Raises:
+        InputError: If a name is unknown or the server is away.
     """
+    target = None if options.target is None else load_target(options.target)
+    settled = dataclasses.replace(
+        options,
+        runtime=options.runtime or (target and target.runtime) or "onnxruntime",
+        objectives=options.objectives or (target and target.objectives) or "accuracy,size,latency",
+        max_size=target.max_size if target and options.max_size is None else options.max_size,
+        threads=options.threads or max(1, n_usable_cores() // options.jobs),
+        executor=options.executor or ("inline" if is_in_memory(options.task) else "local"),
+    )
+    _check_names(settled)
+    return settled
 
-    task: str
-    arguments: Mapping[str, str]
-    results: Path
-    rules: StopRules
-    settings: Mapping[str, Any]
-    options: Mapping[str, Any]
-    resources: Resources = dataclasses.field(default_factory=Resources)
-    name: str | None = None
-    seed: int = 0
-    space: str = "default"
-    target: str | None = None
-    objectives: str = "accuracy,size,latency"
-    limits: Limits = dataclasses.field(default_factory=Limits)
-    sampler: str = "guided"
-    proxy: str = "standard"
-    without: frozenset[str] = frozenset()
-    executor: str = "local"
-    storage: str | None = None
-    is_usual_storage: bool = False
-    track: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        """Check everything that can be wrong before the task is loaded.
+def _check_names(options: SearchOptions) -> None:
+    if options.name is not None and run_name(options.name) != options.name:
+        raise InputError(
+            f"`name` must hold letters, digits, '-', '_' and '.' only, but got {options.name!r}.",
+            "Choose the folder it lies in with `results`.",
+        )
+    assert options.objectives is not None, "settled before"
+    parse_objectives(options.objectives)
+    check_sampler(options.sampler)
+    check_parts(options.without)
+    parse_proxy(options.proxy)
+    make_trackers(options.track, options.results)  # are they there?
+    if options.storage is not None:
+        server = parse_storage(options.storage)
+        if not options.is_usual_storage:
+            check_server(server)
 
-        Raises:
-            InputError: If a name is unknown, a number outside its range, or the server away.
-        """
-        for name in ("threads", "runtime_threads", "runtime_batch"):
-            value = self.settings.get(name, 1)
-            if not 0 < value < float("inf"):
-                raise InputError(f"`--{name.replace('_', '-')}` must be positive, but got {value}.")
-        if self.name is not None and run_name(self.name) != self.name:
-            raise InputError(
-                f"`--run` must hold letters, digits, '-', '_' and '.' only, but got {self.name!r}.",
-                "Choose the folder it lies in with --results.",
-            )
-        parse_objectives(self.objectives)
-        check_sampler(self.sampler)
-        check_parts(self.without)
-        parse_proxy(self.proxy)
-        make_trackers(self.track, self.results)  # are they there?
-        if self.storage is not None:
-            server = parse_storage(self.storage)
-            if not self.is_usual_storage:
-                check_server(server)
 
-    def folder(self, task_name: str) -> Path:
-        """The run folder."""
-        return self.results / (self.name or run_name(task_name))
+def run_folder(options: SearchOptions, task_name: str) -> Path:
+    """The folder of the run."""
+    return options.results / (options.name or run_name(task_name))
 
 
 def run_name(task_name: str) -> str:
@@ -103,27 +68,21 @@ def run_name(task_name: str) -> str:
     return "".join(kept).strip(".") or "run"
 
 
-def default_threads(jobs: int) -> int:
-    """Threads of one trial: all cores, shared by the trials at once."""
-    return max(1, n_usable_cores() // jobs)
-
-
-def settled_integer(integer: str, folder: Path, objectives: str) -> str:
-    """What `--integer auto` means, as far as it is known before anything is measured.
+def settle_integer(options: SearchOptions, folder: Path) -> str:
+    """What `integer="auto"` means, as far as it is known before anything is measured.
 
     A run keeps what it began with; where latency is no objective, trained grids do.
 
     Args:
-        integer: What was asked for.
+        options: Settled.
         folder: The run folder, which need not exist.
-        objectives: As they were typed.
     """
-    if integer != "auto":
-        return integer
+    if options.integer != "auto":
+        return options.integer
     try:
         kept = json.loads((folder / "run.json").read_bytes())["settings"]["integer"]
     except (OSError, ValueError, KeyError, TypeError):
         kept = None
     if kept in ("static", "dynamic"):
         return str(kept)
-    return "auto" if "latency" in objectives else "static"
+    return "auto" if "latency" in str(options.objectives) else "static"

@@ -1,16 +1,15 @@
 """A whole search: what the command line and the Python API both run."""
 
-import dataclasses
-
 from autocompress.evaluate.sensitivity import measure_options
 from autocompress.evaluate.settings import EvaluationSettings
-from autocompress.executors.registry import make_executor
+from autocompress.executors.registry import Resources, make_executor
 from autocompress.executors.worker import WorkerSpec
 from autocompress.run_record import RunRecord
-from autocompress.runs.options import SearchRequest, settled_integer
+from autocompress.runs.options import run_folder, settle_integer, settle_options
 from autocompress.runs.tracking.registry import make_trackers
 from autocompress.runs.tracking.tracking import Tracking
 from autocompress.runs.views import refreshing, write_study_views
+from autocompress.search_options import SearchOptions
 from autocompress.space.targets import load_target
 from autocompress.storages.open_storage import store_for
 from autocompress.storages.server import parse_storage
@@ -24,69 +23,75 @@ from autocompress.tasks.trust import trust_task
 from autocompress.train.presets import parse_proxy
 
 
-def search_task(request: SearchRequest, watch: Watch) -> RunRecord:
+def search_task(options: SearchOptions, watch: Watch) -> RunRecord:
     """Load a task and search it until a stop rule ends it; a run that exists goes on.
 
     However it ends, the run folder's tables and report are those of what has been found.
 
     Args:
-        request: What is asked for.
+        options: What is asked for.
         watch: Told about everything on the way.
 
     Returns:
         The run as it is then.
 
     Raises:
-        AutocompressError: If the task cannot be loaded, the run folder belongs to another study or
-            driver, or no trial succeeds.
+        AutocompressError: If an option cannot be used, the task cannot be loaded, the run folder
+            belongs to another study or driver, or no trial succeeds.
     """
-    proxy = parse_proxy(request.proxy)
-    if not is_in_memory(request.task):
-        watch.note(f"Loading task {request.task}")
-    task = load_task(request.task, request.arguments)
-    spec = absolute_spec(request.task)  # a worker may run in another folder
-    trust_task(spec, request.arguments)
-    folder = request.folder(task.name)
-    integer = request.settings.get("integer", "static")
-    settings = {
-        **request.settings,
-        "integer": settled_integer(integer, folder, request.objectives),
-    }
-    target = None if request.target is None else load_target(request.target)
+    options = settle_options(options)
+    proxy = parse_proxy(options.proxy)
+    if not is_in_memory(options.task):
+        watch.note(f"Loading task {options.task}")
+    task = load_task(options.task, options.arguments)
+    spec = absolute_spec(options.task)  # a worker may run in another folder
+    trust_task(spec, options.arguments)
+    folder = run_folder(options, task.name)
+    settings = {**options.settings(), "integer": settle_integer(options, folder)}
+    target = None if options.target is None else load_target(options.target)
     wanted = EvaluationSettings(**settings, **proxy.settings(task))
-    session = open_session(task, request.space, wanted, target)
+    session = open_session(task, options.space, wanted, target)
     if session.warning:
         watch.warn(session.warning)
-    identity = session.identity(run_seed=request.seed, sampler=request.sampler)
+    identity = session.identity(run_seed=options.seed, sampler=options.sampler)
     worker = WorkerSpec(
         task=spec,
-        arguments=request.arguments,
+        arguments=options.arguments,
         settings=session.evaluator.settings,
         model=identity["model"],
     )
-    executor = make_executor(request.executor, session.evaluator, worker, request.resources)
-    server = None if request.storage is None else parse_storage(request.storage)
+    resources = Resources(
+        jobs=options.jobs,
+        timeout_s=options.trial_timeout,
+        memory_bytes=options.trial_memory,
+        ray_address=options.ray_address,
+    )
+    executor = make_executor(str(options.executor), session.evaluator, worker, resources)
+    server = None if options.storage is None else parse_storage(options.storage)
     with Study(
         folder,
         session.built.space,
-        request.objectives,
-        {**identity, "without": sorted(request.without)},
-        {**session.info(spec, request.arguments), "options": dict(request.options)},
-        limits=request.limits,
+        str(options.objectives),
+        {**identity, **options.identity()},
+        {**session.info(spec, options.arguments), "options": options.to_json()},
+        limits=options.limits,
         fidelity=proxy.fidelity,
-        store=store_for(folder, server, is_usual=request.is_usual_storage),
+        store=store_for(folder, server, is_usual=options.is_usual_storage),
     ) as study:
         watch.begin(study.record())
         try:
-            tracking = Tracking(make_trackers(request.track, folder), watch.warn)
+            tracking = Tracking(make_trackers(options.track, folder), watch.warn)
             tracking.begin(study.record())
             with watch, tracking:
                 return run_search(
                     study,
                     executor,
-                    sampler=request.sampler,
-                    run_seed=request.seed,
-                    without=request.without,
+                    budget=options.budget,
+                    until_stalled=options.until_stalled,
+                    timeout_s=options.timeout,
+                    sampler=options.sampler,
+                    run_seed=options.seed,
+                    without=options.without,
                     measure_table=lambda probe: measure_options(
                         study.space,
                         probe,
@@ -95,7 +100,6 @@ def search_task(request: SearchRequest, watch: Watch) -> RunRecord:
                     ),
                     n_shortlisted=session.n_shortlisted,
                     listener=refreshing(both(watch.listener, tracking.listener), watch.warn),
-                    **dataclasses.asdict(request.rules),
                 )
         except KeyboardInterrupt:
             watch.note(f"Stopped. Nothing is lost: the same command continues {folder}.")

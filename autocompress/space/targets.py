@@ -140,6 +140,6 @@ def _methods(
         raise InputError(
             f"`{kind}` of rules.{index} must be one that the target has "
             f"({', '.join(allowed)}), but is {', '.join(names)}.",
-            "Change the rule, or search without --target.",
+            "Change the rule, or search without `target`.",
         )
     return kept if isinstance(wanted, list) and UNTOUCHED[kind] in allowed else kept[0]

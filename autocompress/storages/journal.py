@@ -93,7 +93,7 @@ class Journal:
             raise StudyMismatchError(
                 f"The study in {folder} holds {n_finished} finished trials, but its journal knows "
                 f"{known.n_finished}.",
-                f"Rebuild it (autocompress doctor {folder} --repair), or start anew with --run.",
+                f"Rebuild it (autocompress doctor {folder} --repair), or start anew with `name`.",
             )
 
     def catch_up(self, study: optuna.Study) -> None:

@@ -66,7 +66,7 @@ def store_for(folder: Path, storage: sqlalchemy.URL | None, *, is_usual: bool = 
     if storage is not None and without_password(storage) != without_password(known):
         raise StudyMismatchError(
             f"The run {folder} is kept in {shown(known)}, not in {shown(storage)}.",
-            "Leave --storage out to continue it, or start a new run with --run NAME.",
+            "Leave `storage` out to continue it, or start a new run with `name=NAME`.",
         )
     return ServerStore(storage or known, study, folder)
 

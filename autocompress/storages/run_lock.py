@@ -51,7 +51,7 @@ class RunLock:
             raise InputError(
                 f"The run folder {self._folder} must be writable and lockable, but: "
                 f"{first_line(error)}.",
-                "Choose another place with --results FOLDER.",
+                "Choose another place with `results=FOLDER`.",
             ) from error
 
     def release(self) -> None:
@@ -72,7 +72,7 @@ class RunLock:
         note = _read_note(self._folder)
         who = "another process" if note is None else _words(note)
         message = f"The run {self._folder} is driven by {who} at the moment."
-        return RunLockedError(message, "Wait until it ends, or start another run with --run NAME.")
+        return RunLockedError(message, "Wait until it ends, or start another run with `name=NAME`.")
 
 
 def driver_of(folder: Path) -> str | None:

@@ -23,7 +23,7 @@ from autocompress.storages.sqlite import DATABASE_ERRORS
 VARIABLE: Final = "AUTOCOMPRESS_STORAGE"
 """Environment variable that holds an address, so that its password need not be typed."""
 
-_EXAMPLE = "Such as --storage postgresql://user@host:5432/database."
+_EXAMPLE = "Such as `storage=postgresql://user@host:5432/database`."
 _PASSWORD_HINT = (
     f"The password may stand in the variable {VARIABLE}=postgresql://user:password@host/database, "
     "in PGPASSWORD, or in ~/.pgpass."
@@ -51,7 +51,7 @@ def parse_storage(text: str) -> sqlalchemy.URL:
     Raises:
         InputError: If it is none, or one of a file; the message never shows a password.
     """
-    wanted = "`--storage` must be the address of a database server"
+    wanted = "`storage` must be the address of a database server"
     try:
         url = sqlalchemy.make_url(text)
         url.get_dialect()
@@ -63,8 +63,8 @@ def parse_storage(text: str) -> sqlalchemy.URL:
         pass  # said with the install command when it is opened
     if url.get_backend_name() == "sqlite":
         raise InputError(
-            "`--storage` is for database servers; a SQLite file is kept in the run folder anyway.",
-            "Leave it out, and choose the folder with --results.",
+            "`storage` is for database servers; a SQLite file is kept in the run folder anyway.",
+            "Leave it out, and choose the folder with `results`.",
         )
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
@@ -97,7 +97,7 @@ def keep_address(folder: Path, url: sqlalchemy.URL, study: str) -> None:
     except OSError as error:
         raise InputError(
             f"The run folder {folder} must be writable, but: {first_line(error)}.",
-            "Choose another place with --results FOLDER.",
+            "Choose another place with `results=FOLDER`.",
         ) from error
 
 

@@ -76,7 +76,7 @@ class ServerStore:
         if (self._folder / "study.db").exists():
             raise StudyMismatchError(
                 f"The run folder {self._folder} holds a study of its own, in study.db.",
-                "Leave --storage out to continue it, or choose another --run.",
+                "Leave `storage` out to continue it, or choose another `name`.",
             )
         self._storage = open_server(self._url)
         try:
@@ -107,7 +107,7 @@ class ServerStore:
             if is_foreign or study.directions != _as_optuna(directions):
                 raise StudyMismatchError(
                     f"The study {self.name} was not made by autocompress for these objectives.",
-                    "Choose another name with --run.",
+                    "Choose another name with `name`.",
                 )
             for key, value in claim(study).items():
                 study.set_user_attr(key, value)

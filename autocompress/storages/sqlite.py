@@ -156,5 +156,5 @@ def unreadable(path: Path, error: Exception) -> StudyMismatchError:
     """The error for a database that cannot be opened or read."""
     return StudyMismatchError(
         f"The study {path} cannot be read: {first_line(error)}.",
-        f"See what can be saved: autocompress doctor {path.parent}. Or start a new run with --run.",
+        f"See what can be saved: autocompress doctor {path.parent}. Or start anew: `name=NAME`.",
     )

@@ -50,7 +50,7 @@ def write_info(folder: Path, attributes: Mapping[str, Any]) -> None:
     except OSError as error:
         raise InputError(
             f"The run folder {folder} must be writable, but: {first_line(error)}.",
-            "Choose another place with --results FOLDER.",
+            "Choose another place with `results=FOLDER`.",
         ) from error
 
 
@@ -67,7 +67,7 @@ def check_format(name: object, attributes: Mapping[str, Any]) -> None:
     if attributes.get("format") != FORMAT:
         raise StudyMismatchError(
             f"The study {name} must have format {FORMAT}, but has {attributes.get('format')}.",
-            "Use the version of autocompress that made it, or start a new run with --run NAME.",
+            "Use the version of autocompress that made it, or start a new run with `name=NAME`.",
         )
 
 
@@ -90,7 +90,7 @@ def check_identity(name: object, stored: Mapping[str, Any], wanted: Mapping[str,
         )
         raise StudyMismatchError(
             f"The study {name} was made for something else: {what}.",
-            "Repeat the first command to resume it, or start a new run with --run NAME.",
+            "Repeat the first command to resume it, or start a new run with `name=NAME`.",
         )
 
 

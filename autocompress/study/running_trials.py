@@ -187,5 +187,5 @@ def _check_baseline(run: RunRecord) -> None:
     if run.trials and run.trials[0].state == "failed":
         raise AllTrialsFailedError(
             f"The untouched model could not be measured: {run.trials[0].reason}",
-            "Nothing can be compared without it: fix the cause and start anew with --run NAME.",
+            "Nothing can be compared without it: fix the cause and start anew with `name=NAME`.",
         )

@@ -211,12 +211,12 @@ def reopen(run: RunRecord) -> tuple[PreparedTask, Evaluator]:
     if model_fingerprint(evaluator.model) != run.info["model"]:
         raise StudyMismatchError(
             f"The run {run.name!r} was made for another model than {run.info['task']!r} gives now.",
-            "Bring back the model's weights, or search again under another --run NAME.",
+            "Bring back the model's weights, or search again under another `name=NAME`.",
         )
     if data_fingerprints(prepared) != run.info["data"]:
         raise StudyMismatchError(
             f"The run {run.name!r} was made with other data than {run.info['task']!r} gives now.",
-            "Bring back the data, or search again under another --run NAME.",
+            "Bring back the data, or search again under another `name=NAME`.",
         )
     return prepared, evaluator
 

@@ -35,11 +35,11 @@ class StopRules:
             InputError: If one is outside its range.
         """
         if self.budget < 1:
-            raise InputError(f"`--budget` must be at least 1, but got {self.budget}.")
+            raise InputError(f"`budget` must be at least 1, but got {self.budget}.")
         if self.until_stalled is not None and self.until_stalled < 1:
-            raise InputError(f"`--until-stalled` must be at least 1, but got {self.until_stalled}.")
+            raise InputError(f"`until_stalled` must be at least 1, but got {self.until_stalled}.")
         if self.timeout_s is not None and not 0.0 < self.timeout_s < math.inf:
-            raise InputError(f"`--timeout` must be > 0 s, but got {self.timeout_s:g}.")
+            raise InputError(f"`timeout` must be > 0 s, but got {self.timeout_s:g}.")
 
     def ending(self, run: RunRecord, elapsed_s: float) -> Ending | None:
         """Why no further trial shall start, or None if one shall.

@@ -80,7 +80,7 @@ def _looked_up(name: str, text: str) -> str:
 
 
 def _option(name: str) -> str:
-    return "--data FOLDER" if name == "data" else f"--task-arg {name}=..."
+    return "`arguments.data=FOLDER`" if name == "data" else f"`arguments.{name}=...`"
 
 
 def _unknown_argument(name: str, known: list[str], origin: str) -> InputError:
@@ -89,7 +89,7 @@ def _unknown_argument(name: str, known: list[str], origin: str) -> InputError:
     listed = f"It takes: {', '.join(known)}." if known else "It takes no arguments."
     return InputError(
         f"The task factory {origin} has no parameter {name!r} "
-        f"(given by {_option(name).split('=')[0]}).",
+        f"(given by `{'arguments.data' if name == 'data' else f'arguments.{name}'}`).",
         guess + listed,
     )
 

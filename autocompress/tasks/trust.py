@@ -34,7 +34,7 @@ def trust_task(spec: str, arguments: Mapping[str, str]) -> None:
         with path.open("ab") as file:
             file.write(f"{digest}\n".encode())
     except OSError as error:
-        _logger.warning("Later commands on this run will need --trust-task: %s.", error)
+        _logger.warning("Later commands on this run will need `trust_task`: %s.", error)
 
 
 def is_trusted(spec: str, arguments: Mapping[str, str]) -> bool:
@@ -66,7 +66,7 @@ def check_trusted(run: str, spec: str, arguments: Mapping[str, str]) -> None:
         raise InputError(
             f"The run {run!r} was made of the task {spec!r}{named}, which was not searched on this "
             "machine: to open it is to run that code.",
-            "If you know it and trust it, repeat the command with --trust-task.",
+            "If you know it and trust it, repeat the command with `trust_task`.",
         )
 
 

@@ -16,8 +16,9 @@ from rich.text import Text
 from autocompress.report.findings import cheapest_within, cost_objectives, differs_from_baseline
 from autocompress.report.wording import format_ms, violation_words
 from autocompress.run_record import RunRecord, TrialRecord
+from autocompress.search_options import SearchOptions
 from autocompress.study.listener import Listener
-from autocompress.study.stop_rules import Ending, StopRules
+from autocompress.study.stop_rules import Ending
 from autocompress.terminal.progress_bar import duration_words, is_watched
 from autocompress.terminal.tables import points_table, printable
 
@@ -218,11 +219,11 @@ class SearchProgress:
     """Shows what a search does; a context manager while it runs.
 
     Args:
-        rules: What ends the search.
+        options: Those of the search.
         quiet: Whether to show nothing but warnings.
     """
 
-    def __init__(self, rules: StopRules, *, quiet: bool) -> None:
+    def __init__(self, options: SearchOptions, *, quiet: bool) -> None:
         self.listener = Listener(
             on_start=self._on_start,
             on_stage=self._on_stage,
@@ -230,11 +231,11 @@ class SearchProgress:
             on_wait=self._on_wait,
             on_end=self._on_end,
         )
-        self._rules = rules
+        self._options = options
         self._quiet = quiet
         self._console = Console(stderr=True, highlight=False)
         self._pace = Pace()
-        self._view = LiveView(rules.budget, self._pace)
+        self._view = LiveView(options.budget, self._pace)
         # transient: what remains in the terminal's history is a line per trial
         self._live = Live(self._view, console=self._console, transient=True, refresh_per_second=4)
         self._is_live = is_watched(self._console) and not quiet
@@ -271,7 +272,7 @@ class SearchProgress:
         self._pace.begin(run.n_finished)
         self._view.show(run)
         verb = f"Continuing after {run.n_finished} trials" if run.n_finished else "Starting"
-        self.note(f"{verb}: {len(run.knobs)} knobs, budget {self._rules.budget}, in {run.folder}")
+        self.note(f"{verb}: {len(run.knobs)} knobs, budget {self._options.budget}, in {run.folder}")
 
     def tell_option(self, n_known: int, n_plans: int, label: str) -> None:
         """Show how far the option table is."""
@@ -307,7 +308,7 @@ class SearchProgress:
         self._view.running = {
             number: t for number, t in self._view.running.items() if number not in finished
         }
-        counted = f"[{run.n_finished}/{self._rules.budget}]"
+        counted = f"[{run.n_finished}/{self._options.budget}]"
         self._print(f"{counted} {trial.label}: {_outcome(trial, run)}")
         if self._is_live or run.n_finished % _SUMMED_UP_EVERY == 0:
             self._view.show(run)
@@ -323,16 +324,16 @@ class SearchProgress:
 
     def _on_end(self, ending: Ending) -> None:
         """Say why it ended and how to go on; a budget that was just used up explains itself."""
-        budget = self._rules.budget
+        budget = self._options.budget
         if ending == "budget" and not self._has_started:
             self._print(f"The budget of {budget} trials is reached; nothing was left to do.")
         elif ending == "exhausted":
             self._print("The search space is exhausted: every plan in it has been measured.")
         elif ending == "stalled":
             self._print(
-                f"Stalled after {self._n_finished} trials: the last {self._rules.until_stalled} "
+                f"Stalled after {self._n_finished} trials: the last {self._options.until_stalled} "
                 "searched ones did not raise the hypervolume by 0.1 %. The same command with a "
-                "larger --until-stalled, or without it, goes on."
+                "larger `until_stalled`, or without it, goes on."
             )
         elif ending == "timeout":
             self._print(

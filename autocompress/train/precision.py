@@ -42,7 +42,7 @@ def find_device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
-            f"`--device` must name a device of this machine, but got {name!r}.", "Use cpu."
+            f"`device` must name a device of this machine, but got {name!r}.", "Use cpu."
         ) from error
     return device
 

@@ -23,8 +23,8 @@ PRESETS: Final[Mapping[str, float | None]] = {
 }
 
 _EXAMPLES: Final = {
-    "--proxy": "quick,learning_rate=0.001",
-    "--recipe": "epochs=40,entropy_strength=0.5",
+    "proxy": "quick,learning_rate=0.001",
+    "recipe": "epochs=40,entropy_strength=0.5",
 }
 _ANY_RECIPE: Final = {"epochs": 1.0, "learning_rate": 0.1, "batch_size": 1}
 
@@ -65,7 +65,7 @@ class Proxy:
 
 
 def parse_proxy(text: str) -> Proxy:
-    """Read `--proxy`: a preset, settings, or both, as in `quick,learning_rate=0.001`.
+    """Read `proxy`: a preset, settings, or both, as in `quick,learning_rate=0.001`.
 
     Args:
         text: Comma-separated; what has no `=` is the preset.
@@ -78,23 +78,23 @@ def parse_proxy(text: str) -> Proxy:
     named = [item for item in items if "=" not in item]
     for name in named:
         if name not in PRESETS:
-            raise unknown_name("preset of --proxy", name, PRESETS)
+            raise unknown_name("preset of `proxy`", name, PRESETS)
     if len(named) > 1:
-        raise InputError(f"`--proxy` must name one preset, but got {named[0]} and {named[1]}.")
-    fields = _read_fields("--proxy", [item for item in items if "=" in item])
+        raise InputError(f"`proxy` must name one preset, but got {named[0]} and {named[1]}.")
+    fields = _read_fields("proxy", [item for item in items if "=" in item])
     proxy = Proxy(preset=named[0] if named else DEFAULT, fields=fields)
     _check(proxy)
     return proxy
 
 
 def parse_recipe(text: str) -> dict[str, Any]:
-    """Read `--recipe`: settings, as in `epochs=40,entropy_strength=0.5`; empty text sets nothing.
+    """Read `recipe`: settings, as in `epochs=40,entropy_strength=0.5`; empty text sets nothing.
 
     Raises:
         InputError: If a name is unknown, stands twice or has a value that does not fit.
     """
     items = [part.strip() for part in text.split(",") if part.strip()]
-    fields = _read_fields("--recipe", items)
+    fields = _read_fields("recipe", items)
     Recipe(**{**_ANY_RECIPE, **fields})
     return fields
 
@@ -125,7 +125,7 @@ def _read_fields(option: str, items: list[str]) -> dict[str, Any]:
 def _check(proxy: Proxy) -> None:
     idle = [name for name in ("epochs", "learning_rate") if name in proxy.fields]
     if proxy.fidelity == 0 and idle:
-        raise InputError(f"`--proxy {proxy.preset}` trains nothing, but {idle[0]!r} was set.")
+        raise InputError(f"`proxy={proxy.preset}` trains nothing, but {idle[0]!r} was set.")
     Recipe(**{**_ANY_RECIPE, **proxy.fields})
 
 
@@ -135,8 +135,8 @@ def _read(option: str, name: str, value: str) -> Any:
         return read(value)
     except (ValueError, KeyError):
         raise InputError(
-            f"`{name}` of {option} must be {what}, but got {value!r}.",
-            f"For example: {option} {_EXAMPLES[option]}.",
+            f"`{name}` of `{option}` must be {what}, but got {value!r}.",
+            f"For example: `{option}={_EXAMPLES[option]}`.",
         ) from None
 
 

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from autocompress.cli.search import NOT_KEPT, command
+from autocompress.cli.search import command
 from autocompress.errors import InputError
 from tests.needs import need_extra
 
@@ -18,10 +18,6 @@ def test_track_that_is_not_installed_ends_before_the_task_is_loaded(
     assert isinstance(result.exception, InputError)
     assert result.exception.hint == "Install it with: pip install 'autocompress[mlflow]'"
     assert list(tmp_path.iterdir()) == []
-
-
-def test_track_belongs_to_a_session_and_not_to_a_run() -> None:
-    assert "track" in NOT_KEPT  # a URI may hold a password
 
 
 def test_track_takes_a_finished_run_over_when_it_is_resumed(

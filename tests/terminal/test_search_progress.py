@@ -18,7 +18,7 @@ from autocompress.measurement import Measurement
 from autocompress.objective import Limits, parse_objectives
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, TrialRecord
-from autocompress.study.stop_rules import StopRules
+from autocompress.search_options import SearchOptions
 from autocompress.terminal.search_progress import SearchProgress
 
 MEASUREMENT = Measurement(
@@ -60,7 +60,7 @@ def run_of(trial: TrialRecord, **limits: float) -> RunRecord:
 def finished_line(
     trial: TrialRecord, capsys: pytest.CaptureFixture[str], *, quiet: bool = False, **limits: float
 ) -> str:
-    progress = SearchProgress(StopRules(budget=9), quiet=quiet)
+    progress = SearchProgress(SearchOptions(budget=9), quiet=quiet)
     progress.listener.on_start(0, trial.label)
     progress.listener.on_finish(trial, run_of(trial, **limits))
     return capsys.readouterr().err
@@ -80,7 +80,7 @@ def test_progress_marks_a_speed_that_may_be_noise(
     untouched = dataclasses.replace(MEASUREMENT, latency_ms=1.0)
     baseline = dataclasses.replace(TRIAL, role="baseline", measurement=untouched)
     run = dataclasses.replace(run_of(trial), trials=(baseline, trial))
-    SearchProgress(StopRules(budget=9), quiet=False).listener.on_finish(trial, run)
+    SearchProgress(SearchOptions(budget=9), quiet=False).listener.on_finish(trial, run)
     assert f", {words}" in capsys.readouterr().err
 
 
@@ -122,7 +122,7 @@ def test_quiet_progress_says_nothing(capsys: pytest.CaptureFixture[str]) -> None
 def test_progress_says_why_a_search_ended_and_how_to_go_on(
     capsys: pytest.CaptureFixture[str], ending: str, has_started: bool, line: str
 ) -> None:
-    progress = SearchProgress(StopRules(budget=9, until_stalled=4), quiet=False)
+    progress = SearchProgress(SearchOptions(budget=9, until_stalled=4), quiet=False)
     progress.begin(run_of(TRIAL))
     if has_started:
         progress.listener.on_start(1, "trial 1")
@@ -196,7 +196,7 @@ def test_progress_draws_on_a_terminal_and_leaves_it_as_it_was(
     monkeypatch.setattr(logger, "handlers", [])
     monkeypatch.setattr(logger, "propagate", False)
     _log_to_stderr()
-    drive(SearchProgress(StopRules(budget=9), quiet=False), is_stopped=is_stopped)
+    drive(SearchProgress(SearchOptions(budget=9), quiet=False), is_stopped=is_stopped)
     text = terminal.end()
     assert "\nSearching " in text
     assert re.search(r"trial 1 +tune +50%", text)
@@ -214,7 +214,7 @@ def test_quiet_progress_shows_warnings_only_on_a_terminal(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr", terminal.stream)
-    drive(SearchProgress(StopRules(budget=9), quiet=True), is_stopped=True)
+    drive(SearchProgress(SearchOptions(budget=9), quiet=True), is_stopped=True)
     assert [line for line in terminal.end().splitlines() if line != "a worker was lost"] == [
         "Warning: ?[31mred"
     ]
@@ -224,7 +224,7 @@ def test_progress_draws_nothing_where_colours_are_forced_on_a_file(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
-    drive(SearchProgress(StopRules(budget=9), quiet=False), is_stopped=False)
+    drive(SearchProgress(SearchOptions(budget=9), quiet=False), is_stopped=False)
     lines = capsys.readouterr().err.splitlines()
     assert "\x1b" not in "".join(lines)
     assert lines[1].startswith("[1/9] trial 0: 90.00%")
@@ -233,7 +233,7 @@ def test_progress_draws_nothing_where_colours_are_forced_on_a_file(
 def test_progress_sums_up_every_tenth_trial_where_it_cannot_draw(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    progress = SearchProgress(StopRules(budget=20), quiet=False)
+    progress = SearchProgress(SearchOptions(budget=20), quiet=False)
     trials = tuple(dataclasses.replace(TRIAL, number=number) for number in range(10))
     first = dataclasses.replace(trials[0], role="baseline")
     run = dataclasses.replace(run_of(TRIAL), trials=(first, *trials[1:]))

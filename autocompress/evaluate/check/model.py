@@ -127,7 +127,7 @@ def learns(subject: Subject) -> Finding:
     if len(frozen) == len(named):
         return failed(
             "All parameters are frozen (requires_grad is False): no candidate can be tuned.",
-            "Leave out requires_grad_(False), or search with --proxy none.",
+            "Leave out requires_grad_(False), or search with `proxy=none`.",
             subject.place("model"),
         )
     inputs, targets = subject.example

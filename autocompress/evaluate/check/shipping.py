@@ -116,7 +116,7 @@ def takes(subject: Subject) -> Finding:
     if search_s > _LONG_S:
         return warned(
             f"{said}.",
-            "--proxy quick, fewer Task.proxy_epochs, a smaller --budget or more --jobs shorten it.",
+            "`proxy=quick`, fewer Task.proxy_epochs, a smaller `budget` or more `jobs` shorten it.",
             subject.place("proxy_epochs"),
             **facts,
         )
@@ -175,7 +175,7 @@ def exports(subject: Subject) -> Finding:
     except TrialError as error:
         return failed(
             f"{runtime.title} does not take the model: {error.message}",
-            "Replace what it names by other operations, or choose another --runtime.",
+            "Replace what it names by other operations, or choose another `runtime`.",
             subject.place("model"),
         )
     with torch.no_grad():

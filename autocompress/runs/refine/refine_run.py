@@ -77,7 +77,7 @@ def choose_trials(run: RunRecord, *, numbers: tuple[int, ...], top: int) -> tupl
     left = [t for t in run.front() if not _is_untouched(t) and t.number not in numbers]
     if top and not left and not chosen:
         raise NoPointError(
-            f"No compressed point of {run.name!r} is on the front.", "Search longer, or --trial N."
+            f"No compressed point of {run.name!r} is on the front.", "Search longer, or `trial=N`."
         )
     picked: list[TrialRecord] = []
     while left and len(picked) < top:
@@ -187,8 +187,7 @@ def _remove_leftovers(run: RunRecord, trial: TrialRecord, known: Results, key: s
 def _refinable(run: RunRecord, number: int) -> TrialRecord:
     if not 0 <= number < len(run.trials):
         raise InputError(
-            f"`--trial` must be in [0, {len(run.trials) - 1}] for run {run.name!r}, "
-            f"but got {number}."
+            f"`trial` must be in [0, {len(run.trials) - 1}] for run {run.name!r}, but got {number}."
         )
     trial = run.trials[number]
     if trial.measurement is None or _is_untouched(trial):
@@ -217,7 +216,7 @@ def _recipe(evaluator: Evaluator, fields: Mapping[str, Any]) -> Recipe:
             raise InputError(
                 f"`{name}` says how a candidate is built, which the run has decided, but the "
                 "recipe of a refinement sets it.",
-                "Search again with it under another --run NAME.",
+                "Search again with it under another `name=NAME`.",
             )
     defaults: dict[str, Any] = {
         "epochs": max(_DEFAULT_EPOCHS, base.epochs),

@@ -61,7 +61,7 @@ class MlflowRuns:
                 self._parent = self._find_parent(run)
                 return self._known_trials()
         except AutocompressError as error:
-            raise InputError(error.message, "Check the URI of --track mlflow:URI.") from error
+            raise InputError(error.message, "Check the URI of `track=mlflow:URI`.") from error
 
     def log(self, trial: TrackedTrial, progress: Mapping[str, float], step: int) -> None:
         """See `Tracker`. A run counts as written when it has ended."""

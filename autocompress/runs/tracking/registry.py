@@ -1,4 +1,4 @@
-"""All trackers by name: one line here makes `--track` know it."""
+"""All trackers by name: one line here makes `track` know it."""
 
 import dataclasses
 import importlib.util
@@ -34,7 +34,7 @@ TRACKERS: Final[Mapping[str, TrackerKind]] = {
 
 
 def make_trackers(specs: Sequence[str], folder: Path) -> dict[str, Tracker]:
-    """The trackers of some `--track NAME[:WHERE]`; nothing is imported or written yet.
+    """The trackers of some `track=NAME[:WHERE]`; nothing is imported or written yet.
 
     Args:
         specs: As typed.
@@ -54,7 +54,7 @@ def make_trackers(specs: Sequence[str], folder: Path) -> dict[str, Tracker]:
         kind = TRACKERS[name]
         if importlib.util.find_spec(kind.package) is None:
             raise InputError(
-                f"`--track {name}` needs the package {kind.package!r}, which is not installed.",
+                f"`track={name}` needs the package {kind.package!r}, which is not installed.",
                 f"Install it with: pip install 'autocompress[{kind.extra}]'",
             )
         title = name if name not in made else f"{name} {len(made) + 1}"

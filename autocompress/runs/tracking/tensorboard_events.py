@@ -41,7 +41,7 @@ class TensorboardEvents:
             if note.exists() and note.read_text(encoding="utf-8").strip() != run.key:
                 raise InputError(
                     f"{self._folder} must hold the trials of this run, but holds another one's.",
-                    "Choose another folder with --track tensorboard:FOLDER.",
+                    "Choose another folder with `track=tensorboard:FOLDER`.",
                 )
             self._folder.mkdir(parents=True, exist_ok=True)
             write_atomically(note, f"{run.key}\n")
@@ -51,7 +51,7 @@ class TensorboardEvents:
         except OSError as error:
             raise InputError(
                 f"{self._folder} must be writable, but: {first_line(error)}.",
-                "Choose another folder with --track tensorboard:FOLDER.",
+                "Choose another folder with `track=tensorboard:FOLDER`.",
             ) from error
         found = (_FOLDER.fullmatch(path.parent.name) for path in self._folder.glob(f"*/{_FILE}*"))
         return {int(match[1]) for match in found if match}

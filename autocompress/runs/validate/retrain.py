@@ -193,18 +193,18 @@ def _check(
     run: RunRecord, *, n_trials: int, n_sample: int, epochs: float, proxy_epochs: float
 ) -> None:
     if n_sample < LEAST_CANDIDATES:
-        raise InputError(f"`--sample` must be at least {LEAST_CANDIDATES}, but got {n_sample}.")
+        raise InputError(f"`sample` must be at least {LEAST_CANDIDATES}, but got {n_sample}.")
     if not max(proxy_epochs, 1e-9) <= epochs < float("inf"):
         least = f"at least the proxy's {proxy_epochs:g}" if proxy_epochs else "positive"
         raise InputError(
-            f"`--epochs` must be {least}, but got {epochs:g}.",
+            f"`epochs` must be {least}, but got {epochs:g}.",
             f"The default is {EPOCHS_FACTOR:g} times the recipe's.",
         )
     if n_trials < LEAST_CANDIDATES:
         raise InputError(
             f"Run {run.name!r} must have at least {LEAST_CANDIDATES} measured trials besides "
             f"the baseline to compare rankings, but has {n_trials}.",
-            "Continue its search with a larger --budget.",
+            "Continue its search with a larger `budget`.",
         )
 
 

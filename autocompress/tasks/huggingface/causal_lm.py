@@ -154,7 +154,7 @@ def _blocks(documents: list[list[int]], request: Request, length: int, split: st
         raise InputError(
             f"The {split} split must hold at least one block of {length} tokens and the one that "
             f"follows, but has {n_found} tokens.",
-            "Give more text, or shorter blocks: --task-arg length=...",
+            "Give more text, or shorter blocks: `arguments.length=...`",
         )
     check_ids(tokens, request.config)
     check_ids(targets, request.config)

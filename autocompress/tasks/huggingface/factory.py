@@ -138,7 +138,7 @@ def hf(
             raise InputError(
                 f"`max_{split}` limits the {split} split, but got {most} for {dataset}, which "
                 "gives none.",
-                f"Leave it out, or name one: --task-arg {split}_split=...",
+                f"Leave it out, or name one: `arguments.{split}_split=...`",
             )
     return task
 
@@ -176,5 +176,5 @@ def _kind_of(config: Any, model: str) -> str:
     raise InputError(
         f"The model {model!r} must be one for {', '.join(KINDS)}, but its configuration says "
         f"{', '.join(architectures) or 'nothing'}.",
-        "If it is one, say which: --task-arg kind=...",
+        "If it is one, say which: `arguments.kind=...`",
     )

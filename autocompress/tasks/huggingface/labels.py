@@ -47,7 +47,7 @@ def labelled_rows(rows: Any, request: Request, split: str) -> tuple[Any, Tensor]
         return None
     raise InputError(
         f"The {split} split must have labels, but {problem}.",
-        f"Name another one: --task-arg {split}_split=...",
+        f"Name another one: `arguments.{split}_split=...`",
     )
 
 

@@ -92,7 +92,7 @@ def read_model(auto_class: str, model: str, config: Any, **overrides: Any) -> nn
         raise InputError(
             f"The weights of {model!r} must be those of a trained "
             f"{type(loaded).__name__}, but lack {shown}.",
-            "Give a model that was trained for this task, or another --task-arg kind=...",
+            "Give a model that was trained for this task, or another `arguments.kind=...`",
         )
     module: nn.Module = loaded.eval()
     return module

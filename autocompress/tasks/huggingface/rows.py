@@ -40,7 +40,7 @@ def check_ids(ids: Tensor, config: Any) -> None:
         raise InputError(
             f"Tokens must lie below the model's vocabulary of {n_tokens}, but the tokenizer gives "
             f"{int(ids.max())}.",
-            "Give the tokenizer the model was trained with: --task-arg tokenizer=...",
+            "Give the tokenizer the model was trained with: `arguments.tokenizer=...`",
         )
 
 
@@ -169,7 +169,7 @@ def _split_names(source: str, wanted: Wanted, named: Sequence[str]) -> dict[str,
         beside = f" beside `{taken[0]}_split`" if taken else ""
         raise InputError(
             f"The data set {source} must have a split `train`{beside}, but has {', '.join(named)}.",
-            "Name one: --task-arg train_split=...",
+            "Name one: `arguments.train_split=...`",
         )
     return names
 
@@ -277,7 +277,7 @@ def choose_column(
     raise InputError(
         f"The data set must have one column of {argument}s, but {problem} "
         f"(columns: {', '.join(names)}).",
-        f"Name it: --task-arg {argument}=COLUMN",
+        f"Name it: `arguments.{argument}=COLUMN`",
     )
 
 
