@@ -13,6 +13,12 @@ from typing import Any, Final, TypeAlias
 from autocompress.errors import InputError, unknown_name
 from autocompress.quantities import parse_bytes, parse_milliseconds, parse_seconds, parse_share
 
+# Parts of the search as version 0.1 called them, which its runs keep.
+NAMES_OF_0_1: Final = {
+    "table": "sensitivity_table",
+    "seeds": "initial_design",
+    "ladder": "early_stopping",
+}
 Reader: TypeAlias = Callable[[str, object], Any]
 
 
@@ -158,7 +164,7 @@ def _names(name: str, value: object) -> str:
 
 
 def _set_of_names(name: str, value: object) -> frozenset[str]:
-    return frozenset(_listed(name, value))
+    return frozenset(NAMES_OF_0_1.get(word, word) for word in _listed(name, value))
 
 
 def _texts(name: str, value: object) -> tuple[str, ...]:

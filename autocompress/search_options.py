@@ -138,7 +138,8 @@ class SearchOptions:
     )  # fmt: skip
     without: frozenset[str] = _option(
         frozenset(), _HOW, read.SET_OF_NAMES,
-        "Parts of the search to leave out: table, seeds, surrogate, ladder.",
+        "Parts of the search to leave out: sensitivity_table, initial_design, surrogate, "
+        "early_stopping.",
         role="identity", metavar="PARTS",
     )  # fmt: skip
 

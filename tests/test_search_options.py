@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def test_numbers_of_other_libraries_and_texts_with_units_are_taken(tmp_path: Pat
             "budget": np.int64(4),
             "trial_timeout": 60,
             "input_shapes": [np.array([3, 8])],
-            "without": ["table"],
+            "without": ["surrogate"],
             "timeout": "2h",
             "max_drop": "1pt",
             "max_size": "1.5 MiB",
@@ -111,7 +112,7 @@ def test_numbers_of_other_libraries_and_texts_with_units_are_taken(tmp_path: Pat
     assert type(options.budget) is int
     assert (options.trial_timeout, options.timeout) == (60.0, 7200.0)
     assert options.input_shapes == ((3, 8),)
-    assert options.without == {"table"}
+    assert options.without == {"surrogate"}
     assert (options.max_drop, options.max_size, options.max_latency) == (0.01, 1572864, 0.25)
     assert options.space == str(tmp_path / "mine.yaml")
     assert (options.objectives, options.track) == ("accuracy,size", ("mlflow",))
@@ -127,14 +128,20 @@ def test_typed_text_is_read_as_the_value_of_python() -> None:
     assert SearchOptions.read(typed) == SearchOptions(
         budget=7,
         input_shapes=((3, 8), (4,)),
-        without=frozenset({"table", "seeds"}),
+        without=frozenset({"sensitivity_table", "initial_design"}),
         trial_memory=4 * 10**9,
     )
 
 
 def test_from_json_inverts_to_json_and_leaves_out_what_belongs_to_a_session() -> None:
     options = SearchOptions.read(
-        {"budget": 9, "max_size": "1kB", "without": "table", "input_shapes": [(3, 8)], "seed": 3}
+        {
+            "budget": 9,
+            "max_size": "1kB",
+            "without": "surrogate",
+            "input_shapes": [(3, 8)],
+            "seed": 3,
+        }
     )
     kept = json.loads(json.dumps(options.to_json()))
     assert SearchOptions.from_json(kept) == options
@@ -187,3 +194,9 @@ def test_every_option_says_what_it_means() -> None:
         option = option_of(name)
         assert option.help.endswith("."), name
         assert option.group in GROUPS, name
+
+
+def test_search_is_a_function_that_help_shows_and_pickle_takes() -> None:
+    assert inspect.isfunction(ac.search)
+    assert pickle.loads(pickle.dumps(ac.search)) is ac.search
+    assert "Search for the Pareto front" in (ac.search.__doc__ or "")

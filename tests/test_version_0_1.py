@@ -69,7 +69,7 @@ def invoke(command: Any, *arguments: str) -> str:
 def test_front_is_what_it_was(run: Path) -> None:
     record = load_run(run)
     assert [t.number for t in record.trials] == [*range(10)]
-    assert [(t.number, t.label) for t in record.front()] == [(2, "sweep 2")]
+    assert [(t.number, t.label) for t in record.front()] == [(2, "initial 2")]
     baseline = record.baseline
     assert baseline is not None
     assert baseline.measurement is not None

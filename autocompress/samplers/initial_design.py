@@ -59,7 +59,8 @@ def make_seeds(space: SearchSpace, swept: Sequence[Mapping[str, int]] = ()) -> t
         for label, fidelity, choose in _controls(space)
     ]
     sweep = [
-        Seed(role="search", label=f"sweep {i + 1}", levels=levels) for i, levels in enumerate(swept)
+        Seed(role="search", label=f"initial {i + 1}", levels=levels)
+        for i, levels in enumerate(swept)
     ]
     of_controls = {_key(space, seed) for seed in controls}
     seeds, seen = [baseline], {(space.decode(baseline.levels).effective, f) for f in (0, 1)}
@@ -149,7 +150,7 @@ def _controls(space: SearchSpace) -> Iterator[tuple[str, Fidelity, Choose]]:
         yield f"uniform {_lowest_bits(space, bits):g} bit", 1, _uniform_bits(bits)
     if any(knob.kind == "rate_price" for knob in space.knobs):
         for name, place in (("mild", 0.0), ("middle", 0.5), ("strong", 1.0)):
-            yield f"{name} price of bits", 1, {**_PRICED_BITS, "rate_price": _at(place)}
+            yield f"{name} rate penalty", 1, {**_PRICED_BITS, "rate_price": _at(place)}
     yield "uniform pruning", 1, {"pruning_ratio": _nearest(_UNIFORM_PRUNING)}
     yield "uniform sparsity", 1, {"sparsity": _nearest(_UNIFORM_SPARSITY)}
 

@@ -2,16 +2,27 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from autocompress.atomic_file import write_atomically
 from autocompress.errors import InputError, StudyMismatchError, first_line
+from autocompress.option_readers import NAMES_OF_0_1
 from autocompress.space.search_space import SearchSpace
 
 FORMAT = 1
 """Of what is kept in a study."""
+
+
+def current_label(label: str) -> str:
+    """What a trial is called today, from what a study keeps: version 0.1 used other words.
+
+    >>> current_label("sweep 2"), current_label("mild price of bits"), current_label("uniform 8 bit")
+    ('initial 2', 'mild rate penalty', 'uniform 8 bit')
+    """
+    return re.sub(r"^sweep (?=\d+$)", "initial ", label).replace("price of bits", "rate penalty")
 
 
 def attributes_of(
@@ -82,6 +93,8 @@ def check_identity(name: object, stored: Mapping[str, Any], wanted: Mapping[str,
     Raises:
         StudyMismatchError: If they differ; names what, then and now.
     """
+    left_out = [NAMES_OF_0_1.get(part, part) for part in stored.get("without", ())]
+    stored = {**stored, **({"without": sorted(left_out)} if "without" in stored else {})}
     then, now = _leaves(stored), _leaves(json.loads(json.dumps(wanted)))
     differing = [key for key in sorted({**then, **now}) if then.get(key) != now.get(key)]
     if differing:

@@ -14,7 +14,7 @@ from autocompress.study.stop_rules import StopRules
 from autocompress.study.strategy import MeasureTable, Strategy
 from autocompress.study.study import Study
 
-PARTS = ("table", "seeds", "surrogate", "ladder")
+PARTS = ("sensitivity_table", "initial_design", "surrogate", "early_stopping")
 """Parts of the search that can be left out, to see what they are worth."""
 
 _POLL_S = 1.0
@@ -79,7 +79,7 @@ def run_search(
         RetryingExecutor(executor),
         listener,
         run_seed=run_seed,
-        has_ladder="ladder" not in without,
+        is_stopping_early="early_stopping" not in without,
     )
     strategy = Strategy(
         study,

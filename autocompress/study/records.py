@@ -16,7 +16,7 @@ from autocompress.space.option_table import OptionTable
 from autocompress.space.search_space import Knob
 from autocompress.storages.open_storage import is_on_server, reading_run
 from autocompress.storages.sqlite import DATABASE_ERRORS, unreadable
-from autocompress.study.identity import check_format
+from autocompress.study.identity import check_format, current_label
 from autocompress.study.result_files import refined_trials, validated_trials
 
 _STATES: dict[TrialState, State] = {
@@ -109,7 +109,7 @@ def _trial_record(trial: FrozenTrial) -> TrialRecord:
     return TrialRecord(
         number=trial.number,
         role=attributes["role"],
-        label=attributes["label"],
+        label=current_label(attributes["label"]),
         state=_STATES[trial.state],
         levels=dict(trial.params),
         plan=CompressionPlan.from_json(attributes["plan"]),

@@ -37,7 +37,7 @@ class UnderWay:
         executor: Evaluates candidates.
         listener: Told about progress.
         run_seed: Seed of the run.
-        has_ladder: Whether what has no chance is not tuned.
+        is_stopping_early: Whether what has no chance is not tuned.
 
     Attributes:
         run: The run so far.
@@ -54,7 +54,7 @@ class UnderWay:
         listener: Listener,
         *,
         run_seed: int,
-        has_ladder: bool,
+        is_stopping_early: bool,
     ) -> None:
         self.executor = executor
         self.run: RunRecord
@@ -62,7 +62,7 @@ class UnderWay:
         self._study = study
         self._listener = listener
         self._run_seed = run_seed
-        self._has_ladder = has_ladder
+        self._is_stopping_early = is_stopping_early
         self._failures: list[str] = []
         self.refresh()
 
@@ -131,7 +131,7 @@ class UnderWay:
         """What an executor needs; rivals for what the search proposed and tunes."""
         run = self._study.record()
         is_searched = run.trials[job.number].role == "search"
-        is_screened = self._has_ladder and job.fidelity > 0 and is_searched
+        is_screened = self._is_stopping_early and job.fidelity > 0 and is_searched
         return EvaluationJob(
             plan=self._study.space.decode(job.levels),
             seed=trial_seed(self._run_seed, job.number),

@@ -118,8 +118,10 @@ class Strategy:
 
     @property
     def _needs_table(self) -> bool:
-        is_used = self._sampler == GUIDED or "seeds" not in self._without
-        return is_used and "table" not in self._without and self._measure_table is not None
+        is_used = self._sampler == GUIDED or "initial_design" not in self._without
+        return (
+            is_used and "sensitivity_table" not in self._without and self._measure_table is not None
+        )
 
     def _has_table(self) -> bool:
         """Whether the study has its option table, measured now if nobody else is at it."""
@@ -146,14 +148,14 @@ class Strategy:
         except TrialError as error:
             raise AutocompressError(
                 f"The untouched model cannot be looked at without training: {error.message}",
-                "Search without the option table, as another run: `without=table` `name=NAME`.",
+                "Search without the option table, as another run: `without=sensitivity_table` `name=NAME`.",
             ) from error
         self._study.keep_option_table(table)
 
     def _all_seeds(self) -> list[Seed]:
         """Seeds, none trained more than the run trains; the first of equal ones."""
         swept: Sequence[Mapping[str, int]] = ()
-        if self._predictor is not None and "seeds" not in self._without:
+        if self._predictor is not None and "initial_design" not in self._without:
             baseline = self._study.record().baseline
             measured = None if baseline is None else baseline.measurement
             swept = swept_levels(
@@ -187,7 +189,7 @@ class Strategy:
             limits=study.limits,
             is_learning="surrogate" not in self._without,
             looks=earlier,
-            look_at=None if "ladder" in self._without or self._fidelity == 0 else look_at,
+            look_at=None if "early_stopping" in self._without or self._fidelity == 0 else look_at,
             n_shortlisted=self._n_shortlisted,
         )
         unbuildable = [look.levels for look in earlier if look.divergence is None]

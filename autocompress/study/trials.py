@@ -12,6 +12,7 @@ from autocompress.run_record import RunRecord
 from autocompress.samplers.guided.look import Look, looks_in
 from autocompress.samplers.propose import distributions_of
 from autocompress.space.search_space import SearchSpace
+from autocompress.study.identity import current_label
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +128,7 @@ def constrain(study: optuna.Study, run: RunRecord, number: int, measurement: Mea
 def is_among(trials: Sequence[FrozenTrial], levels: Mapping[str, int], label: str | None) -> bool:
     """Whether a trial has this label or, if it needs none, is of this plan."""
     if label is not None:
-        return any(trial.user_attrs.get("label") == label for trial in trials)
+        return any(current_label(trial.user_attrs.get("label", "")) == label for trial in trials)
     return any(trial.params == levels for trial in trials)
 
 
@@ -156,6 +157,6 @@ def job_of(trial: FrozenTrial) -> Job:
         number=trial.number,
         levels={name: int(level) for name, level in trial.params.items()},
         fidelity=trial.user_attrs["fidelity"],
-        label=trial.user_attrs["label"],
+        label=current_label(trial.user_attrs["label"]),
         attempts=trial.user_attrs.get("attempts", 1),
     )

@@ -81,6 +81,10 @@ class TensorData:
     def __len__(self) -> int:
         return len(self.targets)
 
+    def __repr__(self) -> str:
+        shapes = ", ".join(str(tuple(tensor.shape[1:])) for tensor in self.inputs)
+        return f"TensorData({len(self):,} examples of {shapes})"
+
     def batch(
         self, indices: Tensor | slice, augment: Callable[[Inputs], Inputs] | None = None
     ) -> tuple[Inputs, Tensor]:
@@ -190,3 +194,21 @@ class Task:
     collate: Collate | None = None
     frozen: Sequence[str] = ()
     channels: Mapping[type[nn.Module], LayerChannels] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        n_params = sum(parameter.numel() for parameter in self.model.parameters())
+        splits = ((split, getattr(self, split)) for split in ("train", "val", "test"))
+        counted = [f"{split}: {_count(data)}" for split, data in splits if data is not None]
+        return (
+            f"Task({self.name!r}: {type(self.model).__name__} of {n_params:,} parameters, "
+            f"{', '.join(counted)}; {self.metric_name})"
+        )
+
+
+def _count(data: Any) -> str:
+    """How many examples a split holds, as far as it tells."""
+    if isinstance(data, DataLoader):
+        data = data.dataset
+    if isinstance(data, tuple) and data:  # inputs and targets
+        data = data[-1]
+    return f"{len(data):,}" if hasattr(data, "__len__") else type(data).__name__

@@ -333,7 +333,7 @@ class SearchProgress:
             self._print(
                 f"Stalled after {self._n_finished} trials: the last {self._options.until_stalled} "
                 "searched ones did not raise the hypervolume by 0.1 %. The same command with a "
-                "larger `until_stalled`, or without it, goes on."
+                "larger --until-stalled, or without it, goes on."
             )
         elif ending == "timeout":
             self._print(

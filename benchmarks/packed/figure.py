@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from published import PICTURE_STYLE
 
 _COLOURS = {True: "#d1495b", False: "#30638e"}
-_NAMES = {True: "a price of bits", False: "uniform bits (controls)"}
+_NAMES = {True: "a rate penalty", False: "uniform bits (controls)"}
 _ALLOWED_DROP = 0.003  # of the target
 _FEW_EPOCHS = 10
 

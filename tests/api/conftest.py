@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-SMALL = {"objectives": "accuracy,size", "proxy": "none", "without": {"table"}, "quiet": True}
+SMALL = {
+    "objectives": "accuracy,size",
+    "proxy": "none",
+    "without": {"sensitivity_table"},
+    "quiet": True,
+}
 TASK = """
 import torch
 from torch import nn

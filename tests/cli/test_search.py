@@ -76,7 +76,7 @@ def test_search_in_two_parts_equals_one(untimed: Path, run_cli: Run) -> None:
 
     unbroken = trials(run_cli, "u")
     assert trials(run_cli, "b") == unbroken
-    assert any(t["label"].startswith("sweep") for t in unbroken)
+    assert any(t["label"].startswith("initial") for t in unbroken)
     assert any(t["label"].startswith("trial") for t in unbroken)
 
 

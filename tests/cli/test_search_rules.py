@@ -13,14 +13,14 @@ SEARCH = ("search", "my_task.py", "--threads", "1", "--executor", "inline")
 def test_search_with_limits_holds_and_remembers_them(
     run_cli: Run, task_file: Path, tmp_path: Path
 ) -> None:
-    options = ("--run", "r", "--proxy", "quick,temperature=3", "--without", "ladder")
+    options = ("--run", "r", "--proxy", "quick,temperature=3", "--without", "early_stopping")
     done = run_cli(*SEARCH, "--budget", "4", *options, "--max-size", "3kB", "--max-drop", "2pt")
     assert done.returncode == 0, done.stderr
     assert "too large" in done.stderr
 
     view = json.loads((tmp_path / "results" / "r" / "run.json").read_text())
     assert view["limits"] == {"max_drop": 0.02, "max_size_bytes": 3000}
-    assert view["without"] == ["ladder"]
+    assert view["without"] == ["early_stopping"]
     assert view["fidelity"] == 1
     assert (view["recipe"]["epochs"], view["recipe"]["temperature"]) == (0.5, 3.0)
     front = json.loads(run_cli("front", "--json", "--all").stdout)

@@ -98,7 +98,7 @@ TECHNIQUES = tuple(
         ("ternary", "Q2", {"rule": _quantizer("uniform", "ternary")}),
         ("binary", "Q2", {"rule": _quantizer("uniform", "binary")}),
         # 8-bit weights beside them saturate on processors without VNNI
-        ("8-bit inputs", "Q3", {"rule": {"weight_bits": [7], "activation_bits": [8]}}),
+        ("8-bit activations", "Q3", {"rule": {"weight_bits": [7], "activation_bits": [8]}}),
         ("k-means", "Q4", {"rule": _quantizer("kmeans")}),
         ("equal frequency", "Q4", {"rule": _quantizer("equal_frequency")}),
         ("power of two", "Q4", {"rule": _quantizer("power_of_two")}),
@@ -111,7 +111,7 @@ TECHNIQUES = tuple(
             "Q8",
             {"rule": {"weight_bits": [3]}, "recipe": {"rounding": "compensated"}},
         ),
-        ("price of bits", "Q8", {"rule": {"weight_bits": [8], "rate_price": [0.05]}}),
+        ("rate penalty", "Q8", {"rule": {"weight_bits": [8], "rate_price": [0.05]}}),
         ("svd, Tucker-2", "R1 R2", {"rule": _factors("svd")}),
         ("data-aware svd", "R1", {"rule": _factors("data_svd")}),
         ("cp", "R2", {"rule": _factors("cp")}),
@@ -257,7 +257,7 @@ def check_shipped(net: Net, candidate: Candidate, folder: Path) -> int:
     )
     assert np.array_equal(shipped, direct), "the unpacked file computes something else"
     has_integers = bool(make_deployable(model).activations)
-    # float16 scales and biases differ by 1e-3; 8-bit inputs by their rounding
+    # float16 scales and biases differ by 1e-3; 8-bit activations by their rounding
     tolerance = (0.15 if has_integers else 5e-3) * (np.abs(expected).max() + 1e-3)
     assert np.abs(shipped - expected).max() <= tolerance, np.abs(shipped - expected).max()
     return size_bytes

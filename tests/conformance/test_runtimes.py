@@ -35,12 +35,12 @@ _FLOAT_TOLERANCE, _INTEGER_TOLERANCE = 1e-4, 0.1
 
 @functools.cache
 def _shipment(suite_name: str, net_name: str, form: str) -> tuple[Any, Shipment, np.ndarray]:
-    """A net as it ships, float or with 8-bit inputs, and what the candidate computes."""
+    """A net as it ships, float or with 8-bit activations, and what the candidate computes."""
     suite = sys.modules[suite_name]
     net = suite.make_net(net_name, *sys.modules["zoo"].build(net_name))
     model = net.model
     if form == "int8":
-        rules = suite.rules_of(suite.BY_NAME["8-bit inputs"])
+        rules = suite.rules_of(suite.BY_NAME["8-bit activations"])
         built, why = suite.build(net, rules)
         assert built is not None, why
         model = suite.make_candidate(net, rules, suite.strongest(built)).model
@@ -188,7 +188,7 @@ def test_runtime_takes_mixed_plans_with_pooling(
         *(torch.nn.Flatten(), torch.nn.Linear(16, 5)),
     )
     net = suite.make_net("mixed", model.eval(), (torch.randn(4, 3, 18, 18),))
-    rules = suite.rules_of(suite.BY_NAME["8-bit inputs"])
+    rules = suite.rules_of(suite.BY_NAME["8-bit activations"])
     built, why = suite.build(net, rules)
     assert built is not None, why
     plan = suite.strongest(built)

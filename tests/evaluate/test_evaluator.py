@@ -371,7 +371,7 @@ def test_latency_is_taken_on_inputs_of_another_size(tmp_path, monkeypatch):
     assert measured.latency_ms > 0.0
     assert measured.latency_low_ms <= measured.latency_high_ms
     for shapes in (((24, 24),), ((1, 24, 24), (3,))):
-        with pytest.raises(InputError, match=r"`--input-shape` must fit .* 1,8,8, but got"):
+        with pytest.raises(InputError, match=r"`input_shapes` must fit .* 1,8,8, but got"):
             Evaluator(prepared, dataclasses.replace(settings, input_shapes=shapes))
 
 

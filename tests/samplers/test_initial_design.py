@@ -45,12 +45,12 @@ def test_make_seeds_prices_bits_of_all_layers_alike() -> None:
             (la.weight_bits, la.rate_price) for la in space.decode(seed.levels).layers.values()
         }
         for seed in make_seeds(space)
-        if seed.label.endswith("price of bits")
+        if seed.label.endswith("rate penalty")
     }
     assert prices == {
-        "mild price of bits": {(8, 0.01)},
-        "middle price of bits": {(8, 0.03)},
-        "strong price of bits": {(8, 0.1)},
+        "mild rate penalty": {(8, 0.01)},
+        "middle rate penalty": {(8, 0.03)},
+        "strong rate penalty": {(8, 0.1)},
     }
 
 
@@ -61,8 +61,8 @@ def test_prices_of_bits_stand_at_the_bits_they_are_measured_at() -> None:
         Knob(kind="rate_price", targets=("a", "b"), levels=(0.0, 0.01), label="all"),
     )
     seeds = {seed.label: seed.levels for seed in make_seeds(SearchSpace(knobs=knobs))}
-    assert set(seeds["mild price of bits"].values()) == {1}
-    assert "strong price of bits" not in seeds  # it would be the same plan
+    assert set(seeds["mild rate penalty"].values()) == {1}
+    assert "strong rate penalty" not in seeds  # it would be the same plan
 
 
 def test_make_seeds_names_the_bits_that_a_control_has() -> None:
@@ -100,11 +100,11 @@ def test_make_seeds_puts_swept_plans_before_controls(space: SearchSpace) -> None
     # the first swept plan is the baseline over again: left out
     assert [s.label for s in seeds[:4]] == [
         "baseline",
-        "sweep 2",
+        "initial 2",
         "int8 post-training",
         "uniform 8 bit",
     ]
-    assert next(s for s in seeds if s.label == "sweep 2").role == "search"
+    assert next(s for s in seeds if s.label == "initial 2").role == "search"
 
 
 def test_make_seeds_leaves_a_control_to_the_controls(space: SearchSpace) -> None:
@@ -113,7 +113,7 @@ def test_make_seeds_leaves_a_control_to_the_controls(space: SearchSpace) -> None
     swept = [controls["uniform 2 bit"], other, controls["uniform pruning"]]
     seeds = make_seeds(space, swept)
 
-    assert [s.label for s in seeds if s.role == "search"] == ["sweep 2"]
+    assert [s.label for s in seeds if s.role == "search"] == ["initial 2"]
     assert {s.label: s.levels for s in seeds if s.role != "search"} == controls
 
 

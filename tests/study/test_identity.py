@@ -15,12 +15,22 @@ def test_check_identity_names_every_difference_then_and_now() -> None:
         check_identity(
             Path("s"),
             {"limits": {"max_drop": 0.01}, "seed": 0, "without": []},
-            {"limits": {"max_size_bytes": 5}, "seed": 0, "without": ["ladder"]},
+            {"limits": {"max_size_bytes": 5}, "seed": 0, "without": ["early_stopping"]},
         )
     for part in (
         "limits.max_drop: 0.01 then, null now",
         "limits.max_size_bytes: null then, 5 now",
-        'without: [] then, ["ladder"] now',
+        'without: [] then, ["early_stopping"] now',
     ):
         assert part in caught.value.message
     assert "seed" not in caught.value.message
+
+
+def test_words_of_version_0_1_are_those_of_today() -> None:
+    check_identity(
+        "old",
+        {"without": ["ladder", "table"]},
+        {"without": ["early_stopping", "sensitivity_table"]},
+    )
+    with pytest.raises(StudyMismatchError):
+        check_identity("old", {"without": ["ladder"]}, {"without": ["surrogate"]})

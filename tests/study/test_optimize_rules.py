@@ -182,7 +182,7 @@ def test_without_the_ladder_nobody_has_rivals(
 ) -> None:
     executor = make_screening_executor()
     with open_study() as study:
-        search(study, executor, 12, without={"ladder"})
+        search(study, executor, 12, without={"early_stopping"})
     assert all(job.rivals is None for job in executor.jobs)
 
 

@@ -143,10 +143,10 @@ def test_ending_names_the_first_rule_that_holds(
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ({"budget": 0}, "`--budget` must be at least 1, but got 0"),
-        ({"budget": 1, "until_stalled": 0}, "`--until-stalled` must be at least 1, but got 0"),
-        ({"budget": 1, "timeout_s": 0.0}, "`--timeout` must be > 0 s, but got 0"),
-        ({"budget": 1, "timeout_s": float("nan")}, "`--timeout` must be > 0 s, but got nan"),
+        ({"budget": 0}, "`budget` must be at least 1, but got 0"),
+        ({"budget": 1, "until_stalled": 0}, "`until_stalled` must be at least 1, but got 0"),
+        ({"budget": 1, "timeout_s": 0.0}, "`timeout` must be > 0 s, but got 0"),
+        ({"budget": 1, "timeout_s": float("nan")}, "`timeout` must be > 0 s, but got nan"),
     ],
 )
 def test_stop_rules_refuse_what_ends_nothing_or_everything(

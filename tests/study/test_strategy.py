@@ -72,7 +72,7 @@ def rows(run: RunRecord) -> list[tuple[object, ...]]:
 
 
 def swept(run: RunRecord) -> list[TrialRecord]:
-    return [t for t in run.trials if t.label.startswith("sweep")]
+    return [t for t in run.trials if t.label.startswith("initial")]
 
 
 # the order of trials
@@ -177,7 +177,7 @@ def test_a_model_that_cannot_be_looked_at_ends_the_search_and_nothing_else(
         search(study, make_executor(), 3, measure_table=refuse)
     assert (
         caught.value.hint
-        == "Search without the option table, as another run: --without table --run NAME."
+        == "Search without the option table, as another run: `without=table` `name=NAME`."
     )
     executor = make_executor()
     with open_study() as study:
@@ -284,7 +284,7 @@ def test_with_all_its_parts_a_search_sweeps_learns_and_screens(
 
 
 def test_without_the_table_nothing_is_measured_or_swept(outcome: Callable[..., Outcome]) -> None:
-    found = outcome("table")
+    found = outcome("sensitivity_table")
     assert found.n_tables == 0
     assert not swept(found.run)
     assert all(g.predictor is None for g in found.guidance)
@@ -294,7 +294,7 @@ def test_without_the_table_nothing_is_measured_or_swept(outcome: Callable[..., O
 def test_without_seeds_nothing_is_swept_but_proposals_know_the_table(
     outcome: Callable[..., Outcome],
 ) -> None:
-    found = outcome("seeds")
+    found = outcome("initial_design")
     assert found.n_tables == 1
     assert not swept(found.run)
     assert all(g.predictor is not None for g in found.guidance)
@@ -303,7 +303,7 @@ def test_without_seeds_nothing_is_swept_but_proposals_know_the_table(
 def test_without_the_ladder_no_plan_is_looked_at_before_it_is_tuned(
     outcome: Callable[..., Outcome],
 ) -> None:
-    found = outcome("ladder")
+    found = outcome("early_stopping")
     assert found.n_looks == 0
     assert found.guidance
     assert all(g.look_at is None for g in found.guidance)
@@ -329,7 +329,7 @@ def test_other_samplers_sweep_the_table_and_screen_nothing(outcome: Callable[...
 
 
 def test_other_samplers_need_no_table_without_seeds(outcome: Callable[..., Outcome]) -> None:
-    found = outcome("seeds", sampler="tpe")
+    found = outcome("initial_design", sampler="tpe")
     assert found.n_tables == 0
     assert not swept(found.run)
 
@@ -508,7 +508,7 @@ def test_no_plan_is_looked_at_twice_and_a_reopened_study_knows_all_looks(
 ) -> None:
     executor = make_screening_executor()
     with open_study() as study:
-        search(study, executor, 24, without={"table"})
+        search(study, executor, 24, without={"sensitivity_table"})
         looks = study.seen().looks
     with open_study() as study:
         assert study.seen().looks == looks
@@ -525,7 +525,9 @@ def test_what_a_look_finds_too_large_is_not_tuned(
     executor = make_screening_executor()
     limits = Limits(max_size_bytes=320)
     with open_study(limits=limits, objectives="accuracy,size") as study:
-        run = search(study, executor, 24, without={"table"}, n_shortlisted=n_shortlisted)
+        run = search(
+            study, executor, 24, without={"sensitivity_table"}, n_shortlisted=n_shortlisted
+        )
     proposed = [t for t in run.trials if t.label.startswith("trial")]
     tuned = [t.measurement.size_bytes for t in proposed if t.measurement]
     assert any(t.state == "stopped" and "are allowed" in str(t.reason) for t in proposed)

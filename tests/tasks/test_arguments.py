@@ -114,17 +114,19 @@ def test_convert_arguments_lists_the_parameters_when_one_is_unknown():
 
     message = _message(factory, {"dept": "3"})
 
-    assert "my.py:task has no parameter 'dept' (given by --task-arg dept)." in message
+    assert "my.py:task has no parameter 'dept' (given by `arguments.dept`)." in message
     assert "Did you mean 'depth'? It takes: depth, width." in message
 
 
 def test_convert_arguments_says_when_data_is_not_taken():
     message = _message(lambda: None, {"data": "folder"})
 
-    assert "no parameter 'data' (given by --data FOLDER). It takes no arguments." in message
+    assert "no parameter 'data' (given by `arguments.data`). It takes no arguments." in message
 
 
-@pytest.mark.parametrize(("name", "option"), [("data", "--data FOLDER"), ("n", "--task-arg n=...")])
+@pytest.mark.parametrize(
+    ("name", "option"), [("data", "`arguments.data=FOLDER`"), ("n", "`arguments.n=...`")]
+)
 def test_convert_arguments_names_the_option_of_a_missing_argument(name, option):
     arguments = {key: text for key, text in _NEEDED.items() if key != name}
 

@@ -319,3 +319,13 @@ def test_a_data_set_that_raises_is_named():
             raise OSError("disk gone")
 
     assert "OSError: disk gone" in _refusal(train=Broken())
+
+
+def test_task_and_data_are_short_to_look_at():
+    data = TensorData((torch.zeros(1200, 1, 8, 8),), torch.zeros(1200))
+    assert repr(data) == "TensorData(1,200 examples of (1, 8, 8))"
+    pair = (torch.zeros(7, 4), torch.zeros(7))
+    task = Task(model=nn.Linear(4, 3), train=data, val=pair, name="shapes")
+    assert repr(task) == (
+        "Task('shapes': Linear of 15 parameters, train: 1,200, val: 7; top-1 accuracy)"
+    )

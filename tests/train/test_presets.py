@@ -66,19 +66,19 @@ def test_explicit_settings_win_over_the_preset(task: Task) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("quik", "Unknown preset of --proxy 'quik'. Did you mean 'quick'?"),
-        ("", "Unknown preset of --proxy ''. Choose from: none, quick, standard, thorough."),
+        ("quik", "Unknown preset of `proxy` 'quik'. Did you mean 'quick'?"),
+        ("", "Unknown preset of `proxy` ''. Choose from: none, quick, standard, thorough."),
         ("quick,none", "must name one preset, but got quick and none"),
-        ("learnig_rate=1", "Unknown setting of --proxy 'learnig_rate'. Did you mean 'learning_rat"),
-        ("epochs=x", "`epochs` of --proxy must be a number, but got 'x'"),
+        ("learnig_rate=1", "Unknown setting of proxy 'learnig_rate'. Did you mean 'learning_rat"),
+        ("epochs=x", "`epochs` of `proxy` must be a number, but got 'x'"),
         ("epochs=-1", "`epochs` of the recipe must be > 0, but got -1.0"),
         ("epochs=nan", "must be > 0, but got nan"),
-        ("prune_steps=2.5", "`prune_steps` of --proxy must be a whole number, but got '2.5'"),
-        ("rewind=maybe", "`rewind` of --proxy must be true or false, but got 'maybe'"),
+        ("prune_steps=2.5", "`prune_steps` of `proxy` must be a whole number, but got '2.5'"),
+        ("rewind=maybe", "`rewind` of `proxy` must be true or false, but got 'maybe'"),
         ("distill=lk", "Unknown distill of the recipe 'lk'. Did you mean 'kl'?"),
         ("epochs=1,epochs=2", "must set each field once, but 'epochs' came twice"),
-        ("none,epochs=2", "`--proxy none` trains nothing, but 'epochs' was set"),
-        ("none,learning_rate=2", "`--proxy none` trains nothing, but 'learning_rate' was set"),
+        ("none,epochs=2", "`proxy=none` trains nothing, but 'epochs' was set"),
+        ("none,learning_rate=2", "`proxy=none` trains nothing, but 'learning_rate' was set"),
     ],
 )
 def test_parse_proxy_refuses_what_is_no_recipe(text: str, message: str) -> None:
@@ -100,14 +100,14 @@ def test_parse_recipe_reads_settings_of_every_type() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("quick", "Unknown setting of --recipe 'quick'"),
-        ("epoch=3", "Unknown setting of --recipe 'epoch'. Did you mean 'epochs'?"),
-        ("epochs=x", "`epochs` of --recipe must be a number, but got 'x'"),
-        ("epochs", "`epochs` of --recipe must be a number, but got ''"),
+        ("quick", "Unknown setting of recipe 'quick'"),
+        ("epoch=3", "Unknown setting of recipe 'epoch'. Did you mean 'epochs'?"),
+        ("epochs=x", "`epochs` of `recipe` must be a number, but got 'x'"),
+        ("epochs", "`epochs` of `recipe` must be a number, but got ''"),
         ("epochs=0", "`epochs` of the recipe must be > 0, but got 0.0"),
         ("entropy_strength=-1", "`entropy_strength` of the recipe must be >= 0, but got -1.0"),
         ("entropy_strength=inf", "`entropy_strength` of the recipe must be >= 0, but got inf"),
-        ("epochs=1,epochs=2", "`--recipe` must set each field once, but 'epochs' came twice"),
+        ("epochs=1,epochs=2", "`recipe` must set each field once, but 'epochs' came twice"),
     ],
 )
 def test_parse_recipe_refuses_what_is_no_recipe(text: str, message: str) -> None:
@@ -119,5 +119,5 @@ def test_parse_recipe_refuses_what_is_no_recipe(text: str, message: str) -> None
 def test_parse_recipe_gives_an_example_with_its_own_option() -> None:
     with pytest.raises(InputError) as caught:
         parse_recipe("epochs=x")
-    example = caught.value.hint.removeprefix("For example: --recipe ").rstrip(".")
+    example = caught.value.hint.removeprefix("For example: `recipe=").rstrip("`.")
     assert parse_recipe(example) == {"epochs": 40.0, "entropy_strength": 0.5}

@@ -490,7 +490,7 @@ def test_choose_trials_refuses_what_cannot_be_refined(run: RunRecord) -> None:
     untouched = dataclasses.replace(run.trials[3], plan=CompressionPlan())
     broken = dataclasses.replace(run, trials=(*run.trials[:2], failed, untouched))
     for number, message in (
-        (4, r"`--trial` must be in \[0, 3\] for run 'demo', but got 4\."),
+        (4, r"`trial` must be in \[0, 3\] for run 'demo', but got 4\."),
         (-1, "but got -1"),
         (0, "Trial 0 of 'demo' cannot be refined: it is the untouched model."),
         (2, "Trial 2 of 'demo' cannot be refined: it is failed."),

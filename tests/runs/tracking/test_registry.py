@@ -96,7 +96,7 @@ def test_make_trackers_says_how_to_install_one(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda package: None)
-    with pytest.raises(InputError, match=f"`--track {name}` needs the package") as caught:
+    with pytest.raises(InputError, match=f"`track={name}` needs the package") as caught:
         make_trackers([name], tmp_path)
     assert caught.value.hint == f"Install it with: pip install 'autocompress[{name}]'"
 

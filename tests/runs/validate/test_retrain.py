@@ -240,7 +240,7 @@ def test_validate_run_says_that_a_machine_is_another(run: RunRecord, trainings: 
 def test_validate_run_refuses_samples_and_epochs_that_are_too_small(
     run: RunRecord, trainings: Trainings
 ) -> None:
-    with pytest.raises(InputError, match=r"`--sample` must be at least 3, but got 2"):
+    with pytest.raises(InputError, match=r"`sample` must be at least 3, but got 2"):
         validate_run(run, n_sample=2)
     with pytest.raises(InputError, match=r"must be at least the proxy's 0.5, but got 0.4"):
         validate_run(run, epochs=0.4)

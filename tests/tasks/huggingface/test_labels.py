@@ -71,7 +71,7 @@ def test_data_without_labels_is_refused():
     rows = datasets.Dataset.from_dict({"text": ["a"], "stars": [3]})
     with pytest.raises(InputError, match=r"one column of labels.*columns: text, stars") as e:
         label_column(rows, None)
-    assert e.value.hint == "Name it: --task-arg label=COLUMN"
+    assert e.value.hint == "Name it: `arguments.label=COLUMN`"
 
 
 @pytest.mark.parametrize(

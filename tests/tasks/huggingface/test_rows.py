@@ -148,7 +148,7 @@ def test_columns_that_all_could_be_it_are_named():
     rows = _rows(one=["a"], two=["b"])
     with pytest.raises(InputError, match=r"one, two could be it") as e:
         choose_column(rows, None, ("text",), "text", text_columns(rows))
-    assert e.value.hint == "Name it: --task-arg text=COLUMN"
+    assert e.value.hint == "Name it: `arguments.text=COLUMN`"
 
 
 def test_column_that_is_not_there_names_the_others():
