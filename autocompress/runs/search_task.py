@@ -57,7 +57,7 @@ def search_task(request: SearchRequest, watch: Watch) -> RunRecord:
     session = open_session(task, request.space, wanted, target)
     if session.warning:
         watch.warn(session.warning)
-    identity = session.identity(run_seed=request.seed, sampler=request.sampler)
+    identity = session.identity(run_seed=request.seed, sampler=request.sampler, task=request.task)
     worker = WorkerSpec(
         task=spec,
         arguments=request.arguments,
