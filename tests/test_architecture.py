@@ -14,7 +14,7 @@ ROOT = Path(autocompress.__file__).parent
 # A room imports only from rooms on floors below its own, and from itself.
 FLOORS = (
     {"errors"},
-    {"atomic_file", "measurement", "objective", "pareto"},
+    {"atomic_file", "entry_points", "measurement", "objective", "pareto"},
     {"quantities", "plan", "tasks"},
     {"analysis", "option_readers"},
     {"compress", "search_options"},

@@ -44,7 +44,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     stored = json.loads((folder / "run.json").read_text())
     settings = EvaluationSettings.from_json(stored["settings"])
     session = open_session(load_task(SPEC, {}), OLD / "space.yaml", settings)
-    machine = session.identity(run_seed=0, sampler="guided")["machine"]
+    machine = session.identity(run_seed=0, sampler="guided", task=SPEC)["machine"]
     with sqlite3.connect(folder / "study.db") as database:
         rows = dict(database.execute("SELECT key, value_json FROM study_user_attributes"))
         identity = {**json.loads(rows["identity"]), "machine": machine}

@@ -22,7 +22,6 @@ from autocompress.compress.compressed_layers import (
 from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.compress.quantizers.base import WeightQuantizer
 from autocompress.compress.quantizers.registry import (
-    QUANTIZERS,
     find_quantizer,
     parse_granularity,
     why_not_quantize,
@@ -110,8 +109,8 @@ def _quantize_weight_(
     existing = quantizer_of(layer, parameter)
     if existing is not None:
         wanted = (plan.weight_bits, parse_granularity(plan.granularity))
-        is_wanted = type(existing) is find_quantizer(plan.quantizer).make
-        if is_wanted and (existing.bits, existing.blocks.granularity) == wanted:
+        is_wanted = (existing.bits, existing.blocks.granularity) == wanted
+        if is_wanted and existing.method == plan.quantizer:
             if existing.rate_price == plan.rate_price:
                 return ""
             return (
@@ -131,6 +130,7 @@ def _quantize_weight_(
         channel_axis(layer),
         mask,
     )
+    quantizer.method = applied.quantizer
     quantizer.rate_price = applied.rate_price
     for owner, name in owners:
         if mask is not None:
@@ -177,14 +177,12 @@ def _why_not_integer(quantizer: WeightQuantizer | None) -> str:
     """Why integer kernels cannot compute with a weight, which may not be as the plan says."""
     if quantizer is None:
         return "its weight stays float, and integer kernels need both operands"
-    kind = type(quantizer)
-    name, spec = next((name, spec) for name, spec in QUANTIZERS.items() if spec.make is kind)
     granularity = quantizer.blocks.granularity
-    if spec.has_integer_form(granularity, quantizer.bits):
+    if find_quantizer(quantizer.method).has_integer_form(granularity, quantizer.bits):
         return ""
     return (
-        f"integer kernels need a weight of int8 codes and a scale per channel, and {name} in "
-        f"{quantizer.bits:g} bits per {granularity.kind} is none"
+        "integer kernels need a weight of int8 codes and a scale per channel, and "
+        f"{quantizer.method} in {quantizer.bits:g} bits per {granularity.kind} is none"
     )
 
 

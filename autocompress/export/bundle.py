@@ -239,7 +239,7 @@ def _fill(
 
 def _stem(runtime: Runtime) -> str:
     """`model`, and what tells a file from that of another runtime with the same ending."""
-    first = next(other.name for other in RUNTIMES if other.suffix == runtime.suffix)
+    first = next((other.name for other in RUNTIMES if other.suffix == runtime.suffix), None)
     return "model" if first == runtime.name else f"model-{runtime.name}"
 
 

@@ -17,7 +17,13 @@ from autocompress.export.manifest import read_manifest
 from autocompress.export.runtime_file import scores, timing
 from autocompress.runtime.base import Runtime
 from autocompress.runtime.process import RunningModel
-from autocompress.runtime.registry import RUNTIMES, find_runtime, is_installed, versions_of
+from autocompress.runtime.registry import (
+    RUNTIME_REGISTRY,
+    find_runtime,
+    is_installed,
+    known_runtime,
+    versions_of,
+)
 from autocompress.study.session import processor_name
 from autocompress.tasks.base import Task
 from autocompress.tasks.prepare import PreparedTask, prepare_task
@@ -130,14 +136,13 @@ def _check_runtime(
     promised: Mapping[str, Any],
     prepared: PreparedTask | None,
 ) -> Iterator[Check]:
-    runtime = next((runtime for runtime in RUNTIMES if runtime.name == name), None)
-    why = ""
+    runtime, why = _known(name)
     if runtime is None:
-        why = "this version of autocompress does not know the runtime"
+        pass
     elif not runtime.is_safe_to_open:
         why = "such a file can run any code, so it is not opened"
     elif not is_installed(runtime):
-        why = f"pip install 'autocompress[{runtime.extra}]' brings its runtime"
+        why = f"{RUNTIME_REGISTRY.install_command(name, runtime.extra)} brings its runtime"
     elif prepared is None:
         why = "the task is not known: give it with --task"
     if why or runtime is None or prepared is None:
@@ -158,6 +163,16 @@ def _check_runtime(
             yield from look()
         except TrialError as error:
             yield Check(promise=promise, what=path.name, verdict="broken", note=error.message)
+
+
+def _known(name: str) -> tuple[Runtime | None, str]:
+    """A runtime that a manifest names, or why there is none."""
+    if name not in RUNTIME_REGISTRY.names:
+        return None, "this version of autocompress does not know the runtime"
+    try:
+        return known_runtime(name), ""
+    except InputError as error:
+        return None, error.message
 
 
 def _check_scores(

@@ -53,7 +53,7 @@ def search_task(options: SearchOptions, watch: Watch) -> RunRecord:
     session = open_session(task, options.space, wanted, target)
     if session.warning:
         watch.warn(session.warning)
-    identity = session.identity(run_seed=options.seed, sampler=options.sampler)
+    identity = session.identity(run_seed=options.seed, sampler=options.sampler, task=options.task)
     worker = WorkerSpec(
         task=spec,
         arguments=options.arguments,

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,7 @@ class OpenedModel(Protocol):
         ...
 
 
+@runtime_checkable
 class Runtime(Protocol):
     """Runs one kind of file on a CPU."""
 
@@ -96,7 +97,7 @@ class Runtime(Protocol):
 
     @property
     def extra(self) -> str:
-        """Extra of this package that installs it; empty if it is always there."""
+        """Extra that installs it, of the package it comes from; empty if it is always there."""
         ...
 
     @property

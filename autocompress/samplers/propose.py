@@ -13,7 +13,7 @@ from optuna.distributions import BaseDistribution, IntDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from autocompress.errors import unknown_name
+from autocompress.entry_points import Registry
 from autocompress.objective import Direction, Limits
 from autocompress.samplers.guided.guided_sampler import GuidedSampler
 from autocompress.samplers.guided.look import Look, LookAt
@@ -48,6 +48,14 @@ OPTUNA_SAMPLERS: dict[str, Callable[[int], BaseSampler]] = {
     "random": _random,
     "tpe": _tpe,
 }
+GUIDED: Final = "guided"
+SAMPLER_REGISTRY: Final = Registry(
+    kind="sampler",
+    group="autocompress.samplers",
+    built_in=OPTUNA_SAMPLERS,
+    is_row=callable,
+    reserved=(GUIDED,),
+)
 
 
 def asked(
@@ -62,12 +70,12 @@ def asked(
         distributions: One integer per knob.
         directions: `maximize` or `minimize` per objective.
         finished: Complete trials to learn from, in order of their numbers; copied.
-        draws: Name in `OPTUNA_SAMPLERS` and seed, per proposal.
+        draws: Name in `SAMPLER_REGISTRY` and seed, per proposal.
     """
     memory = optuna.create_study(directions=list(directions))
     memory.add_trials([_in_generation(trial, i) for i, trial in enumerate(finished)])
     for name, seed in draws:
-        memory.sampler = OPTUNA_SAMPLERS[name](seed)
+        memory.sampler = SAMPLER_REGISTRY.find(name)(seed)
         trial = memory.ask(fixed_distributions=distributions)
         yield {name: int(level) for name, level in trial.params.items()}
         memory.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -90,7 +98,6 @@ _MAX_DRAWS = 64
 _MAX_WALK = 20_000  # about a second; a space this large is not searched to the end
 _IDLE_ALONE = {*AMOUNT_OF, *OF_GRIDS}
 
-GUIDED: Final = "guided"
 SAMPLERS: Final = (GUIDED, *sorted(OPTUNA_SAMPLERS))
 
 
@@ -118,9 +125,10 @@ class Guidance:
 
 
 def check_sampler(name: str) -> None:
-    """Raise an InputError unless a sampler of that name exists."""
-    if name not in SAMPLERS:
-        raise unknown_name("sampler", name, SAMPLERS)
+    """Raise an InputError unless a sampler of that name exists and can be imported."""
+    SAMPLER_REGISTRY.check_name(name)
+    if name != GUIDED:
+        SAMPLER_REGISTRY.find(name)
 
 
 def derive_seed(run_seed: int, *parts: object) -> int:
@@ -153,7 +161,7 @@ def propose_levels(
 
     Args:
         space: The knobs.
-        sampler: Name in `SAMPLERS`.
+        sampler: Name in `SAMPLER_REGISTRY`.
         directions: `maximize` or `minimize` per objective.
         finished: Complete trials to learn from, in order of their numbers.
         run_seed: Seed of the run.

@@ -1,18 +1,19 @@
 """Rules x profile -> search space: every knob the model can really take, and why others are not."""
 
 import dataclasses
-import importlib.util
+import importlib.metadata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from autocompress.analysis.channel_groups import UNTRACED
 from autocompress.analysis.profile import LayerInfo, ModelProfile
-from autocompress.compress.importance.registry import find_criterion
-from autocompress.compress.low_rank.registry import find_factorization
-from autocompress.compress.quantizers.registry import find_quantizer, parse_granularity
+from autocompress.compress.importance.registry import CRITERION_REGISTRY
+from autocompress.compress.low_rank.registry import FACTORIZATION_REGISTRY
+from autocompress.compress.quantizers.registry import QUANTIZER_REGISTRY, parse_granularity
 from autocompress.compress.share_weights import sharing_partners
 from autocompress.compress.sparsity_patterns import find_pattern
+from autocompress.entry_points import Registry
 from autocompress.errors import InputError
 from autocompress.space import levels as possible
 from autocompress.space.matching import as_list, matching_names
@@ -27,13 +28,15 @@ from autocompress.space.search_space import (
     SearchSpace,
 )
 
-_FIND: Final[Mapping[KnobKind, Callable[[str], Any]]] = {
-    "factorization": find_factorization,
+METHOD_REGISTRIES: Final[Mapping[KnobKind, Registry[Any]]] = {
+    "factorization": FACTORIZATION_REGISTRY,
+    "quantizer": QUANTIZER_REGISTRY,
+}
+"""Kind of method -> its table, where other packages can add to it."""
+_PARSE: Final[Mapping[KnobKind, Callable[[str], object]]] = {
     "sparsity_pattern": find_pattern,
-    "quantizer": find_quantizer,
     "granularity": parse_granularity,
 }
-
 
 _IDLE: Final = {"None", "none", "nearest", "1", "False"}  # values that ask for nothing
 
@@ -44,13 +47,14 @@ def check_methods(rules: SpaceRules) -> None:
     Raises:
         InputError: If there is no method of a name; says which there are.
     """
-    find_criterion(rules.pruning.criterion)
-    _check_installed(rules.pruning.criterion)
+    _check_usable(CRITERION_REGISTRY, rules.pruning.criterion)
     for rule in rules.rules:
-        for kind, find in _FIND.items():
+        for kind, registry in METHOD_REGISTRIES.items():
             for name in as_list(getattr(rule, kind)):
-                find(name)
-                _check_installed(name)
+                _check_usable(registry, name)
+        for kind, parse in _PARSE.items():
+            for name in as_list(getattr(rule, kind)):
+                parse(name)
 
 
 def check_recipe_has_use(rules: SpaceRules, space: SearchSpace) -> None:
@@ -74,12 +78,15 @@ def check_recipe_has_use(rules: SpaceRules, space: SearchSpace) -> None:
                 )
 
 
-def _check_installed(name: str) -> None:
-    if name.startswith("nni_") and importlib.util.find_spec("nni") is None:
-        raise InputError(
-            f"{name!r} needs NNI, which is not installed.",
-            "Install it: pip install 'autocompress[nni]'",
-        )
+def _check_usable(registry: Registry[Any], name: str) -> None:
+    for package in registry.find(name).packages:
+        try:
+            importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError as error:
+            raise InputError(
+                f"{name!r} needs the package {package!r}, which is not installed.",
+                f"Install it with: {registry.install_command(name, package)}",
+            ) from error
 
 
 _NOTHING = "no rule asks for an amount, such as pruning_ratio, drop_block or weight_bits"

@@ -7,7 +7,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from autocompress.compress.quantizers.registry import QUANTIZERS
+from autocompress.compress.quantizers.registry import QUANTIZER_REGISTRY
 from autocompress.errors import InputError, unknown_name
 from autocompress.space.rules import (
     PRESETS,
@@ -72,7 +72,7 @@ def load_target(target: str | Path) -> Target:
     except ValidationError as error:
         raise InputError(f"The target {path} is wrong at {problem_of(error)}.") from error
     for field, names, known in (
-        ("quantizers", found.quantizers, QUANTIZERS),
+        ("quantizers", found.quantizers, QUANTIZER_REGISTRY.names),
         ("granularities", found.granularities, ("channel", "tensor")),
     ):
         for name in names or ():

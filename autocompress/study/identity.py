@@ -19,8 +19,8 @@ FORMAT = 1
 def current_label(label: str) -> str:
     """What a trial is called today, from what a study keeps: version 0.1 used other words.
 
-    >>> current_label("sweep 2"), current_label("mild price of bits"), current_label("uniform 8 bit")
-    ('initial 2', 'mild rate penalty', 'uniform 8 bit')
+    >>> current_label("sweep 2"), current_label("mild price of bits")
+    ('initial 2', 'mild rate penalty')
     """
     return re.sub(r"^sweep (?=\d+$)", "initial ", label).replace("price of bits", "rate penalty")
 

@@ -5,13 +5,15 @@ import datetime
 import importlib.metadata
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from autocompress.compress.importance.registry import CRITERION_REGISTRY
 from autocompress.compress.prune import PruningPolicy
+from autocompress.entry_points import Registry
 from autocompress.errors import StudyMismatchError
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.probe import n_looked_at
@@ -20,11 +22,12 @@ from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.executors.job import Executor, ProbeJob
 from autocompress.run_record import RunRecord
 from autocompress.runtime.registry import find_runtime, versions_of
-from autocompress.space.build import BuiltSpace, build_space
+from autocompress.samplers.propose import SAMPLER_REGISTRY
+from autocompress.space.build import METHOD_REGISTRIES, BuiltSpace, build_space
 from autocompress.space.rules import SpaceRules, load_rules
 from autocompress.space.targets import Target, restrict
 from autocompress.tasks.base import Examples, Task, TensorData
-from autocompress.tasks.factory import load_task
+from autocompress.tasks.factory import TASK_REGISTRY, is_named, load_task
 from autocompress.tasks.fingerprint import model_fingerprint, state_fingerprint
 from autocompress.tasks.leakage import val_looks_seen
 from autocompress.tasks.prepare import PreparedTask, prepare_task
@@ -101,8 +104,17 @@ class Session:
     built: BuiltSpace
     warning: str | None
 
-    def identity(self, *, run_seed: int, sampler: str) -> dict[str, Any]:
-        """What must stay the same for a study to be continued, as JSON."""
+    def identity(self, *, run_seed: int, sampler: str, task: str = "") -> dict[str, Any]:
+        """What must stay the same for a study to be continued, as JSON.
+
+        Args:
+            run_seed: Seed of the run.
+            sampler: Name of the sampler.
+            task: Spec of the task; empty if it has none.
+        """
+        rows: list[tuple[Registry[Any], str]] = [(SAMPLER_REGISTRY, sampler), *self.methods()]
+        if is_named(task):
+            rows.append((TASK_REGISTRY, task))
         return {
             "seed": run_seed,
             "sampler": sampler,
@@ -111,12 +123,12 @@ class Session:
             "model": model_fingerprint(self.evaluator.model),
             "data": data_fingerprints(self.prepared),
             "machine": {
+                **_versions_of_rows(rows),
                 "processor": processor_name(),
                 "precision": self.evaluator.precision,
                 **versions_of(find_runtime(self.evaluator.settings.runtime)),
                 "torch": importlib.metadata.version("torch"),
                 **_accelerator(self.evaluator.device),
-                **self._nni(),
             },
         }
 
@@ -134,16 +146,17 @@ class Session:
         affordable = int(_LOOKING_SHARE * n_examples / n_looked_at(len(priced)))
         return min(max(affordable, 1), _MOST_SHORTLISTED)
 
-    def _nni(self) -> dict[str, str]:
-        """Version of NNI, if anything of it is used."""
+    def methods(self) -> Iterator[tuple[Registry[Any], str]]:
+        """The methods that plans can have, by table and name."""
         space = self.built.space
-        names = [
-            self.evaluator.settings.policy.criterion,
-            *(method.value for method in space.methods),
-            *(str(level) for knob in space.knobs for level in knob.levels),
-        ]
-        is_used = any(name.startswith("nni_") for name in names)
-        return {"nni": importlib.metadata.version("nni")} if is_used else {}
+        yield CRITERION_REGISTRY, self.evaluator.settings.policy.criterion
+        for kind, registry in METHOD_REGISTRIES.items():
+            for method in space.methods:
+                if method.kind == kind:
+                    yield registry, method.value
+            for knob in space.knobs:
+                if knob.kind == kind:
+                    yield from ((registry, str(level)) for level in knob.levels)
 
     def info(self, spec: str, arguments: Mapping[str, str]) -> dict[str, Any]:
         """What else describes the run, as JSON."""
@@ -221,6 +234,15 @@ def reopen(run: RunRecord) -> tuple[PreparedTask, Evaluator]:
     return prepared, evaluator
 
 
+def _versions_of_rows(rows: Iterable[tuple[Registry[Any], str]]) -> dict[str, str]:
+    """Distribution -> version of all that rows of tables are made of, besides this package."""
+    return {
+        package: version
+        for registry, name in rows
+        for package, version in registry.versions_of(name).items()
+    }
+
+
 def _accelerator(device: torch.device) -> dict[str, str]:
     """Name of the accelerator, if candidates are trained on one."""
     return {} if device.type != "cuda" else {"accelerator": torch.cuda.get_device_name(device)}
@@ -290,7 +312,12 @@ def option_cache(session: Session, *, has_latency: bool) -> OptionCache:
         has_latency=has_latency,
         threads=settings.threads,
         runtime=_runtime(settings),
-        machine={"processor": processor_name(), "device": device.type, **accelerator},
+        machine={
+            **_versions_of_rows(session.methods()),
+            "processor": processor_name(),
+            "device": device.type,
+            **accelerator,
+        },
     )
     return OptionCache(key)
 

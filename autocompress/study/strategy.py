@@ -148,7 +148,7 @@ class Strategy:
         except TrialError as error:
             raise AutocompressError(
                 f"The untouched model cannot be looked at without training: {error.message}",
-                "Search without the option table, as another run: `without=sensitivity_table` `name=NAME`.",
+                "Search without it, as another run: `without=sensitivity_table` `name=NAME`.",
             ) from error
         self._study.keep_option_table(table)
 

@@ -7,9 +7,11 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 from torch import nn
 
+from autocompress.entry_points import Registry
 from autocompress.errors import AutocompressError, InputError, unknown_name
 from autocompress.tasks.arguments import convert_arguments
 from autocompress.tasks.base import Task
@@ -22,6 +24,9 @@ TASKS: dict[str, str] = {
     "digits": "autocompress.tasks.digits:digits",
     "hf": "autocompress.tasks.huggingface.factory:hf",
 }
+TASK_REGISTRY: Final[Registry[object]] = Registry(
+    kind="task", group="autocompress.tasks", built_in=TASKS, is_row=callable
+)
 
 _FORMS = "Give a task's name, `file.py:function`, `file.py` or `package.module:function`."
 
@@ -38,7 +43,7 @@ def load_task(spec: str, arguments: Mapping[str, str]) -> Task:
     when the machine is busy, and sums in another order).
 
     Args:
-        spec: A name in `TASKS`, `file.py:function`, `file.py` (its function `task`) or
+        spec: A name in `TASK_REGISTRY`, `file.py:function`, `file.py` (its function `task`) or
             `package.module:function`.
         arguments: Keyword arguments of the factory as text, converted by its annotations.
 
@@ -77,11 +82,13 @@ def load_teacher(spec: str) -> nn.Module:
 
 def _call_factory(spec: str, arguments: Mapping[str, str], what: str) -> tuple[object, str, str]:
     """What a factory returns, its name, and where it was found."""
-    path, module_name, function_name = _parse(TASKS.get(spec, spec))
+    path, module_name, function_name = _parse(_spelled_out(spec))
     folder = path.parent if path is not None else Path.cwd()
-    # what comes with this package needs nothing from the current folder
-    importable = contextlib.nullcontext() if spec in TASKS else _importable(folder)
+    # what is installed needs nothing from the current folder
+    importable = contextlib.nullcontext() if is_named(spec) else _importable(folder)
     with importable, reproducible():
+        if is_named(spec):
+            TASK_REGISTRY.find(spec)  # says which package it is that cannot be imported
         module = _import_module(module_name) if path is None else import_file(path)
         source = str(path or module.__file__ or module_name)
         factory = _find_factory(module, function_name, source)
@@ -128,6 +135,19 @@ def _no_task(made: object, function_name: str, source: str) -> InputError:
     )
 
 
+def is_named(spec: str) -> bool:
+    """Whether a spec is the name of a task of this package, or of another installed one."""
+    is_place = ":" in spec or "/" in spec or "\\" in spec or spec.endswith(".py")
+    return not is_place and spec in TASK_REGISTRY.names
+
+
+def _spelled_out(spec: str) -> str:
+    """The `package.module:function` that a name stands for; a spec of another form as it is."""
+    if not is_named(spec):
+        return spec
+    return TASK_REGISTRY.target_of(spec) or TASKS[spec]
+
+
 def _parse(spec: str) -> tuple[Path | None, str, str]:
     """Split a spec into (file or None, module name, function name)."""
     place, colon, function_name = spec.rpartition(":")
@@ -145,7 +165,7 @@ def _parse(spec: str) -> tuple[Path | None, str, str]:
         raise InputError(f"The task {spec!r} is neither a name, a file nor a module.", _FORMS)
     if not function_name:
         if "." not in place:
-            error = unknown_name("task", spec, TASKS)
+            error = unknown_name("task", spec, TASK_REGISTRY.names)
             raise InputError(error.message, f"{error.hint} Or give `file.py:function`.")
         raise InputError(
             f"The task {spec!r} names a module, but not the function that returns the task.",
@@ -170,7 +190,7 @@ def place_of_factory(spec: str) -> Place | None:
     """Where a factory that has been loaded begins; None if it is not the user's."""
     if is_in_memory(spec):
         return None
-    path, module_name, function_name = _parse(TASKS.get(spec, spec))
+    path, module_name, function_name = _parse(_spelled_out(spec))
     module = sys.modules.get(module_name if path is None else module_name_of(path))
     return place_of(getattr(module, function_name, None))
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autocompress.errors import InputError
-from autocompress.tasks.factory import TASKS
+from autocompress.tasks.factory import TASKS, is_named
 from autocompress.tasks.in_memory import is_in_memory
 from autocompress.tasks.model_cache import cache_folder
 
@@ -76,6 +76,6 @@ def _path() -> Path:
 
 def _digest(spec: str, arguments: Mapping[str, str]) -> str:
     """Equal for equal code: a file's path says where it is, a module is found from a folder."""
-    is_somewhere = Path(spec.rpartition(":")[0] or spec).is_absolute()
+    is_somewhere = Path(spec.rpartition(":")[0] or spec).is_absolute() or is_named(spec)
     place = "" if is_somewhere else str(Path.cwd())
     return hashlib.sha256(json.dumps([spec, sorted(arguments.items()), place]).encode()).hexdigest()

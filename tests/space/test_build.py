@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.metadata
 
 import pytest
 
@@ -413,7 +414,10 @@ def test_recipe_without_anything_to_prune_is_refused(zoo, recipe, field):
 
 
 def test_method_whose_package_is_missing_is_refused(zoo, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="'nni_l1' needs NNI") as caught:
+    def version(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    with pytest.raises(InputError, match="'nni_l1' needs the package 'nni'") as caught:
         _build(zoo("plain"), "pruning: {criterion: nni_l1}\nrules: [{pruning_ratio: [0.5]}]")
     assert "autocompress[nni]" in caught.value.hint

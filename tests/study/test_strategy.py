@@ -177,7 +177,7 @@ def test_a_model_that_cannot_be_looked_at_ends_the_search_and_nothing_else(
         search(study, make_executor(), 3, measure_table=refuse)
     assert (
         caught.value.hint
-        == "Search without the option table, as another run: `without=table` `name=NAME`."
+        == "Search without it, as another run: `without=sensitivity_table` `name=NAME`."
     )
     executor = make_executor()
     with open_study() as study:

@@ -17,7 +17,7 @@ from autocompress.compress.importance.criteria import (
     taylor,
 )
 from autocompress.compress.importance.nni_pruners import nni_fpgm, nni_l1, nni_l2, nni_taylor
-from autocompress.errors import unknown_name
+from autocompress.entry_points import Registry
 
 Need = Literal["nothing", "gradients", "squared_gradients"]
 
@@ -34,6 +34,8 @@ class CriterionSpec:
         instead: Criterion for groups in which no layer has what is read; empty if that cannot be.
         joins_rows: Whether a unit that owns several rows of a layer (an attention head, a flattened
             map) is scored as one long row. Otherwise its score is the sum over its rows.
+        packages: Distributions that it needs and that are not always installed; an extra of the
+            same name installs each.
     """
 
     score: Callable[[ChannelRows], Tensor]
@@ -41,6 +43,7 @@ class CriterionSpec:
     reads: Read = "weights"
     instead: str = ""
     joins_rows: bool = False
+    packages: tuple[str, ...] = ()
 
 
 def _fact(rows: ChannelRows) -> Tensor:
@@ -62,13 +65,23 @@ CRITERIA: Final[Mapping[str, CriterionSpec]] = {
     "random": CriterionSpec(
         score=lambda rows: random_scores(len(rows.weight), rows.group), joins_rows=True
     ),
-    "nni_l1": CriterionSpec(score=lambda rows: nni_l1(rows.weight)),
-    "nni_l2": CriterionSpec(score=lambda rows: nni_l2(rows.weight)),
-    "nni_fpgm": CriterionSpec(score=lambda rows: nni_fpgm(rows.weight), joins_rows=True),
+    "nni_l1": CriterionSpec(score=lambda rows: nni_l1(rows.weight), packages=("nni",)),
+    "nni_l2": CriterionSpec(score=lambda rows: nni_l2(rows.weight), packages=("nni",)),
+    "nni_fpgm": CriterionSpec(
+        score=lambda rows: nni_fpgm(rows.weight), joins_rows=True, packages=("nni",)
+    ),
     "nni_taylor": CriterionSpec(
-        score=lambda rows: nni_taylor(rows.weight, _fact(rows)), needs="squared_gradients"
+        score=lambda rows: nni_taylor(rows.weight, _fact(rows)),
+        needs="squared_gradients",
+        packages=("nni",),
     ),
 }
+CRITERION_REGISTRY: Final = Registry(
+    kind="importance criterion",
+    group="autocompress.criteria",
+    built_in=CRITERIA,
+    is_row=lambda row: isinstance(row, CriterionSpec),
+)
 
 
 def find_criterion(name: str) -> CriterionSpec:
@@ -77,6 +90,4 @@ def find_criterion(name: str) -> CriterionSpec:
     Raises:
         InputError: If there is none of that name.
     """
-    if name not in CRITERIA:
-        raise unknown_name("importance criterion", name, CRITERIA)
-    return CRITERIA[name]
+    return CRITERION_REGISTRY.find(name)

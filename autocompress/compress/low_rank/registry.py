@@ -23,7 +23,7 @@ from autocompress.compress.low_rank.separable import (
 from autocompress.compress.low_rank.spatial import spatial_ranks, spatial_size, split_spatially
 from autocompress.compress.low_rank.svd import Shape, matrix_ranks, matrix_size, split_matrix
 from autocompress.compress.low_rank.tucker2 import kernel_ranks, kernel_size, split_kernel
-from autocompress.errors import unknown_name
+from autocompress.entry_points import Registry
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +37,8 @@ class FactorizationSpec:
         split: (layer, rank_ratio, second moment) -> the factors as plain layers in a row.
         needs_data: Whether `split` needs the second moment of the layer's outputs, see
             `output_moments`; the others ignore it.
+        packages: Distributions that it needs and that are not always installed; an extra of the
+            same name installs each.
     """
 
     why_not: Callable[[LayerKind, Shape], str]
@@ -44,6 +46,7 @@ class FactorizationSpec:
     size: Callable[[Shape, float], int]
     split: Callable[[Factorizable, float, Tensor | None], nn.Sequential]
     needs_data: bool = False
+    packages: tuple[str, ...] = ()
 
     def shrinks(self, shape: Shape, rank_ratio: float) -> bool:
         """Whether the factors hold fewer weights than a weight of this shape."""
@@ -56,9 +59,7 @@ def find_factorization(name: str) -> FactorizationSpec:
     Raises:
         InputError: If there is none of this name; lists those there are.
     """
-    if name not in FACTORIZATIONS:
-        raise unknown_name("factorization", name, FACTORIZATIONS)
-    return FACTORIZATIONS[name]
+    return FACTORIZATION_REGISTRY.find(name)
 
 
 def why_not_factorize(method: str, kind: LayerKind, shape: Shape) -> str:
@@ -159,3 +160,9 @@ FACTORIZATIONS: Final[Mapping[str, FactorizationSpec]] = {
         why_not=_why_no_kernel, ranks=separable_ranks, size=separable_size, split=split_separably
     ),
 }
+FACTORIZATION_REGISTRY: Final = Registry(
+    kind="factorization",
+    group="autocompress.factorizations",
+    built_in=FACTORIZATIONS,
+    is_row=lambda row: isinstance(row, FactorizationSpec),
+)

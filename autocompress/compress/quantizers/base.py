@@ -30,6 +30,7 @@ class WeightQuantizer(nn.Module, abc.ABC):
     """
 
     holds_zero = True  # whether 0.0 is always among the values, which masks need
+    method = ""  # its name in the table, known once it is a layer's
     rate_price = 0.0  # what a bit is worth when weights are rounded, see `plan.LayerPlan`
 
     def __init__(self, weight: Tensor, bits: float, granularity: Granularity, axis: int) -> None:
@@ -113,6 +114,8 @@ class QuantizerSpec:
         takes_masks: Whether masked weights can stay exactly 0.
         integer_bits: Those of `bits` at which every weight is an int8 number times the scale of its
             channel, whatever the weights are.
+        packages: Distributions that it needs and that are not always installed; an extra of the
+            same name installs each.
     """
 
     make: MakeQuantizer
@@ -121,6 +124,7 @@ class QuantizerSpec:
     why_not: WhyNot = applies_everywhere
     takes_masks: bool = True
     integer_bits: tuple[float, ...] = ()
+    packages: tuple[str, ...] = ()
 
     def has_integer_form(self, granularity: Granularity, bits: float) -> bool:
         """Whether a stored weight can be written as int8 codes times a scale per channel.

@@ -74,4 +74,5 @@ NNI_QAT = QuantizerSpec(
     bits=(8, 7, 6, 5, 4, 3, 2),
     granularities=("channel", "tensor"),
     integer_bits=INTEGER_BITS,
+    packages=("nni",),
 )

@@ -14,6 +14,7 @@ from autocompress.compress.quantizers.nni_qat import NNI_QAT
 from autocompress.compress.quantizers.power_of_two import ADDITIVE_POWER_OF_TWO, POWER_OF_TWO
 from autocompress.compress.quantizers.uniform import UNIFORM
 from autocompress.compress.quantizers.uniform_asymmetric import UNIFORM_ASYMMETRIC
+from autocompress.entry_points import Registry
 from autocompress.errors import InputError, unknown_name
 from autocompress.plan import FULL_BITS
 
@@ -30,6 +31,12 @@ QUANTIZERS: Final[dict[str, QuantizerSpec]] = {
     "hashed": HASHED,
     "nni_qat": NNI_QAT,
 }
+QUANTIZER_REGISTRY: Final = Registry(
+    kind="quantizer",
+    group="autocompress.quantizers",
+    built_in=QUANTIZERS,
+    is_row=lambda row: isinstance(row, QuantizerSpec),
+)
 
 
 def find_quantizer(name: str) -> QuantizerSpec:
@@ -38,9 +45,7 @@ def find_quantizer(name: str) -> QuantizerSpec:
     Raises:
         InputError: If there is none of that name; lists the choices.
     """
-    if name not in QUANTIZERS:
-        raise unknown_name("quantizer", name, QUANTIZERS)
-    return QUANTIZERS[name]
+    return QUANTIZER_REGISTRY.find(name)
 
 
 def parse_granularity(text: str) -> Granularity:
@@ -74,7 +79,7 @@ def has_integer_form(quantizer: str, granularity: str, bits: float) -> bool:
     Only then can a layer take 8-bit inputs: integer kernels compute with nothing else.
 
     Args:
-        quantizer: Name in `QUANTIZERS`.
+        quantizer: Name of one.
         granularity: `channel`, `tensor` or `group:N`.
         bits: 1, 1.58, 2-8 or 32.
 
@@ -93,7 +98,7 @@ def why_not_quantize(
     """Say why a weight cannot be stored in a way.
 
     Args:
-        quantizer: Name in `QUANTIZERS`.
+        quantizer: Name of one.
         granularity: `channel`, `tensor` or `group:N`.
         bits: 1, 1.58 or 2-8; 32 always applies.
         kind: Of the layer.

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from autocompress.errors import InputError, unknown_name
+from autocompress.entry_points import Registry
+from autocompress.errors import InputError
 from autocompress.runs.tracking.mlflow_runs import MlflowRuns
 from autocompress.runs.tracking.tensorboard_events import TensorboardEvents
 from autocompress.runs.tracking.tracker import Tracker
@@ -18,7 +19,7 @@ class TrackerKind:
 
     Attributes:
         package: What it imports.
-        extra: What installs that.
+        extra: What installs that, of the package it comes from.
         make: Given where to (empty for its usual place) and the run folder, makes one.
     """
 
@@ -31,6 +32,12 @@ TRACKERS: Final[Mapping[str, TrackerKind]] = {
     "mlflow": TrackerKind(package="mlflow", extra="mlflow", make=MlflowRuns),
     "tensorboard": TrackerKind(package="tensorboard", extra="tensorboard", make=TensorboardEvents),
 }
+TRACKER_REGISTRY: Final = Registry(
+    kind="tracker",
+    group="autocompress.trackers",
+    built_in=TRACKERS,
+    is_row=lambda row: isinstance(row, TrackerKind),
+)
 
 
 def make_trackers(specs: Sequence[str], folder: Path) -> dict[str, Tracker]:
@@ -49,13 +56,11 @@ def make_trackers(specs: Sequence[str], folder: Path) -> dict[str, Tracker]:
     made: dict[str, Tracker] = {}
     for spec in specs:
         name, _, where = spec.partition(":")
-        if name not in TRACKERS:
-            raise unknown_name("tracker", name, TRACKERS)
-        kind = TRACKERS[name]
+        kind = TRACKER_REGISTRY.find(name)
         if importlib.util.find_spec(kind.package) is None:
             raise InputError(
                 f"`track={name}` needs the package {kind.package!r}, which is not installed.",
-                f"Install it with: pip install 'autocompress[{kind.extra}]'",
+                f"Install it with: {TRACKER_REGISTRY.install_command(name, kind.extra)}",
             )
         title = name if name not in made else f"{name} {len(made) + 1}"
         made[title] = kind.make(where, folder)
