@@ -14,8 +14,8 @@ ROOT = Path(autocompress.__file__).parent
 # A room imports only from rooms on floors below its own, and from itself.
 FLOORS = (
     {"errors"},
-    {"atomic_file", "measurement", "objective", "pareto"},
-    {"quantities", "plan", "tasks"},
+    {"atomic_file", "measurement", "pareto", "quantities"},
+    {"objective", "plan", "tasks"},
     {"analysis"},
     {"compress"},
     {"space", "train", "onnx_graph"},

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from autocompress.errors import InputError
+from autocompress.objective import OBJECTIVES
 
 _WHOLE: Final = ("budget", "seed", "jobs", "runtime_threads", "runtime_batch", "refine")
 _WHOLE_OR_NONE: Final = ("threads", "until_stalled")
 _TEXTS: Final = ("sampler", "proxy", "integer", "device")
 _TEXTS_OR_NONE: Final = ("runtime", "executor", "ray_address", "storage")
 _PATHS: Final = ("space", "target")
-_QUANTITIES: Final = ("max_size", "max_drop", "max_latency", "timeout", "trial_memory")
+_QUANTITIES: Final = (*(row.option for row in OBJECTIVES.values()), "timeout", "trial_memory")
 _COLLECTIONS: Final = ("objectives", "without", "track")
 
 
@@ -37,7 +38,7 @@ def checked_options(options: Mapping[str, Any]) -> dict[str, Any]:
     for name in _PATHS:
         path(name, options[name], may_be_none=name == "target")
     for name in _QUANTITIES:
-        value = options[name]
+        value = options.get(name)
         holds = value is None or isinstance(value, str) or _is_number(value)
         _check(name, "a number, or a text with its unit", value, holds=holds)
     for name in _COLLECTIONS:

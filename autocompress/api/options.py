@@ -9,7 +9,8 @@ from typing import Any, Final
 from autocompress.api.argument_types import checked_options
 from autocompress.errors import AutocompressError, InputError
 from autocompress.executors.registry import Resources
-from autocompress.quantities import limits_of, parse_bytes, parse_seconds
+from autocompress.objective import OBJECTIVES, default_objectives, limits_of
+from autocompress.quantities import parse_bytes, parse_seconds
 from autocompress.runs.options import SearchRequest, default_threads
 from autocompress.space.targets import load_target
 from autocompress.study.stop_rules import StopRules
@@ -64,7 +65,7 @@ def request_of(
             memory_bytes=None if memory is None else parse_bytes("--trial-memory", memory),
             ray_address=kept["ray_address"],
         ),
-        limits=limits_of(kept["max_size"], kept["max_drop"], kept["max_latency"]),
+        limits=limits_of({row.option: kept.get(row.option) for row in OBJECTIVES.values()}),
         without=_parts(kept["without"]),
         settings=settings,
         options=kept,
@@ -78,9 +79,10 @@ def request_of(
 def _kept(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as the command line writes them, with numbers in the units it takes."""
     kept = dict(options)
-    for key, unit in (("max_size", "B"), ("max_latency", "ms"), ("max_drop", "")):
-        value = kept[key]
-        kept[key] = value if value is None or isinstance(value, str) else f"{value:.12g}{unit}"
+    for row in OBJECTIVES.values():
+        value = kept.get(row.option)
+        if value is not None and not isinstance(value, str):
+            kept[row.option] = f"{value:.12g}{row.quantity.typed_unit}"
     memory = kept["trial_memory"]
     kept["trial_memory"] = None if memory is None else str(memory)
     kept["objectives"] = _joined(kept["objectives"])
@@ -102,7 +104,7 @@ def _with_target(options: dict[str, Any]) -> dict[str, Any]:
     target = None if name is None else load_target(name)
     defaults = {
         "runtime": (target and target.runtime) or "onnxruntime",
-        "objectives": (target and target.objectives) or "accuracy,size,latency",
+        "objectives": (target and target.objectives) or default_objectives(),
         "max_size": None if target is None or target.max_size is None else str(target.max_size),
     }
     opened = {key: value for key, value in defaults.items() if options[key] is None}

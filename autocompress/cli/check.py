@@ -17,6 +17,7 @@ from autocompress.cli.options import (
     task_options,
     with_target,
 )
+from autocompress.objective import LATENCY, default_objectives
 
 _MUST_FIX: Final = 2
 _NOT_PASSED_ON: Final = ("task", "task_option", "budget", "only", "as_json")
@@ -51,7 +52,7 @@ def command(task: str, data: str | None, task_args: tuple[str, ...], **options: 
     from autocompress.space.targets import load_target, restrict
 
     as_json, budget = options.pop("as_json"), options.pop("budget")
-    options = with_target({**options, "max_size": None, "objectives": "accuracy,size,latency"})
+    options = with_target({**options, "max_size": None, "objectives": default_objectives()})
     rules, target = load_rules(options["space"]), options["target"]
     rules = rules if target is None else restrict(rules, load_target(target))
     if budget < 1:
@@ -67,7 +68,7 @@ def command(task: str, data: str | None, task_args: tuple[str, ...], **options: 
         runtime_batch=options["runtime_batch"],
         integer="static" if options["integer"] == "auto" else options["integer"],
         input_shapes=parse_shapes(options["input_shapes"]),
-        has_latency="latency" in options["objectives"],
+        has_latency=LATENCY.name in options["objectives"],
         device=options["device"],
     )
     names = [name.strip() for name in (options["only"] or "").split(",")]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from autocompress.errors import InputError
+from autocompress.objective import OBJECTIVES
 
 if TYPE_CHECKING:
     pass
@@ -155,13 +156,11 @@ def track_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add `--max-size`, `--max-drop` and `--max-latency` to a command."""
-    for name, metavar, help_text in (
-        ("--max-latency", "TIME", "Longest inference, such as 2ms or 250us."),
-        ("--max-drop", "SHARE", "Accuracy a point may lose, such as 0.01, 1% or 1pt."),
-        ("--max-size", "SIZE", "Largest packed file, such as 100kB, 1.5MB or 64KiB."),
-    ):
-        command = click.option(name, metavar=metavar, help=f"Limit: {help_text}")(command)
+    """Add `--max-drop`, and `--max-size` for a cost `size`, to a command."""
+    for row in reversed(OBJECTIVES.values()):
+        name = f"--{row.option.replace('_', '-')}"
+        says = f"Limit: {row.limit_help}"
+        command = click.option(name, metavar=row.quantity.typed_as, help=says)(command)
     return command
 
 

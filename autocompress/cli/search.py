@@ -18,7 +18,8 @@ from autocompress.cli.options import (
     with_target,
 )
 from autocompress.cli.runs import results_option
-from autocompress.quantities import limits_of, parse_bytes, parse_seconds
+from autocompress.objective import OBJECTIVES, SIZE, all_costs, default_objectives, limits_of
+from autocompress.quantities import parse_bytes, parse_seconds
 
 
 def print_result(run: Any, *, as_json: bool) -> None:
@@ -55,10 +56,9 @@ def _print_tables(run: Any) -> None:
 
 def _point_to_export(run: Any) -> str:
     """Options of `export` that choose a point this run has; nothing if it only has the baseline."""
-    from autocompress.objective import OBJECTIVES
     from autocompress.report.findings import cheapest_within
 
-    if cheapest_within(run, run.feasible, OBJECTIVES["size"]):
+    if cheapest_within(run, run.feasible, SIZE):
         return "--max-drop 0.01"
     compressed = [trial.number for trial in run.front() if trial.role != "baseline"]
     return f"--trial {compressed[0]}" if compressed else ""
@@ -91,9 +91,10 @@ SETTINGS = (
 @click.option("--space", default="default", show_default=True, help="Search-space file or name.")
 @click.option(
     "--objectives",
-    default="accuracy,size,latency",
+    default=default_objectives(),
     show_default=True,
-    help="Axes of the front: accuracy and one or both of size, latency.",
+    help="Axes of the front: accuracy, and at least one of "
+    f"{', '.join(cost.name for cost in all_costs())}.",
 )
 @limit_options
 @click.option(
@@ -193,7 +194,8 @@ def command(**options: Any) -> None:
     settings["input_shapes"] = parse_shapes(settings["input_shapes"])
     context = click.get_current_context(silent=True)
     source = context.get_parameter_source("storage") if context else None
-    limits = limits_of(*(options.pop(f"max_{of}") for of in ("size", "drop", "latency")))
+    # a run that was begun before there was such a limit has none
+    limits = limits_of({row.option: options.pop(row.option, None) for row in OBJECTIVES.values()})
     parts = (part.strip() for part in (options.pop("without") or "").split(","))
     shown = {name: options.pop(name) for name in ("refine", "quiet", "as_json")}
     arguments = task_arguments(options.pop("data"), options.pop("task_args"))

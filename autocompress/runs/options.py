@@ -8,7 +8,7 @@ from typing import Any
 
 from autocompress.errors import InputError
 from autocompress.executors.registry import Resources
-from autocompress.objective import Limits, parse_objectives
+from autocompress.objective import LATENCY, Limits, default_objectives, parse_objectives
 from autocompress.runs.tracking.registry import make_trackers
 from autocompress.samplers.propose import check_sampler
 from autocompress.storages.server import check_server, parse_storage
@@ -57,7 +57,7 @@ class SearchRequest:
     seed: int = 0
     space: str = "default"
     target: str | None = None
-    objectives: str = "accuracy,size,latency"
+    objectives: str = dataclasses.field(default_factory=default_objectives)
     limits: Limits = dataclasses.field(default_factory=Limits)
     sampler: str = "guided"
     proxy: str = "standard"
@@ -126,4 +126,4 @@ def settled_integer(integer: str, folder: Path, objectives: str) -> str:
         kept = None
     if kept in ("static", "dynamic"):
         return str(kept)
-    return "auto" if "latency" in objectives else "static"
+    return "auto" if LATENCY.name in objectives else "static"
