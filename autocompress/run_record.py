@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.measurement import Fidelity, Measurement
-from autocompress.objective import REGION, SLACK_HALVINGS, Limits, Objective
+from autocompress.objective import REGION, SLACK_HALVINGS, Limits, Objective, all_costs
 from autocompress.pareto import knee, non_dominated, running_hypervolume
 from autocompress.plan import CompressionPlan
 from autocompress.space.option_table import OptionTable
@@ -93,6 +93,11 @@ class RunRecord:
         return dataclasses.replace(self, trials=finished[:n_trials])
 
     @property
+    def shown_costs(self) -> tuple[Objective, ...]:
+        """Costs that figures and tables show where they were measured: its own and default ones."""
+        return tuple(c for c in all_costs() if c.is_default or c in self.objectives)
+
+    @property
     def complete(self) -> tuple[TrialRecord, ...]:
         """Trials that finished and measured every objective."""
         return tuple(trial for trial in self.trials if self._is_complete(trial))
@@ -132,9 +137,7 @@ class RunRecord:
         assert trial.measurement is not None
         base = self.baseline.measurement if self.baseline else None
         return self.limits.violations(
-            accuracy=trial.measurement.accuracy,
-            size_bytes=trial.measurement.size_bytes,
-            latency_ms=trial.measurement.latency_ms,
+            {row.field: getattr(trial.measurement, row.field) for row in self.limits.bounds},
             baseline_accuracy=1.0 if base is None else base.accuracy,
         )
 
@@ -162,9 +165,8 @@ class RunRecord:
     def _relative_miss(self, trial: TrialRecord) -> float:
         base = self.baseline.measurement if self.baseline else None
         allowed = {
-            "max_drop": (base.accuracy if base else 1.0) - (self.limits.max_drop or 0.0),
-            "max_size_bytes": float(self.limits.max_size_bytes or 0),
-            "max_latency_ms": self.limits.max_latency_ms or 0.0,
+            row.limit: bound if row.is_cost else (base.accuracy if base else 1.0) - bound
+            for row, bound in self.limits.bounds.items()
         }
         return sum(excess / allowed[name] for name, excess in self.violations(trial).items())
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 from autocompress import option_readers as read
 from autocompress.errors import InputError
-from autocompress.objective import Limits
+from autocompress.objective import OBJECTIVES, Limits, all_costs, default_objectives
 from autocompress.option_readers import Reader
 
 Role = Literal["identity", "setting", "kept", "session"]
@@ -93,8 +93,9 @@ class SearchOptions:
         metavar="TARGET",
     )  # fmt: skip
     objectives: str | None = _option(
-        None, _WHAT, read.NAMES, "Axes of the front: accuracy and one or both of size, latency.",
-        metavar="NAMES", shown_default="accuracy,size,latency, or the target's",
+        None, _WHAT, read.NAMES, "Axes of the front: accuracy, and at least one of "
+        f"{', '.join(cost.name for cost in all_costs())}.",
+        metavar="NAMES", shown_default=f"{default_objectives()}, or the target's",
     )  # fmt: skip
     seed: int = _option(0, _WHAT, read.WHOLE, "Seed of everything random.", role="identity")
 
@@ -118,15 +119,15 @@ class SearchOptions:
     )  # fmt: skip
 
     max_size: int | None = _option(
-        None, _LIMITS, read.SIZE, "Largest packed file, such as 100kB, 1.5MB or 64KiB.",
+        None, _LIMITS, read.SIZE, OBJECTIVES["size"].limit_help,
         metavar="SIZE",
     )  # fmt: skip
     max_drop: float | None = _option(
-        None, _LIMITS, read.SHARE, "Accuracy a point may lose, such as 0.01, 1% or 1pt.",
+        None, _LIMITS, read.SHARE, OBJECTIVES["accuracy"].limit_help,
         metavar="SHARE",
     )  # fmt: skip
     max_latency: float | None = _option(
-        None, _LIMITS, read.MILLISECONDS, "Longest inference, such as 2ms or 250us.",
+        None, _LIMITS, read.MILLISECONDS, OBJECTIVES["latency"].limit_help,
         metavar="TIME",
     )  # fmt: skip
 
@@ -266,9 +267,8 @@ class SearchOptions:
     @property
     def limits(self) -> Limits:
         """What a point must keep to count."""
-        return Limits(
-            max_drop=self.max_drop, max_size_bytes=self.max_size, max_latency_ms=self.max_latency
-        )
+        rows = OBJECTIVES.values()
+        return Limits(**{row.limit: getattr(self, row.option, None) for row in rows})
 
 
 def _fields() -> dict[str, dataclasses.Field[Any]]:

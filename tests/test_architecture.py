@@ -14,8 +14,8 @@ ROOT = Path(autocompress.__file__).parent
 # A room imports only from rooms on floors below its own, and from itself.
 FLOORS = (
     {"errors"},
-    {"atomic_file", "entry_points", "measurement", "objective", "pareto"},
-    {"quantities", "plan", "tasks"},
+    {"atomic_file", "entry_points", "measurement", "pareto", "quantities"},
+    {"objective", "plan", "tasks"},
     {"analysis", "option_readers"},
     {"compress", "search_options"},
     {"space", "train", "onnx_graph"},

@@ -1,8 +1,11 @@
+import dataclasses
+import pickle
+
 import pytest
 
 from autocompress.errors import InputError
 from autocompress.measurement import Measurement
-from autocompress.objective import OBJECTIVES, Limits, parse_objectives
+from autocompress.objective import OBJECTIVES, Limits, limits_of, parse_objectives
 
 
 def test_parse_objectives_keeps_the_order_given():
@@ -33,8 +36,9 @@ def test_parse_objectives_refuses_what_spans_no_front(names, message):
 
 
 def _violations(limits, **figures):
-    settings = {"accuracy": 0.9, "size_bytes": 100, "latency_ms": 1.0, "baseline_accuracy": 0.95}
-    return limits.violations(**{**settings, **figures})
+    baseline = figures.pop("baseline_accuracy", 0.95)
+    measured = {"accuracy": 0.9, "size_bytes": 100, "latency_ms": 1.0, **figures}
+    return limits.violations(measured, baseline_accuracy=baseline)
 
 
 def test_violations_are_figure_minus_limit_for_limits_that_are_set():
@@ -84,3 +88,37 @@ def test_limits_to_json_holds_those_that_are_set():
     assert Limits(**limits.to_json()) == limits
     assert Limits().is_empty
     assert not limits.is_empty
+
+
+def test_limits_refuse_a_name_that_no_objective_has():
+    with pytest.raises(InputError, match="Unknown limit 'max_size'"):
+        Limits(max_size=100)
+
+
+def test_limits_are_equal_by_what_they_limit_and_survive_pickling():
+    limits = Limits(max_latency_ms=2.0, max_drop=0.01, max_size_bytes=None)
+    assert limits == Limits(max_drop=0.01, max_latency_ms=2.0) != Limits(max_drop=0.01)
+    assert pickle.loads(pickle.dumps(limits)) == limits
+    assert hash(pickle.loads(pickle.dumps(limits))) == hash(limits)
+    assert list(limits.to_json()) == ["max_drop", "max_latency_ms"]
+    assert limits.costs == {"latency_ms": 2.0}
+
+
+def test_limits_of_reads_what_was_typed_for_each_option():
+    typed = {"max_size": "1.5kB", "max_drop": "1pt", "max_latency": None}
+    assert limits_of(typed) == Limits(max_size_bytes=1500, max_drop=0.01)
+    assert isinstance(limits_of(typed).to_json()["max_size_bytes"], int)
+    with pytest.raises(InputError, match="`--max-latency` must be a time"):
+        limits_of({"max_latency": "2kB"})
+
+
+def test_noise_names_fields_of_a_measurement():
+    for noise in (row.noise for row in OBJECTIVES.values() if row.noise is not None):
+        assert {*dataclasses.astuple(noise)} <= set(Measurement.__dataclass_fields__)
+
+
+def test_ratios_of_costs_have_names_of_their_own():
+    ratios = [row.ratio for row in OBJECTIVES.values() if row.ratio]
+    assert len({*ratios, *Measurement.__dataclass_fields__}) == len(
+        [*ratios, *Measurement.__dataclass_fields__]
+    )

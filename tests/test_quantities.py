@@ -1,9 +1,15 @@
+import doctest
 from collections.abc import Callable
 
 import pytest
 
+from autocompress import quantities
 from autocompress.errors import InputError
 from autocompress.quantities import (
+    BYTES,
+    MILLISECONDS,
+    format_ms,
+    format_size,
     parse_bytes,
     parse_milliseconds,
     parse_seconds,
@@ -72,3 +78,53 @@ def test_parse_refuses_what_is_no_quantity(
     assert f"`option` must be {what}" in caught.value.message
     assert f"but got {text!r}" in caught.value.message
     assert caught.value.hint.startswith("For example: `option=")
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.00 MB")],
+)
+def test_format_size_changes_unit_where_the_number_would_round_up(
+    size_bytes: int, text: str
+) -> None:
+    assert format_size(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "text"),
+    [
+        (0.0, "0"),
+        (0.0009996, "0.00100"),
+        (0.9996, "1.00"),
+        (9.9994, "9.999"),
+        (9.9996, "10.00"),
+        (12345.6, "12346"),
+    ],
+)
+def test_format_ms_keeps_its_figures_where_the_number_rounds_up(
+    milliseconds: float, text: str
+) -> None:
+    assert format_ms(milliseconds) == text
+
+
+def test_quantities_examples_are_right() -> None:
+    results = doctest.testmod(quantities)
+    assert results.attempted >= 6
+    assert results.failed == 0
+
+
+@pytest.mark.parametrize(
+    ("largest", "unit"),
+    [(0.0, (1.0, "bytes")), (9_999, (1.0, "bytes")), (10_000, (1e3, "kB")), (1e15, (1e9, "GB"))],
+)
+def test_axis_unit_leaves_at_most_five_digits(largest: float, unit: tuple[float, str]) -> None:
+    assert BYTES.axis_unit(largest) == unit
+    assert MILLISECONDS.axis_unit(largest) == (1.0, "ms")
+
+
+def test_quantities_write_figures_with_and_without_their_unit() -> None:
+    assert (BYTES.write(1234), BYTES.write_number(1234), BYTES.write_number(1234, 1e3)) == (
+        *("1.2 kB", "1234", "1.2"),
+    )
+    assert (MILLISECONDS.write(0.25), MILLISECONDS.write_number(0.25)) == ("0.250 ms", "0.250")
+    assert (BYTES.write_rounded(1234), MILLISECONDS.write_rounded(0.25)) == ("1.2 kB", "0.25 ms")

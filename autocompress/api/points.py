@@ -27,7 +27,7 @@ _TITLES = {
 
 def points_html(table: "pd.DataFrame") -> str:
     """A small HTML table of points; nothing in it is taken for markup."""
-    from autocompress.report.wording import format_size
+    from autocompress.quantities import format_size
 
     def cell(name: str, value: Any) -> str:
         if value is None or value != value or str(value) == "<NA>":

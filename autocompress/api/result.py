@@ -10,6 +10,7 @@ from autocompress.api.bundle import Bundle
 from autocompress.api.points import Point, Points, point_of
 from autocompress.errors import InputError, NoPointError, unknown_name
 from autocompress.export.bundle import choose_point
+from autocompress.objective import all_costs
 from autocompress.option_readers import number, whole_number
 from autocompress.run_record import RunRecord, TrialRecord
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     from torch import nn
 
-_CHOICES = ("knee", "smallest", "fastest")
+_BEST = {cost.best: cost.name for cost in all_costs()}
+_CHOICES = ("knee", *_BEST)
 
 
 def _number_of(point: int | Point) -> int:
@@ -220,16 +222,16 @@ class Result:
     def _chosen(self, which: str | int | Point, max_drop: float | None = None) -> TrialRecord:
         if isinstance(which, str) and which not in _CHOICES:
             raise unknown_name("point", which, (*_CHOICES, "the number of a trial"))
-        if which in ("smallest", "fastest"):
-            allowed = 1.0 if max_drop is None else max_drop
-            return self._within(allowed, "size" if which == "smallest" else "latency")
+        if isinstance(which, str) and which in _BEST:
+            return self._within(1.0 if max_drop is None else max_drop, _BEST[which])
         if max_drop is not None:
-            raise InputError("`max_drop` goes with 'smallest' and 'fastest' only.")
+            raise InputError(f"`max_drop` goes with {' and '.join(map(repr, _BEST))} only.")
         return choose_point(self.run, trial=None if isinstance(which, str) else _number_of(which))
 
     def _within(self, max_drop: float, by: str) -> TrialRecord:
-        if by not in ("size", "latency"):
-            raise unknown_name("cost", by, ("size", "latency"))
+        names = [cost.name for cost in all_costs()]
+        if by not in names:
+            raise unknown_name("cost", by, names)
         return choose_point(self.run, max_drop=number("max_drop", max_drop), by=by)
 
     def _reopened(self) -> Any:

@@ -16,6 +16,7 @@ from autocompress.cli.options import (
     task_options,
     typed,
 )
+from autocompress.objective import LATENCY
 
 _MUST_FIX: Final = 2
 _NOT_PASSED_ON: Final = ("task", "task_option", "budget", "only", "as_json")
@@ -59,7 +60,7 @@ def command(
             **options.settings(),
             "integer": "static" if options.integer == "auto" else options.integer,
         },
-        has_latency="latency" in str(options.objectives),
+        has_latency=LATENCY.name in str(options.objectives),
     )
     found = []
     for checked in check_task(

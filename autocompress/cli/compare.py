@@ -63,6 +63,7 @@ def command(runs: tuple[str, ...], output: Path | None, as_json: bool, results: 
 def _print_tables(comparison: Comparison) -> None:
     from rich.console import Console
 
+    from autocompress.objective import all_costs
     from autocompress.report.compare_page import (
         difference_cells,
         drop_cells,
@@ -73,12 +74,10 @@ def _print_tables(comparison: Comparison) -> None:
     width = shutil.get_terminal_size((_PLAIN_WIDTH, 24)).columns if sys.stdout.isatty() else None
     console = Console(width=width or _PLAIN_WIDTH, highlight=False, emoji=False)
     _print_table(console, *run_cells(comparison))
-    for what, (titles, rows) in {
-        "Smallest file by allowed loss of accuracy": drop_cells(comparison, "size"),
-        "Fastest point by allowed loss of accuracy": drop_cells(comparison, "latency"),
-    }.items():
+    for cost in all_costs():
+        titles, rows = drop_cells(comparison, cost)
         if rows:
-            click.echo(f"{what}:")
+            click.echo(f"{cost.lowest.capitalize()} by allowed loss of accuracy:")
             _print_table(console, titles, rows)
     titles, rows = difference_cells(comparison)
     click.echo("What differs:" if rows else "Nothing that is recorded differs.")

@@ -7,6 +7,7 @@ import click
 
 from autocompress.cli.options import json_option, print_json
 from autocompress.cli.runs import load_trusted, results_option, trust_option
+from autocompress.objective import all_costs
 from autocompress.quantities import parse_share
 
 
@@ -20,7 +21,7 @@ from autocompress.quantities import parse_share
 )
 @click.option(
     "--by",
-    type=click.Choice(["size", "latency"]),
+    type=click.Choice([cost.name for cost in all_costs()]),
     default="size",
     show_default=True,
     help="What --max-drop makes smallest.",
@@ -108,7 +109,7 @@ def command(
 
 def _runtime_line(found: dict[str, Any]) -> str:
     """What a manifest says about the file of one runtime."""
-    from autocompress.report.wording import format_ms
+    from autocompress.quantities import format_ms
 
     if "error" in found:
         return f"no file. {found['error']}"

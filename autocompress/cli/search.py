@@ -99,10 +99,10 @@ def _print_tables(run: Any) -> None:
 
 def _point_to_export(run: Any) -> str:
     """Options of `export` that choose a point this run has; nothing if it only has the baseline."""
-    from autocompress.objective import OBJECTIVES
+    from autocompress.objective import SIZE
     from autocompress.report.findings import cheapest_within
 
-    if cheapest_within(run, run.feasible, OBJECTIVES["size"]):
+    if cheapest_within(run, run.feasible, SIZE):
         return "--max-drop 0.01"
     compressed = [trial.number for trial in run.front() if trial.role != "baseline"]
     return f"--trial {compressed[0]}" if compressed else ""

@@ -3,7 +3,7 @@
 import dataclasses
 
 from autocompress.errors import TrialError
-from autocompress.objective import Limits
+from autocompress.objective import LATENCY, SIZE, Limits
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.space.option_table import Figures
 
@@ -56,7 +56,7 @@ class Rivals:
     front: tuple[Rival, ...]
     history: tuple[tuple[float, float], ...]
     has_latency: bool
-    max_size_bytes: int | None = None
+    max_size_bytes: float | None = None
 
     def check(self, figures: Figures) -> None:
         """Stop a candidate that no evidence speaks for.
@@ -126,15 +126,16 @@ def rivals_of(run: RunRecord, number: int) -> Rivals:
         number: Number of the trial that is about to be evaluated.
     """
     past = dataclasses.replace(run, trials=run.trials[:number], limits=Limits())
-    has_latency = run.limits.max_latency_ms is not None
-    has_latency |= any(objective.name == "latency" for objective in run.objectives)
+    costs = {row for row in (*run.objectives, *run.limits.bounds) if row.is_cost}
+    # a look takes bytes and time: of another cost it cannot say that a rival has no more
+    front = past.front() if costs <= {SIZE, LATENCY} else ()
     history = [(t.measurement.untuned_divergence, t.measurement.accuracy)
                for t in past.comparable if t.measurement]  # fmt: skip
     return Rivals(
-        front=tuple(_rival(trial) for trial in past.front()),
+        front=tuple(_rival(trial) for trial in front),
         history=tuple((untuned, accuracy) for untuned, accuracy in history if untuned is not None),
-        has_latency=has_latency,
-        max_size_bytes=run.limits.max_size_bytes,
+        has_latency=LATENCY in costs,
+        max_size_bytes=run.limits.bounds.get(SIZE),
     )
 
 

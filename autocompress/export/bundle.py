@@ -43,7 +43,7 @@ def choose_point(
         run: The run.
         trial: Number of a complete trial; front member or not.
         max_drop: Accuracy a point may lose against the baseline, as a share, >= 0.
-        by: `size` or `latency`: what is made smallest among the points within `max_drop`.
+        by: Cost, by its name, that is made smallest among the points within `max_drop`.
 
     Raises:
         InputError: If there is no such trial, or `max_drop` is negative.

@@ -6,9 +6,10 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
+from autocompress.quantities import format_share, format_size
 from autocompress.report.findings import measured
 from autocompress.report.theme import SEQUENTIAL, new_figure, note_figure
-from autocompress.report.wording import format_level, format_share, format_size, shorten
+from autocompress.report.wording import format_level, shorten
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.space.search_space import Knob
 

@@ -3,12 +3,11 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from autocompress.errors import InputError
-from autocompress.measurement import Measurement
-from autocompress.objective import OBJECTIVES, Objective
-from autocompress.report.findings import cheapest_within, cost_of, gain, measured, timing_noise
+from autocompress.objective import Objective, all_costs
+from autocompress.report.findings import cheapest_within, cost_of, gain, noise_of, range_of
 from autocompress.report.search_gain import DROPS
 from autocompress.report.tables import trial_json
 from autocompress.report.wording import format_level
@@ -104,7 +103,8 @@ def _levels(knob: Knob) -> str:
     return ", ".join(format_level(knob.kind, level) for level in knob.levels)
 
 
-Figure = Literal["accuracy", "size_at_drop", "speedup_at_drop", "hypervolume"]
+Figure = str
+"""`accuracy`, `hypervolume`, or what `figure_at_drop` calls the best points by a cost."""
 
 MAX_RUNS: Final = 6
 """So many colours there are that everybody can tell apart."""
@@ -116,16 +116,29 @@ _TIMING: Final = (
     *("settings.runtime", "settings.runtime_threads", "settings.runtime_batch"),
     *("settings.input_shapes", "data.example_inputs", "machine"),
 )
-# Figure -> what must be the same in `run.json` for it to be comparable.
-_MUST_AGREE: Final[dict[Figure, tuple[str, ...]]] = {
-    "accuracy": _ACCURACY,
-    "size_at_drop": _DROP,
-    "speedup_at_drop": (*_DROP, *_TIMING),
-    "hypervolume": (*_DROP, "objectives", "limits"),
-}
 
-FIGURE_OF: Final[dict[str, Figure]] = {"size": "size_at_drop", "latency": "speedup_at_drop"}
-"""What must be comparable for the best points by a cost to be."""
+
+def figure_at_drop(cost: Objective) -> Figure:
+    """What must be comparable for the best points by a cost to be.
+
+    >>> from autocompress.objective import LATENCY, SIZE
+    >>> figure_at_drop(SIZE), figure_at_drop(LATENCY)
+    ('size_at_drop', 'speedup_at_drop')
+    """
+    # of a noisy cost only the ratio to the baseline can be compared with other runs
+    return f"{cost.name if cost.noise is None else cost.ratio}_at_drop"
+
+
+def _must_agree() -> dict[Figure, tuple[str, ...]]:
+    """Figure -> what must be the same in `run.json` for it to be comparable."""
+    return {
+        "accuracy": _ACCURACY,
+        **{
+            figure_at_drop(cost): _DROP if cost.noise is None else (*_DROP, *_TIMING)
+            for cost in all_costs()
+        },
+        "hypervolume": (*_DROP, "objectives", "limits"),
+    }
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,9 +251,9 @@ def compare_runs(runs: Sequence[RunRecord]) -> Comparison:
     names = [r.name if plain.count(r.name) == 1 else str(r.folder) for r in runs]
     obstacles: dict[Figure, tuple[str, ...]] = {
         figure: (*_missing(figure, runs, names), *_disagreeing(keys, runs))
-        for figure, keys in _MUST_AGREE.items()
+        for figure, keys in _must_agree().items()
     }
-    if any(_has_latency(run) for run in runs):  # timing is part of what it sums up
+    if any(o.noise for run in runs for o in run.objectives):  # timing is part of what it sums up
         timing = tuple(w for w in _disagreeing(_TIMING, runs) if w not in obstacles["hypervolume"])
         obstacles["hypervolume"] += timing
     n_equal = min(run.n_finished for run in runs)
@@ -252,9 +265,10 @@ def compare_runs(runs: Sequence[RunRecord]) -> Comparison:
         n_equal=n_equal,
         equal_hypervolumes=tuple(_hypervolume(run.after(n_equal)) for run in runs),
         at_drops=tuple(
-            _best(runs, OBJECTIVES[cost], drop, is_comparable=not obstacles[figure])
-            for cost, figure in FIGURE_OF.items()
-            if any(cost_of(t, OBJECTIVES[cost]) is not None for r in runs for t in r.feasible)
+            _best(runs, cost, drop, is_comparable=not obstacles[figure_at_drop(cost)])
+            for cost in all_costs()
+            if any(cost in r.shown_costs for r in runs)
+            and any(cost_of(t, cost) is not None for r in runs for t in r.feasible)
             for drop in DROPS
         ),
         differences=differences(runs),
@@ -268,12 +282,13 @@ def _missing(figure: Figure, runs: Sequence[RunRecord], names: Sequence[str]) ->
         lacking = [
             f"{n} has no baseline" for n, r in zip(names, runs, strict=True) if not r.baseline
         ]
-    if figure == "speedup_at_drop":
-        lacking += [
-            f"{name} measured no latency"
-            for name, run in zip(names, runs, strict=True)
-            if not any(measured(t).latency_ms is not None for t in run.complete)
-        ]
+    for cost in all_costs():
+        if figure == figure_at_drop(cost):
+            lacking += [
+                f"{name} measured no {cost.name}"
+                for name, run in zip(names, runs, strict=True)
+                if not any(cost_of(t, cost) is not None for t in run.complete)
+            ]
     return lacking
 
 
@@ -285,10 +300,6 @@ def _disagreeing(keys: Sequence[str], runs: Sequence[RunRecord]) -> list[str]:
         names = dict.fromkeys(name for leaves in said for name in leaves)
         found += [n for n in names if any(s.get(n) != said[0].get(n) for s in said)]
     return found
-
-
-def _has_latency(run: RunRecord) -> bool:
-    return any(objective.name == "latency" for objective in run.objectives)
 
 
 def _hypervolume(run: RunRecord) -> float | None:
@@ -318,30 +329,26 @@ def _winner(
 ) -> int | None:
     """Place of the run that is ahead of every other, told apart from it."""
     ranges = {
-        place: _relative_range(measured(trial), cost)
+        place: _relative_range(trial, cost)
         for place, trial in enumerate(trials)
         if trial is not None and cost_of(trial, cost) is not None
     }
     if not ranges:
         return None
     best = min(ranges, key=lambda place: ranges[place][1])
-    is_timed = cost.field == "latency_ms"
-    noise = max(timing_noise(run) for run in runs) if is_timed else _LEAST_LEAD
+    noise = _LEAST_LEAD if cost.noise is None else max(noise_of(run, cost) for run in runs)
     reach = ranges[best][1] * (1.0 + noise)
     return best if all(low > reach for p, (low, _) in ranges.items() if p != best) else None
 
 
-def _relative_range(figures: Measurement, cost: Objective) -> tuple[float, float]:
+def _relative_range(trial: TrialRecord, cost: Objective) -> tuple[float, float]:
     """Lowest and highest value of a cost.
 
-    Bytes are exact. Times of different hours do not compare; their ratios to the baseline timed in
-    between do, each with its 95 % interval (or spread, where there is no interval).
+    Times of different hours do not compare; their ratios to the baseline timed in between do, each
+    with its 95 % interval (or spread, where there is no interval).
     """
-    if cost.field != "latency_ms":
-        return float(figures.size_bytes), float(figures.size_bytes)
-    assert figures.latency_ms is not None
-    base = figures.baseline_latency_ms or figures.latency_ms
-    half = (figures.latency_spread_ms or 0.0) / 2
-    low = figures.latency_ms - half if figures.latency_low_ms is None else figures.latency_low_ms
-    high = figures.latency_ms + half if figures.latency_high_ms is None else figures.latency_high_ms
+    low, high = range_of(trial, cost)
+    if cost.noise is None:
+        return low, high
+    base = getattr(trial.measurement, cost.noise.baseline) or getattr(trial.measurement, cost.field)
     return low / base, high / base

@@ -1,15 +1,15 @@
-"""Fronts of several runs in one picture, by size or by speed."""
+"""Fronts of several runs in one picture, by one cost."""
 
 import html
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from autocompress.objective import OBJECTIVES
+from autocompress.objective import OBJECTIVES, Objective
 from autocompress.report.compare import Comparison
-from autocompress.report.findings import MAX_DROP, cost_of, measured
+from autocompress.report.findings import MAX_DROP, cost_of, gain, measured
 from autocompress.report.hover import hover_text
-from autocompress.report.theme import BLUE, GREEN, VERMILLION, cost_axis, new_figure, size_unit
+from autocompress.report.theme import BLUE, GREEN, VERMILLION, axis_title, cost_axis, new_figure
 from autocompress.report.wording import format_times, shorten
 from autocompress.run_record import RunRecord, TrialRecord
 
@@ -27,24 +27,25 @@ _NAME_CHARS: Final = 40
 _VIEW_DROP: Final = 0.10
 
 
-def fronts_figure(comparison: Comparison, cost: Literal["size", "latency"]) -> go.Figure:
+def fronts_figure(comparison: Comparison, cost: str) -> go.Figure:
     """The best accuracy of each run up to a cost, one line per run.
 
-    Latency is the ratio to the run's own baseline, timed in turns with each candidate: milliseconds
-    of different hours do not compare. The figure is for runs whose accuracies are comparable.
+    A noisy cost, such as latency, is the ratio to the run's own baseline, measured in turns with
+    each candidate: milliseconds of different hours do not compare. The figure is for runs whose
+    accuracies are comparable.
 
     Args:
         comparison: The runs.
-        cost: Horizontal axis.
+        cost: Horizontal axis, by its name.
     """
-    lines = [_Line(run, cost) for run in comparison.runs]
+    row = OBJECTIVES[cost]
+    lines = [_Line(run, row) for run in comparison.runs]
     every = [x for line in lines for x in line.costs]
-    if cost == "size":
-        factor, unit = size_unit(max(every, default=0.0))
-        axis = f"size of the packed file [{unit}]"
-    else:
-        factor, axis = 1.0, "latency, one inference [times the baseline's]"
-    figure = new_figure(_title(comparison, cost), "Best accuracy up to a cost, per run", 480)
+    factor, unit = 1.0, "times the baseline's"
+    if row.noise is None:
+        factor, unit = row.quantity.axis_unit(max(every, default=0.0))
+    axis = axis_title(row.axis, unit)
+    figure = new_figure(_title(comparison, row), "Best accuracy up to a cost, per run", 480)
     for line, name, style in zip(lines, comparison.names, _STYLES, strict=False):
         _draw(figure, line, html.escape(shorten(name, _NAME_CHARS)), style, factor)
     floor = min((line.floor for line in lines), default=0.0)
@@ -64,8 +65,8 @@ def fronts_figure(comparison: Comparison, cost: Literal["size", "latency"]) -> g
 class _Line:
     """What nobody of one run beats on two axes: costs, accuracies in percent, trials."""
 
-    def __init__(self, run: RunRecord, cost: str) -> None:
-        placed = [(x, t) for t in run.feasible if (x := _place(t, cost)) is not None]
+    def __init__(self, run: RunRecord, cost: Objective) -> None:
+        placed = [(x, t) for t in run.feasible if (x := _place(run, t, cost)) is not None]
         self.run = run
         self.trials: list[TrialRecord] = []
         self.points: list[tuple[float, float]] = []
@@ -82,13 +83,13 @@ class _Line:
         return [x for x, _ in self.points]
 
 
-def _place(trial: TrialRecord, cost: str) -> float | None:
-    if cost == "size":
-        return cost_of(trial, OBJECTIVES["size"])
-    speedup = measured(trial).speedup
-    if speedup is None:  # the baseline was timed against nothing but itself
-        return 1.0 if trial.role == "baseline" and measured(trial).latency_ms else None
-    return 1.0 / speedup
+def _place(run: RunRecord, trial: TrialRecord, cost: Objective) -> float | None:
+    if cost.noise is None:
+        return cost_of(trial, cost)
+    ratio = gain(run, trial, cost)
+    if ratio is None:  # the baseline was timed against nothing but itself
+        return 1.0 if trial.role == "baseline" and cost_of(trial, cost) else None
+    return 1.0 / ratio
 
 
 def _draw(
@@ -109,25 +110,20 @@ def _draw(
         )
 
 
-def _title(comparison: Comparison, cost: str) -> str:
+def _title(comparison: Comparison, cost: Objective) -> str:
     """The finding within one point, or what the picture shows where that is not comparable."""
-    row = next(
-        (r for r in comparison.at_drops if r.cost.name == cost and r.max_drop == MAX_DROP), None
-    )
+    row = next((r for r in comparison.at_drops if r.cost == cost and r.max_drop == MAX_DROP), None)
     if row is None or not row.is_comparable:
-        return f"Accuracy against {cost}, {len(comparison.runs)} runs"
+        return f"Accuracy against {cost.name}, {len(comparison.runs)} runs"
     if row.winner is None:
         if all(gain is None for gain in row.gains):
             return "No run has a point within 1 pt"
-        if cost == "size":
-            return "Within 1 pt no run's file is smaller than every other's"
-        return "Within 1 pt no run is measurably faster than every other"
+        measurably = "" if cost.noise is None else "measurably "
+        return f"Within 1 pt no run's point is {measurably}{cost.better} than every other's"
     name = html.escape(shorten(comparison.names[row.winner], _NAME_CHARS))
     own = row.gains[row.winner]
     rest = [g for place, g in enumerate(row.gains) if place != row.winner and g is not None]
     if own is None or not rest:
         return f"Only {name} has a point within 1 pt"
     lead = format_times(own / max(rest))
-    if cost == "size":
-        return f"Within 1 pt the file of {name} is {lead} smaller than the next run's"
-    return f"Within 1 pt {name} is {lead} faster than the next run"
+    return f"Within 1 pt the point of {name} is {lead} {cost.better} than the next run's"

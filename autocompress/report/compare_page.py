@@ -5,26 +5,21 @@ import re
 import shlex
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from autocompress.atomic_file import write_atomically
-from autocompress.objective import OBJECTIVES
-from autocompress.report.compare import FIGURE_OF, BestAtDrop, Comparison, Figure
+from autocompress.objective import Objective
+from autocompress.quantities import format_share, format_size
+from autocompress.report.compare import BestAtDrop, Comparison, Figure, figure_at_drop
 from autocompress.report.compare_figure import fronts_figure
-from autocompress.report.findings import accuracy_change, differs_from_baseline, measured
+from autocompress.report.findings import accuracy_change, cost_of, is_level_with_baseline, measured
 from autocompress.report.gain_figure import drop_name
 from autocompress.report.page_frame import page_html
 from autocompress.report.page_tables import table_html
-from autocompress.report.wording import (
-    format_gain,
-    format_points,
-    format_share,
-    format_size,
-    shorten,
-)
+from autocompress.report.wording import format_gain, format_points, shorten
 from autocompress.run_record import RunRecord, TrialRecord
 
 # Each figure from its JSON block, anew when the colour scheme or the width class changes.
@@ -81,16 +76,21 @@ COMPARE_SCRIPT: Final = """
 
 Rows = list[list[str]]
 
-FIGURE_NAMES: Final[dict[Figure, str]] = {
-    "accuracy": "accuracies",
-    "size_at_drop": "sizes at equal loss of accuracy",
-    "speedup_at_drop": "speedups at equal loss of accuracy",
-    "hypervolume": "hypervolumes",
-}
+_PLURALS: Final = {"accuracy": "accuracies", "hypervolume": "hypervolumes"}
 _NONE: Final = "–"
 _MAX_CHARS: Final = 60
 _N_DIGEST: Final = 10
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+
+
+def figure_name(figure: Figure) -> str:
+    """What several of a figure are called.
+
+    >>> figure_name("accuracy"), figure_name("size_at_drop")
+    ('accuracies', 'sizes at equal loss of accuracy')
+    """
+    best = figure.removesuffix("_at_drop")
+    return _PLURALS.get(figure, f"{best}s at equal loss of accuracy")
 
 
 def run_cells(comparison: Comparison) -> tuple[list[str], Rows]:
@@ -112,12 +112,12 @@ def run_cells(comparison: Comparison) -> tuple[list[str], Rows]:
     return titles, rows
 
 
-def drop_cells(comparison: Comparison, cost: Literal["size", "latency"]) -> tuple[list[str], Rows]:
+def drop_cells(comparison: Comparison, cost: Objective) -> tuple[list[str], Rows]:
     """Titles and a row per allowed drop: each run's cheapest point, and which is ahead."""
     rows = [
         [drop_name(row.max_drop), *_points(comparison, row), _winner(comparison, row)]
         for row in comparison.at_drops
-        if row.cost is OBJECTIVES[cost]
+        if row.cost == cost
     ]
     return ["loses at most", *comparison.names, "best"], rows
 
@@ -134,9 +134,9 @@ def difference_cells(comparison: Comparison) -> tuple[list[str], Rows]:
 def obstacle_sentences(comparison: Comparison) -> list[str]:
     """What may not be compared, and why; says so, too, if everything may."""
     sentences = [
-        f"Not comparable: {FIGURE_NAMES[figure]}, because these differ: {', '.join(why)}."
+        f"Not comparable: {figure_name(figure)}, because these differ: {', '.join(why)}."
         if not any(" " in reason for reason in why)
-        else f"Not comparable: {FIGURE_NAMES[figure]}: {', '.join(why)}."
+        else f"Not comparable: {figure_name(figure)}: {', '.join(why)}."
         for figure, why in comparison.obstacles.items()
         if why and not _goes_without_saying(comparison, figure)
     ]
@@ -144,9 +144,9 @@ def obstacle_sentences(comparison: Comparison) -> list[str]:
 
 
 def _goes_without_saying(comparison: Comparison, figure: Figure) -> bool:
-    """Speed, where no run has measured any."""
-    return figure == "speedup_at_drop" and not any(
-        row.cost is OBJECTIVES["latency"] for row in comparison.at_drops
+    """A cost that no run has measured."""
+    return figure.endswith("_at_drop") and not any(
+        figure_at_drop(row.cost) == figure for row in comparison.at_drops
     )
 
 
@@ -163,19 +163,20 @@ def _volume(volume: float | None) -> str:
 
 def _points(comparison: Comparison, row: BestAtDrop) -> list[str]:
     return [
-        _NONE if trial is None else _point(run, trial, gain, row.cost.name)
+        _NONE if trial is None else _point(run, trial, gain, row.cost)
         for run, trial, gain in zip(comparison.runs, row.trials, row.gains, strict=True)
     ]
 
 
-def _point(run: RunRecord, trial: TrialRecord, gain: float | None, cost: str) -> str:
+def _point(run: RunRecord, trial: TrialRecord, gain: float | None, cost: Objective) -> str:
     """Text such as `578 B, 25.4× smaller, −1.00 pt (#13)`; ≈ marks a speedup within the noise."""
     change = accuracy_change(run, trial)
     assert change is not None  # points at a drop have a baseline
     words = [] if gain is None else [format_gain(gain, cost)]
-    if cost == "size":
-        words = [format_size(measured(trial).size_bytes), *words]
-    elif words and not differs_from_baseline(run, trial):
+    value = cost_of(trial, cost)
+    if cost.noise is None and value is not None:
+        words = [cost.quantity.write(value), *words]
+    elif words and is_level_with_baseline(run, trial, cost):
         words = [f"≈ {words[0]}"]
     return f"{', '.join([*words, format_points(change, 2)])} (#{trial.number})"
 
@@ -194,21 +195,18 @@ def _short(value: Any) -> str:
     return text[:_N_DIGEST] if _DIGEST.fullmatch(text) else shorten(text, _MAX_CHARS)
 
 
-_HEADINGS: Final[dict[Literal["size", "latency"], str]] = {
-    "size": "Accuracy against size",
-    "latency": "Accuracy against latency",
-}
-_CAPTIONS: Final = {
-    "size": "Up and to the left is better. A line is the best accuracy of one run for a file of at "
-    "most that size.",
-    "latency": "Up and to the left is better. Times are ratios to the run's own untouched model, "
-    "timed in turns with each candidate: milliseconds of different hours do not compare.",
-}
+_CAPTION: Final = (
+    "Up and to the left is better. A line is the best accuracy of one run up to that {cost}."
+)
+_NOISY_CAPTION: Final = (
+    f"{_CAPTION} Figures are ratios to the run's own untouched model, measured in turns with each "
+    "candidate: those of different hours do not compare."
+)
 _HOW: Final = (
     "A point within a drop is the cheapest one, searched or control, that keeps its run's limits "
     "and loses at most that much accuracy against the run's own baseline. A run is best where its "
-    "point is cheaper than every other's; of latency, where intervals lie apart by more than the "
-    "baseline's from itself."
+    "point is cheaper than every other's; of a noisy cost, where intervals lie apart by more than "
+    "the baseline's from itself."
 )
 
 
@@ -223,7 +221,7 @@ def write_comparison(comparison: Comparison, path: Path) -> None:
 
 def render_comparison(comparison: Comparison) -> str:
     """The page as HTML text."""
-    costs = [cost for cost in _HEADINGS if any(r.cost.name == cost for r in comparison.at_drops)]
+    costs = list(dict.fromkeys(row.cost for row in comparison.at_drops))
     titles, rows = run_cells(comparison)
     notes = "".join(f"<li>{html.escape(line)}</li>" for line in obstacle_sentences(comparison))
     body = [
@@ -241,18 +239,24 @@ def render_comparison(comparison: Comparison) -> str:
     return page_html(f"{' against '.join(comparison.names)}: compared", "\n".join(body), scripts)
 
 
-def _cost_section(comparison: Comparison, cost: Literal["size", "latency"]) -> str:
+def _cost_section(comparison: Comparison, cost: Objective) -> str:
     picture = "<p>Not drawn: accuracies of these runs are not comparable.</p>"
     if comparison.is_comparable("accuracy"):
-        picture = _picture(f"fronts-{cost}", fronts_figure(comparison, cost), _CAPTIONS[cost])
-    figure = FIGURE_OF[cost]
+        caption = _CAPTION if cost.noise is None else _NOISY_CAPTION
+        picture = _picture(
+            f"fronts-{cost.name}",
+            fronts_figure(comparison, cost.name),
+            caption.format(cost=cost.name),
+        )
+    figure = figure_at_drop(cost)
     titles, rows = drop_cells(comparison, cost)
-    caption = FIGURE_NAMES[figure].capitalize()
+    caption = figure_name(figure).capitalize()
     if not comparison.is_comparable(figure):
         caption += ", each run by itself: not comparable"
     table = table_html(titles, rows, caption, n_text_columns=len(titles))
     how = f'<p class="soft">{_HOW}</p>'
-    return f'<section class="words"><h2>{_HEADINGS[cost]}</h2>{picture}{table}{how}</section>'
+    heading = f"<h2>Accuracy against {cost.name}</h2>"
+    return f'<section class="words">{heading}{picture}{table}{how}</section>'
 
 
 def _picture(name: str, figure: go.Figure, caption: str) -> str:

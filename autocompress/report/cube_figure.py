@@ -1,4 +1,4 @@
-"""Accuracy, size and latency at once, as a picture that can be turned."""
+"""Accuracy and two costs at once, as a picture that can be turned."""
 
 import html
 from collections.abc import Sequence
@@ -6,13 +6,14 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from autocompress.objective import OBJECTIVES
+from autocompress.objective import Objective
 from autocompress.report.plane import TRIALS, Plane, place_trials, texts_of
 from autocompress.report.theme import (
     BLUE,
     GREEN,
     GREY,
     VERMILLION,
+    axis_title,
     cost_axis,
     new_figure,
     note_figure,
@@ -20,33 +21,43 @@ from autocompress.report.theme import (
 from autocompress.run_record import RunRecord, TrialRecord
 
 
-def has_three_objectives(run: RunRecord) -> bool:
-    """Whether accuracy, size and latency are all objectives of a run, and measured."""
-    names = {objective.name for objective in run.objectives}
-    return {"size", "latency"} <= names and bool(run.complete)
+def has_two_costs(run: RunRecord) -> bool:
+    """Whether a run has two costs at least, and measured them."""
+    return sum(objective.is_cost for objective in run.objectives) >= 2 and bool(run.complete)
+
+
+def _axes(run: RunRecord) -> tuple[Objective, Objective]:
+    """Two costs, objectives of the run first: more cannot be drawn at once."""
+    first, second, *_ = sorted(run.shown_costs, key=lambda cost: cost not in run.objectives)
+    return first, second
 
 
 def cube_figure(run: RunRecord, *, has_texts: bool = True) -> go.Figure:
-    """All complete trials by size, latency and accuracy; the front solid, the others faint.
+    """All complete trials by the first two costs and accuracy; the front solid, others faint.
 
     Args:
         run: The run.
         has_texts: Whether points carry what a pointer over them shows.
     """
-    sizes = place_trials(run, OBJECTIVES["size"], has_texts=has_texts)
-    times = place_trials(run, OBJECTIVES["latency"])
-    trials = [t for t in sizes.trials if t.number in times.x]
+    across, deep = _axes(run)
+    first = place_trials(run, across, has_texts=has_texts)
+    second = place_trials(run, deep)
+    trials = [t for t in first.trials if t.number in second.x]
     if not trials:
-        return note_figure("Nothing to turn", "No finished trial has measured size and latency.")
-    n_front = len(sizes.on_front)
-    title = f"{n_front} of {len(trials)} measured points are on the front of three objectives"
+        why = f"No finished trial has measured {across.name} and {deep.name}."
+        return note_figure("Nothing to turn", why)
+    n_front, n_axes = len(first.on_front), len(run.objectives)
+    title = (
+        f"{n_front} of {len(trials)} measured points are on the front of "
+        f"{'three' if n_axes == 3 else n_axes} objectives"
+    )
     figure = new_figure(html.escape(title), "Drag to turn it, scroll to come closer", 600)
-    groups = _groups(trials, sizes.on_front)
+    groups = _groups(trials, first.on_front)
     for name, (color, symbol, size_px, members) in groups.items():
-        _add_points(figure, sizes, times, members, name, color, symbol, size_px)
+        _add_points(figure, first, second, members, name, color, symbol, size_px)
     axes = {
-        "xaxis": _axis(sizes.xs(trials), f"size [{sizes.unit}]"),
-        "yaxis": _axis(times.xs(trials), f"latency [{times.unit}]"),
+        "xaxis": _axis(first.xs(trials), axis_title(across.name, first.unit)),
+        "yaxis": _axis(second.xs(trials), axis_title(deep.name, second.unit)),
         "zaxis": {**_axis([], "accuracy"), "ticksuffix": " %"},
     }
     # seen from where small and fast is near: what is good stands in front and above
@@ -69,8 +80,8 @@ def _groups(
 
 def _add_points(
     figure: go.Figure,
-    sizes: Plane,
-    times: Plane,
+    first: Plane,
+    second: Plane,
     trials: Sequence[TrialRecord],
     name: str,
     color: str,
@@ -79,13 +90,13 @@ def _add_points(
 ) -> None:
     if trials:
         figure.add_scatter3d(
-            x=sizes.xs(trials),
-            y=times.xs(trials),
-            z=sizes.ys(trials),
+            x=first.xs(trials),
+            y=second.xs(trials),
+            z=first.ys(trials),
             mode="markers",
             name=name,
             marker={"size": size_px, "color": color, "symbol": symbol},
-            hovertext=texts_of(sizes, trials),
+            hovertext=texts_of(first, trials),
             hoverinfo="text",
             customdata=[t.number for t in trials],
             meta=TRIALS,

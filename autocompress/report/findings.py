@@ -5,14 +5,12 @@ from collections.abc import Iterable
 from typing import Literal
 
 from autocompress.measurement import LEAST_NOISE, Measurement
-from autocompress.objective import OBJECTIVES, Objective
+from autocompress.objective import Noise, Objective
 from autocompress.report.wording import format_gain, format_points
 from autocompress.run_record import RunRecord, TrialRecord
 
 MAX_DROP = 0.01
 """The drop in accuracy that summaries speak of: one percentage point."""
-
-_BETTER = {"size": "smaller", "latency": "faster"}
 
 # Accuracies are ratios of counts: a drop of exactly 1 pt must not fail on its last float digit.
 _ROUNDING = 1e-9
@@ -54,7 +52,7 @@ def front_with_baseline(run: RunRecord) -> tuple[TrialRecord, ...]:
 
 def cost_objectives(run: RunRecord) -> tuple[Objective, ...]:
     """The run's objectives without accuracy."""
-    return tuple(o for o in run.objectives if o.direction == "minimize")
+    return tuple(o for o in run.objectives if o.is_cost)
 
 
 def cost_of(trial: TrialRecord, cost: Objective) -> float | None:
@@ -72,17 +70,16 @@ def accuracy_change(run: RunRecord, trial: TrialRecord) -> float | None:
 def gain(run: RunRecord, trial: TrialRecord, cost: Objective) -> float | None:
     """The baseline's cost over this trial's: 2.0 is half the size, or twice the speed.
 
-    Latency is compared with the baseline's of the same interleaved measurement, not with the one
-    taken at the start of the run, so that a slower hour of the machine does not count.
+    A noisy cost is compared with the baseline's of the same interleaved measurement, not with the
+    one taken at the start of the run, so that a slower hour of the machine does not count. None
+    where a figure is missing, or a ratio means nothing.
     """
-    if trial.measurement is None:
-        return None
-    if cost.field == "latency_ms":
-        return trial.measurement.speedup
-    if run.baseline is None:
-        return None
-    value, base = cost_of(trial, cost), cost_of(run.baseline, cost)
-    return base / value if base is not None and value else None
+    value = cost_of(trial, cost)
+    if cost.noise is not None:
+        base = getattr(trial.measurement, cost.noise.baseline, None)
+    else:
+        base = None if run.baseline is None else cost_of(run.baseline, cost)
+    return base / value if cost.ratio and base is not None and value else None
 
 
 def cheapest_within(
@@ -123,8 +120,8 @@ def headline(run: RunRecord, cost: Objective) -> str:
     change = accuracy_change(run, trial)
     assert change is not None
     if not is_told_apart(run, trial, run.baseline, cost):
-        return f"No point within 1 pt is measurably {_BETTER[cost.name]}"
-    text = f"{format_gain(ratio, cost.name)} at {format_points(change)}"
+        return f"No point within 1 pt is measurably {cost.better}"
+    text = f"{format_gain(ratio, cost)} at {format_points(change)}"
     return text[0].upper() + text[1:]
 
 
@@ -173,36 +170,57 @@ def beaten_controls(run: RunRecord) -> tuple[TrialRecord, ...]:
 def is_told_apart(run: RunRecord, one: TrialRecord, other: TrialRecord, cost: Objective) -> bool:
     """Whether two trials differ in a cost by more than measuring it twice does.
 
-    A file's size is exact. Of latency the 95 % confidence intervals must lie apart, by more than
-    the noise: how far the untouched model was from itself, timed twice, at least 2 %. Runs that
-    kept no intervals have the spread of single timings instead.
+    Exact figures do where they are not equal. Of noisy ones the 95 % confidence intervals must lie
+    apart, by more than the noise: how far the untouched model was from itself, measured twice, at
+    least 2 %. Runs that kept no intervals have the spread of single measurements instead.
     """
-    a, b = measured(one), measured(other)
-    if cost.field != "latency_ms":
+    if cost.noise is None:
         return cost_of(one, cost) != cost_of(other, cost)
-    assert a.latency_ms is not None
-    assert b.latency_ms is not None
-    if a.latency_low_ms is None or b.latency_low_ms is None:
-        spread = max(a.latency_spread_ms or 0.0, b.latency_spread_ms or 0.0)
-        return abs(a.latency_ms - b.latency_ms) > spread
-    faster, slower = sorted((a, b), key=lambda figures: figures.latency_ms or 0.0)
-    assert faster.latency_high_ms is not None
-    assert slower.latency_low_ms is not None
-    return slower.latency_low_ms > (1.0 + timing_noise(run)) * faster.latency_high_ms
+    a, b = cost_of(one, cost), cost_of(other, cost)
+    assert a is not None
+    assert b is not None
+    cheaper, dearer = (one, other) if a < b else (other, one)
+    high, low = _interval(cheaper, cost.noise)[1], _interval(dearer, cost.noise)[0]
+    if high is None or low is None:
+        spreads = (getattr(measured(t), cost.noise.spread) or 0.0 for t in (one, other))
+        return abs(a - b) > max(spreads)
+    return low > (1.0 + noise_of(run, cost)) * high
 
 
-def differs_from_baseline(run: RunRecord, trial: TrialRecord) -> bool:
-    """Whether a trial's latency is told apart from the untouched model's."""
-    return run.baseline is not None and is_told_apart(
-        run, trial, run.baseline, OBJECTIVES["latency"]
-    )
+def differs_from_baseline(run: RunRecord, trial: TrialRecord, cost: Objective) -> bool:
+    """Whether a trial's cost is told apart from the untouched model's."""
+    return run.baseline is not None and is_told_apart(run, trial, run.baseline, cost)
 
 
-def timing_noise(run: RunRecord) -> float:
-    """By how much, as a share, the untouched model was slower or faster than itself."""
-    base = None if run.baseline is None else run.baseline.measurement
-    if base is None or base.latency_low_ms is None or base.latency_high_ms is None:
+def is_level_with_baseline(run: RunRecord, trial: TrialRecord, cost: Objective) -> bool:
+    """Whether a gain in a noisy cost may be chance: what tables mark. False for the baseline."""
+    is_marked = cost.noise is not None and trial.role != "baseline"
+    return is_marked and not differs_from_baseline(run, trial, cost)
+
+
+def noise_of(run: RunRecord, cost: Objective) -> float:
+    """By how much, as a share, the untouched model was from itself, measured twice; 0 if exact."""
+    if cost.noise is None:
+        return 0.0
+    if run.baseline is None:
         return LEAST_NOISE
-    assert base.latency_ms is not None
-    farthest = max(base.latency_high_ms / base.latency_ms, base.latency_ms / base.latency_low_ms)
-    return max(LEAST_NOISE, farthest - 1.0)
+    low, high = _interval(run.baseline, cost.noise)
+    base = cost_of(run.baseline, cost)
+    if base is None or low is None or high is None:
+        return LEAST_NOISE
+    return max(LEAST_NOISE, max(high / base, base / low) - 1.0)
+
+
+def range_of(trial: TrialRecord, cost: Objective) -> tuple[float, float]:
+    """Where a measured cost lies: its interval, or its spread around it where there is none."""
+    value = cost_of(trial, cost)
+    assert value is not None
+    if cost.noise is None:
+        return value, value
+    low, high = _interval(trial, cost.noise)
+    half = (getattr(trial.measurement, cost.noise.spread) or 0.0) / 2
+    return value - half if low is None else low, value + half if high is None else high
+
+
+def _interval(trial: TrialRecord, noise: Noise) -> tuple[float | None, float | None]:
+    return getattr(trial.measurement, noise.low), getattr(trial.measurement, noise.high)

@@ -4,7 +4,7 @@ import html
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import plotly.graph_objects as go
 
@@ -123,9 +123,7 @@ def _overlap(a: Box, b: Box) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def front_figure(
-    run: RunRecord, cost: Literal["size", "latency"], *, has_texts: bool = True
-) -> go.Figure:
+def front_figure(run: RunRecord, cost: str, *, has_texts: bool = True) -> go.Figure:
     """Accuracy against one cost: every complete trial, the front, the controls, the baseline.
 
     The step line joins the points that nobody beats on these two axes alone; members of the front
@@ -133,7 +131,7 @@ def front_figure(
 
     Args:
         run: The run; failed and running trials are not drawn.
-        cost: Horizontal axis.
+        cost: Horizontal axis, by its name.
         has_texts: Whether points carry what a pointer over them shows.
     """
     objective = OBJECTIVES[cost]
@@ -195,11 +193,11 @@ def _add_searched(figure: go.Figure, plane: Plane) -> None:
     _add_markers(figure, plane, beaten, "beaten trial", faint)
     _add_markers(figure, plane, broken, "breaks a limit", {**faint, "symbol": "x"})
     bars = {
-        "array": [reach(t, up=True) for t in solid],
-        "arrayminus": [reach(t, up=False) for t in solid],
+        "array": [reach(plane, t, up=True) for t in solid],
+        "arrayminus": [reach(plane, t, up=False) for t in solid],
         **{"symmetric": False, "thickness": 1, "width": 0, "color": BLUE},
     }
-    extra = {"error_x": bars} if plane.cost.name == "latency" else {}
+    extra = {"error_x": bars} if plane.cost.noise is not None else {}
     _add_markers(figure, plane, solid, "on the front", strong, **extra)
 
 

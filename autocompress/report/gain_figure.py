@@ -12,10 +12,10 @@ from autocompress.report.tables import controls_hypervolume, hypervolume_history
 from autocompress.report.theme import (
     BLUE,
     VERMILLION,
+    axis_title,
     cost_axis,
     new_figure,
     note_figure,
-    size_unit,
 )
 from autocompress.report.wording import format_gain, shorten
 from autocompress.run_record import RunRecord
@@ -70,7 +70,6 @@ def hypervolume_figure(run: RunRecord) -> go.Figure:
 
 
 _OFFSET: Final = 0.11
-_COST_TITLES: Final = {"size": "smallest file", "latency": "shortest latency"}
 
 
 def gain_figure(rows: Sequence[GainAtDrop], seeds: Sequence[int | None]) -> go.Figure:
@@ -88,7 +87,7 @@ def gain_figure(rows: Sequence[GainAtDrop], seeds: Sequence[int | None]) -> go.F
         return note_figure(
             f"No point to compare by {cost.name}", "None loses as little as the largest drop here."
         )
-    factor, unit = size_unit(max(values)) if cost.name == "size" else (1.0, cost.unit)
+    factor, unit = cost.quantity.axis_unit(max(values))
     means = "mean and standard deviation" if len(seeds) > 1 else "one run"
     figure = new_figure(_title(rows), f"Cheapest point within each drop, {means}", 380)
     for name, color, symbol, shift, sides in (
@@ -99,9 +98,7 @@ def gain_figure(rows: Sequence[GainAtDrop], seeds: Sequence[int | None]) -> go.F
         if len(seeds) > 1:
             _add_runs(figure, name, style, shift, sides, seeds, factor)
         _add_means(figure, name, style, shift, sides, factor, unit)
-    figure.update_yaxes(
-        cost_axis([v / factor for v in values], f"{_COST_TITLES[cost.name]} [{unit}]")
-    )
+    figure.update_yaxes(cost_axis([v / factor for v in values], axis_title(cost.lowest, unit)))
     figure.update_xaxes(
         title_text="allowed loss of accuracy",
         tickvals=list(range(len(rows))),
@@ -123,7 +120,7 @@ def _title(rows: Sequence[GainAtDrop]) -> str:
     within = f"within {drop_name(row.max_drop)}"
     if row.ratio.mean is None:
         return f"No pair to compare {within}"
-    words = format_gain(row.ratio.mean, row.cost.name) if row.is_clear else "no clear difference"
+    words = format_gain(row.ratio.mean, row.cost) if row.is_clear else "no clear difference"
     return f"Search against controls {within}: {words}"
 
 

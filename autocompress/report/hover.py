@@ -3,20 +3,18 @@
 import html
 from typing import Final
 
-from autocompress.objective import OBJECTIVES
+from autocompress.objective import Objective
+from autocompress.quantities import format_count, format_share
 from autocompress.report.findings import (
     accuracy_change,
-    differs_from_baseline,
+    cost_of,
     gain,
+    is_level_with_baseline,
     measured,
 )
 from autocompress.report.wording import (
-    format_count,
     format_gain,
-    format_ms,
     format_points,
-    format_share,
-    format_size,
     plan_lines,
     shorten,
     violation_words,
@@ -51,28 +49,39 @@ def hover_figures(run: RunRecord, trial: TrialRecord) -> str:
     lines = [
         f"<b>{short_name(trial)}</b>",
         f"accuracy {format_share(figures.accuracy)}{drop}",
-        f"size {format_size(figures.size_bytes)}{_gain_note(run, trial, 'size')}",
+        *(_cost_line(run, trial, c) for c in run.shown_costs if cost_of(trial, c) is not None),
     ]
-    if figures.latency_ms is not None:
-        spread = figures.latency_spread_ms
-        low, high = figures.latency_low_ms, figures.latency_high_ms
-        spread_note = "" if spread is None else f" (spread {format_ms(spread)})"
-        if low is not None and high is not None:
-            again = ", timed again" if trial.role == "baseline" else ""
-            spread_note = f" (95 %: {format_ms(low)} to {format_ms(high)}{again})"
-        note = _gain_note(run, trial, "latency")
-        lines.append(f"latency {format_ms(figures.latency_ms)} ms{spread_note}{note}")
     lines += [f"breaks a limit: {words}" for words in violation_words(run, trial)]
     lines.append(f"{format_count(figures.macs)} MACs, {format_count(figures.n_params)} parameters")
     return "<br>".join(lines)
 
 
-def _gain_note(run: RunRecord, trial: TrialRecord, cost: str) -> str:
-    ratio = gain(run, trial, OBJECTIVES[cost])
+def _cost_line(run: RunRecord, trial: TrialRecord, cost: Objective) -> str:
+    value = cost_of(trial, cost)
+    assert value is not None
+    notes = f"{_noise_note(trial, cost)}{_gain_note(run, trial, cost)}"
+    return f"{cost.name} {cost.quantity.write(value)}{notes}"
+
+
+def _noise_note(trial: TrialRecord, cost: Objective) -> str:
+    """The interval of a noisy figure, or its spread where there is none."""
+    if cost.noise is None:
+        return ""
+    names = (cost.noise.low, cost.noise.high, cost.noise.spread)
+    low, high, spread = (getattr(trial.measurement, name) for name in names)
+    number = cost.quantity.write_number
+    if low is not None and high is not None:
+        again = ", timed again" if trial.role == "baseline" else ""
+        return f" (95 %: {number(low)} to {number(high)}{again})"
+    return "" if spread is None else f" (spread {number(spread)})"
+
+
+def _gain_note(run: RunRecord, trial: TrialRecord, cost: Objective) -> str:
+    ratio = gain(run, trial, cost)
     if ratio is None or trial.role == "baseline":
         return ""
-    if cost == "latency" and not differs_from_baseline(run, trial):
-        return ", as fast as the baseline within the noise"
+    if is_level_with_baseline(run, trial, cost):
+        return f", {cost.even} as the baseline within the noise"
     return f", {format_gain(ratio, cost)}"
 
 

@@ -12,9 +12,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from autocompress.objective import Objective
+from autocompress.objective import OBJECTIVES, Objective
 from autocompress.report.choices_figure import KINDS
-from autocompress.report.theme import BLUE, GREEN, GREY, VERMILLION, new_figure, note_figure
+from autocompress.report.theme import BLUE, GREEN, GREY, PURPLE, VERMILLION, new_figure, note_figure
 from autocompress.report.wording import shorten
 from autocompress.run_record import RunRecord
 from autocompress.space.search_space import Knob
@@ -93,8 +93,11 @@ def _standard_ranks(columns: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray((ranks - ranks.mean(axis=0)) / ranks.std(axis=0))
 
 
-_COLORS: Final = {"accuracy": BLUE, "size": VERMILLION, "latency": GREEN}
-_SYMBOLS: Final = {"accuracy": "circle", "size": "diamond", "latency": "square"}
+# By the place of an objective in their table: so it looks the same in every run.
+_STYLES: Final = (
+    *((BLUE, "circle"), (VERMILLION, "diamond"), (GREEN, "square")),
+    *((PURPLE, "triangle-up"), (GREY, "triangle-down")),
+)
 _MOST_ROWS: Final = 24
 _ROW_PX: Final = 22
 
@@ -176,11 +179,12 @@ def _title(found: Sequence[Importance]) -> str:
 def _add_dots(
     figure: go.Figure, objective: Objective, names: Sequence[str], rho: Sequence[float | None]
 ) -> None:
+    color, symbol = _STYLES[list(OBJECTIVES).index(objective.name) % len(_STYLES)]
     figure.add_scatter(
         x=list(rho),
         y=list(names),
         mode="markers",
         name=objective.name,
-        marker={"color": _COLORS[objective.name], "symbol": _SYMBOLS[objective.name], "size": 10},
+        marker={"color": color, "symbol": symbol, "size": 10},
         hovertemplate=f"%{{y}}<br>{objective.name}: %{{x:+.2f}}<extra></extra>",
     )

@@ -12,6 +12,7 @@ from typing import Any, Final
 from plotly.offline import get_plotlyjs
 
 from autocompress.atomic_file import write_atomically
+from autocompress.objective import OBJECTIVES, Objective, all_costs
 from autocompress.report.page_data import json_block, page_data
 from autocompress.report.page_frame import page_html, page_script
 from autocompress.report.page_sections import (
@@ -34,11 +35,7 @@ from autocompress.run_record import RunRecord
 _NAME_CHARS: Final = 80
 _CHOOSE: Final = "Choose a mark to open its card; point at it to read its plan."
 _CAPTIONS: Final = {
-    "size": "Up and to the left is better. Filled marks are on the front; the line is the best "
-    f"accuracy for a file of at most that size. {_CHOOSE}",
-    "latency": "Up and to the left is better. The line is the best accuracy within that time; bars "
-    f"are 95 % confidence intervals. {_CHOOSE}",
-    "cube": f"What is good is small, fast and high up. {_CHOOSE}",
+    "cube": f"What is good costs little and is high up. {_CHOOSE}",
     "hypervolume": "What the points dominate: costs in halvings of the baseline's, averaged over "
     "accuracies down to 10 % below the baseline's. With size as the only cost, 4 means 16 times "
     "smaller on average. With two costs halvings multiply, each counted from twice the baseline's. "
@@ -54,9 +51,8 @@ _CAPTIONS: Final = {
     "turns knobs together.",
 }
 _HEADINGS: Final = {
-    "size": "Accuracy against size",
-    "latency": "Accuracy against latency",
-    "cube": "Accuracy, size and latency",
+    **{cost.name: f"Accuracy against {cost.name}" for cost in all_costs()},
+    "cube": "Accuracy and two costs",
     "hypervolume": "Progress of the search",
     "choices": "What the front chose",
     "sensitivity": "What each level does by itself",
@@ -152,11 +148,13 @@ def _part(payload: dict[str, Any], name: str) -> str:
 
 def _figure_section(name: str, payload: dict[str, Any]) -> str:
     """A chart, its caption, and the same figures as a table; hidden while there is no figure."""
-    has_points = name in ("size", "latency", "hypervolume")
-    plot = plot_html(name, _CAPTIONS[name], has_points=has_points)
+    cost = OBJECTIVES.get(name)
+    has_points = cost is not None or name == "hypervolume"
+    caption = _CAPTIONS[name] if cost is None else _cost_caption(cost)
+    plot = plot_html(name, caption, has_points=has_points)
     title = "The same as a table"
-    if name in ("size", "latency"):
-        table = lazy_table("size" if name == "size" else "latency", title)
+    if cost is not None:
+        table = lazy_table(name, title)
     elif name == "cube":
         plot = f"<details><summary>Turn them in three dimensions</summary>{plot}</details>"
         table = lazy_table("all", title)
@@ -167,6 +165,14 @@ def _figure_section(name: str, payload: dict[str, Any]) -> str:
     return (
         f'<section id="{name}" data-section="{name}"{hidden}><h2>{_HEADINGS[name]}</h2>'
         f"{plot}{table}</section>"
+    )
+
+
+def _cost_caption(cost: Objective) -> str:
+    bars = "" if cost.noise is None else "; bars are 95 % confidence intervals"
+    return (
+        "Up and to the left is better. Filled marks are on the front; the line is the best "
+        f"accuracy up to that {cost.name}{bars}. {_CHOOSE}"
     )
 
 

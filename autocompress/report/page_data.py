@@ -9,17 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from autocompress.report.choices_figure import KINDS
-from autocompress.report.findings import accuracy_change, measured
+from autocompress.report.findings import accuracy_change, cost_of, measured
 from autocompress.report.hover import hover_figures, wrapped_plan
 from autocompress.report.plane import REFINED, VALIDATED
 from autocompress.report.trial_columns import columns_for, trial_name
-from autocompress.report.wording import (
-    format_level,
-    format_ms,
-    format_points,
-    format_size,
-    run_argument,
-)
+from autocompress.report.wording import format_level, format_points, run_argument
 from autocompress.run_record import RunRecord, TrialRecord
 
 FORMAT: Final = 1
@@ -32,7 +26,8 @@ def page_data(run: RunRecord) -> dict[str, Any]:
 
     Returns:
         `format`; `run`, its name for the shell; `columns` of tables of measured trials, with the
-        costs whose tables have them; `knobs` (kind, label, targets, levels in words), `kinds`;
+        costs whose tables have them; `costs`, by name; `knobs` (kind, label, targets, levels in
+        words), `kinds`;
         `trials` in order (see `_trial`); `refined` and `validated`, by trial number, cells and
         what filters compare;
         `layerBytes`, as measured, by trial number, or None.
@@ -45,6 +40,7 @@ def page_data(run: RunRecord) -> dict[str, Any]:
         "format": FORMAT,
         "run": run_argument(run),
         "columns": [{"title": c.title, "topics": list(c.topics)} for c in columns],
+        "costs": [cost.name for cost in run.shown_costs],
         "kinds": dict(KINDS),
         "knobs": [
             {
@@ -109,17 +105,18 @@ def _trial(
 
 
 def _filtered(run: RunRecord, trial: TrialRecord) -> dict[str, Any]:
-    """What filters compare: the accuracy lost against the baseline (a share), bytes, milliseconds.
+    """What filters compare: the accuracy lost against the baseline (a share), and every cost.
 
     Each has its words; None stands for what was not measured.
     """
-    figures, change = measured(trial), accuracy_change(run, trial)
+    change = accuracy_change(run, trial)
+    costs = {cost: cost_of(trial, cost) for cost in run.shown_costs}
     return {
         "drop": None if change is None else [-change, format_points(change, 2)],
-        "size": [figures.size_bytes, format_size(figures.size_bytes)],
-        "latency": None
-        if figures.latency_ms is None
-        else [figures.latency_ms, f"{format_ms(figures.latency_ms)} ms"],
+        **{
+            cost.name: None if value is None else [value, cost.quantity.write(value)]
+            for cost, value in costs.items()
+        },
     }
 
 

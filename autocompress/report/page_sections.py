@@ -9,7 +9,7 @@ from typing import Final
 
 import plotly.graph_objects as go
 
-from autocompress.objective import OBJECTIVES
+from autocompress.objective import ACCURACY
 from autocompress.report.findings import cheapest_within, cost_objectives, front_with_baseline
 from autocompress.report.gain_figure import drop_name, gain_figure
 from autocompress.report.importance_figure import LEAST_TRIALS, importance_rows
@@ -25,9 +25,7 @@ from autocompress.report.page_tables import (
 )
 from autocompress.report.search_gain import GainAtDrop, SearchGain, Side, Spread, search_gain
 from autocompress.report.sensitivity_figure import option_rows
-from autocompress.report.theme import size_unit
-from autocompress.report.trial_columns import Topic
-from autocompress.report.wording import format_ms, half_measured, run_argument, unmeasured_counts
+from autocompress.report.wording import half_measured, run_argument, unmeasured_counts
 from autocompress.run_record import RunRecord, TrialRecord
 
 _SIDE_NAMES: Final[dict[Side, str]] = {
@@ -108,10 +106,10 @@ def _cost_table(rows: Sequence[GainAtDrop]) -> str:
     highest = max(
         (v for row in rows for v in (*row.search.known, *row.controls.known)), default=0.0
     )
-    factor, unit = size_unit(highest) if cost.name == "size" else (1.0, cost.unit)
+    factor, unit = cost.quantity.axis_unit(highest)
 
     def words(value: float) -> str:
-        return f"{value / factor:.{int(factor > 1)}f}" if cost.name == "size" else format_ms(value)
+        return cost.quantity.write_number(value, factor)
 
     headers = ["allowed loss", "search", "controls", "ratio"]
     cells = [
@@ -139,11 +137,6 @@ def _with_spread(spread: Spread, words: Callable[[float], str], unit: str) -> st
 
 
 _HOW_MEASURED: Final = (
-    ("accuracy", "the task's metric on the validation split, after a trial's tuning, if any."),
-    ("size", "bytes of the packed file on disk, which unpacks to a running model; 1 kB = 1000 B."),
-    ("latency", "median time of one inference of the exported model; spread is its interquartile "
-     "range. “Faster” compares with the baseline timed in turns with the candidate; marked ≈ where "
-     "intervals do not lie apart by more than the baseline's from itself."),
     ("memory", "the most that loading and running took beyond the runtime's own."),
     ("divergence", "how far the outputs on the validation split lie from the untouched model's, in "
      "nats where they are classes; it decides between points of equal figures."),
@@ -193,7 +186,7 @@ def _with_code(line: str) -> str:
 
 def missing_section(run: RunRecord, figures: Set[str]) -> str:
     """Says which figure is missing, and why."""
-    missing = [cost for cost in ("size", "latency") if cost not in figures]
+    missing = [cost.name for cost in run.shown_costs if cost.name not in figures]
     if not run.complete:
         return ""
     names = [o.name for o in run.objectives]
@@ -240,8 +233,7 @@ def _export_commands(run: RunRecord) -> str:
     for cost in cost_objectives(run):
         best = cheapest_within(run, run.feasible, cost)
         if best is not None:
-            word = "smallest" if cost is OBJECTIVES["size"] else "fastest"
-            picks.setdefault(best.number, []).append(f"{word} within 1 pt")
+            picks.setdefault(best.number, []).append(f"{cost.best} within 1 pt")
     knee = run.knee()
     if knee is not None and knee.role != "baseline":
         picks.setdefault(knee.number, []).append("best trade-off (knee)")
@@ -276,12 +268,14 @@ def failed_section(run: RunRecord) -> str:
 
 def how_section(run: RunRecord) -> str:
     """What the figures mean, and what they were measured with."""
-    terms = "".join(f"<li><b>{term}</b>: {meaning}</li>" for term, meaning in _HOW_MEASURED)
+    objectives = [(row.name, row.meaning) for row in (ACCURACY, *run.shown_costs)]
+    meanings = (*objectives, *_HOW_MEASURED)
+    terms = "".join(f"<li><b>{term}</b>: {meaning}</li>" for term, meaning in meanings)
     facts = info_html(run.info) if run.info else "<p>The run recorded nothing about itself.</p>"
     return f'<section id="how"><h2>How it was measured</h2><ul>{terms}</ul>{facts}</section>'
 
 
-def lazy_table(topic: Topic, title: str) -> str:
+def lazy_table(topic: str, title: str) -> str:
     """A table of all measured trials that the page's script draws when it is opened."""
     return (
         f"<details><summary>{html.escape(title)}</summary>"

@@ -3,6 +3,7 @@
 import dataclasses
 
 from autocompress.objective import Objective
+from autocompress.quantities import format_share
 from autocompress.report.findings import (
     Comparison,
     accuracy_change,
@@ -11,18 +12,15 @@ from autocompress.report.findings import (
     compare_with_controls,
     cost_objectives,
     cost_of,
-    differs_from_baseline,
     gain,
+    is_level_with_baseline,
     measured,
     tuned_controls,
 )
 from autocompress.report.tables import controls_hypervolume, hypervolume_history
 from autocompress.report.wording import (
     format_gain,
-    format_ms,
     format_points,
-    format_share,
-    format_size,
     format_times,
     half_measured,
     limits_text,
@@ -32,7 +30,6 @@ from autocompress.report.wording import (
 )
 from autocompress.run_record import RunRecord, TrialRecord
 
-_SUPERLATIVES = {"size": "smallest", "latency": "fastest"}
 _NAME_CHARS = 60
 
 
@@ -126,7 +123,7 @@ def _cost_text(trial: TrialRecord, cost: Objective) -> str:
     value = cost_of(trial, cost)
     if value is None:
         return "not measured"
-    return format_size(value) if cost.name == "size" else f"{format_ms(value)} ms"
+    return cost.quantity.write(value)
 
 
 def _named(run: RunRecord, trial: TrialRecord) -> str:
@@ -149,7 +146,7 @@ def _baseline_tile(run: RunRecord, baseline: TrialRecord) -> Tile:
 
 
 def _best_tile(run: RunRecord, cost: Objective) -> Tile:
-    title = f"{_SUPERLATIVES[cost.name].capitalize()} within 1 pt"
+    title = f"{cost.best.capitalize()} within 1 pt"
     trial = cheapest_within(run, run.feasible, cost)
     if trial is None:
         return Tile(
@@ -159,8 +156,8 @@ def _best_tile(run: RunRecord, cost: Objective) -> Tile:
         )
     ratio, change = gain(run, trial, cost), accuracy_change(run, trial)
     assert change is not None
-    value = _cost_text(trial, cost) if ratio is None else format_gain(ratio, cost.name)
-    if cost.field == "latency_ms" and not differs_from_baseline(run, trial):
+    value = _cost_text(trial, cost) if ratio is None else format_gain(ratio, cost)
+    if is_level_with_baseline(run, trial, cost):
         value = "no measurable gain"
     accuracy = f"{format_share(measured(trial).accuracy)} ({format_points(change, 2)})"
     return Tile(
@@ -201,7 +198,7 @@ def _verdict_words(comparison: Comparison) -> str:
 def _comparison_sentence(run: RunRecord, cost: Objective) -> str:
     """Whether the search beat the controls by one cost, within 1 pt."""
     found = compare_with_controls(run, cost)
-    start, superlative = f"By {cost.name}:", _SUPERLATIVES[cost.name]
+    start, superlative = f"By {cost.name}:", cost.best
     if found.search is None and found.control is None:
         return f"{start} no point, searched or control, stays {_scope(run)} of the baseline."
     if found.control is None:
@@ -221,11 +218,11 @@ def _comparison_sentence(run: RunRecord, cost: Objective) -> str:
     if found.verdict == "level":
         return f"{start} no measurable difference {scope} between {search} and {control}."
     if found.verdict == "better":
-        much = format_gain(found.ratio, cost.name)
+        much = format_gain(found.ratio, cost)
         return (
             f"{start} the search helped. {scope.capitalize()}, {search} is {much} than {control}."
         )
-    much = format_gain(1 / found.ratio, cost.name)
+    much = format_gain(1 / found.ratio, cost)
     return (
         f"{start} the search did not beat the controls. {scope.capitalize()}, {control} is {much} "
         f"than the best searched point, {search}."

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 
 from autocompress.report.plane import REFINED, TRIALS, VALIDATED
 from autocompress.report.tables import hypervolume_history
-from autocompress.report.trial_columns import MISSING, Topic, columns_for, trial_name
+from autocompress.report.trial_columns import MISSING, columns_for, trial_name
 from autocompress.report.wording import plan_lines
 from autocompress.run_record import RunRecord, TrialRecord
 
@@ -53,7 +53,7 @@ def trials_html(
     run: RunRecord,
     trials: Sequence[TrialRecord],
     caption: str,
-    topic: Topic = "all",
+    topic: str = "all",
 ) -> str:
     """A table of measured trials: all columns or those of one cost.
 

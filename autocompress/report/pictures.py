@@ -14,9 +14,8 @@ import plotly.graph_objects as go
 
 from autocompress.atomic_file import write_atomically
 from autocompress.errors import InputError, first_line
-from autocompress.objective import OBJECTIVES
 from autocompress.report.choices_figure import choices_figure
-from autocompress.report.cube_figure import cube_figure, has_three_objectives
+from autocompress.report.cube_figure import cube_figure, has_two_costs
 from autocompress.report.findings import cost_of
 from autocompress.report.front_figure import front_figure
 from autocompress.report.gain_figure import gain_figure, hypervolume_figure
@@ -32,19 +31,19 @@ __all__ = ["choices_figure", "front_figure", "hypervolume_figure", "run_figures"
 def run_figures(run: RunRecord, *, has_texts: bool = True) -> dict[str, go.Figure]:
     """Every picture this run has data for, by name.
 
-    They are `size`, `latency`, `cube` (with three objectives), `hypervolume`, `choices`,
-    `sensitivity` (with an option table) and `importance` (with enough trials). A cost that no
-    finished trial has measured gets no picture; a run without any finished trial has none at all.
+    They are a front for every cost, such as `size`, `cube` (with two costs), `hypervolume`,
+    `choices`, `sensitivity` (with an option table) and `importance` (with enough trials). A cost
+    that no finished trial has measured gets no picture; a run without any finished trial has none.
 
     Args:
         run: Any state of a run.
         has_texts: Whether points carry what a pointer over them shows; the page does without.
     """
     figures: dict[str, go.Figure] = {}
-    for cost in ("size", "latency"):
-        if any(cost_of(t, OBJECTIVES[cost]) is not None for t in run.complete):
-            figures[cost] = front_figure(run, cost, has_texts=has_texts)
-    if has_three_objectives(run):
+    for cost in run.shown_costs:
+        if any(cost_of(t, cost) is not None for t in run.complete):
+            figures[cost.name] = front_figure(run, cost.name, has_texts=has_texts)
+    if has_two_costs(run):
         figures["cube"] = cube_figure(run, has_texts=has_texts)
     if len(hypervolume_history(run)) > 1:
         figures["hypervolume"] = hypervolume_figure(run)
@@ -74,7 +73,7 @@ _ONLY_ON_SCREEN: Final = ("; double-click shows all", "Drag to turn it, scroll t
 
 
 def all_figures(run: RunRecord, repeats: Sequence[RunRecord] = ()) -> dict[str, go.Figure]:
-    """Every picture of a run by name: those of `run_figures`, and `gain_size`, `gain_latency`.
+    """Every picture of a run by name: those of `run_figures`, and `gain_size` for a cost `size`.
 
     Args:
         run: The run.
@@ -85,7 +84,7 @@ def all_figures(run: RunRecord, repeats: Sequence[RunRecord] = ()) -> dict[str, 
     for row in () if gain is None else gain.at_drops:
         name = f"gain_{row.cost.name}"
         if name not in figures and gain is not None:
-            rows = [r for r in gain.at_drops if r.cost is row.cost]
+            rows = [r for r in gain.at_drops if r.cost == row.cost]
             figures[name] = gain_figure(rows, gain.seeds)
     return figures
 

@@ -7,9 +7,9 @@ from typing import Final
 import plotly.graph_objects as go
 
 from autocompress.objective import Objective
-from autocompress.report.findings import cost_of, measured
+from autocompress.report.findings import cost_of, measured, range_of
 from autocompress.report.hover import hover_text
-from autocompress.report.theme import PURPLE, size_unit
+from autocompress.report.theme import PURPLE, axis_title
 from autocompress.run_record import RunRecord, TrialRecord
 
 TRIALS: Final = "trials"
@@ -67,16 +67,14 @@ def place_trials(run: RunRecord, cost: Objective, *, has_texts: bool = True) -> 
     """Place every complete trial that has this cost."""
     costs = {t.number: cost_of(t, cost) for t in run.complete}
     trials = tuple(t for t in run.complete if costs[t.number] is not None)
-    factor, unit, axis_title = 1.0, cost.unit, "latency, one inference [ms]"
-    if cost.name == "size":
-        factor, unit = size_unit(max((c for c in costs.values() if c is not None), default=0.0))
-        axis_title = f"size of the packed file [{unit}]"
+    largest = max((c for c in costs.values() if c is not None), default=0.0)
+    factor, unit = cost.quantity.axis_unit(largest)
     return Plane(
         run=run,
         has_texts=has_texts,
         cost=cost,
         trials=trials,
-        axis_title=axis_title,
+        axis_title=axis_title(cost.axis, unit),
         unit=unit,
         factor=factor,
         x={number: c / factor for number, c in costs.items() if c is not None},
@@ -106,13 +104,11 @@ def steps_of(plane: Plane) -> list[TrialRecord]:
     return steps
 
 
-def reach(trial: TrialRecord, *, up: bool) -> float:
-    """How far the interval of a latency reaches; half its spread, where there is no interval."""
-    figures = measured(trial)
-    end = figures.latency_high_ms if up else figures.latency_low_ms
-    if end is None or figures.latency_ms is None:
-        return (figures.latency_spread_ms or 0.0) / 2
-    return max(0.0, end - figures.latency_ms if up else figures.latency_ms - end)
+def reach(plane: Plane, trial: TrialRecord, *, up: bool) -> float:
+    """How far the interval of a cost reaches, in the axis' unit; half its spread without one."""
+    low, high = range_of(trial, plane.cost)
+    middle = plane.x[trial.number]
+    return max(0.0, high / plane.factor - middle if up else middle - low / plane.factor)
 
 
 def texts_of(plane: Plane, trials: Sequence[TrialRecord]) -> list[str] | None:

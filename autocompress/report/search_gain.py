@@ -208,11 +208,11 @@ def _cost_beside(
 ) -> float | None:
     """A trial's cost on the scale of the first run.
 
-    Milliseconds of another run were taken in another hour of the machine: only their ratio to the
-    baseline timed in between is compared, times the first run's baseline.
+    Noisy figures of another run were taken in another hour of the machine: only their ratio to the
+    baseline measured in between is compared, times the first run's baseline.
     """
-    if cost.field != "latency_ms" or run is first:
+    if cost.noise is None or run is first:
         return cost_of(trial, cost)
     assert first.baseline is not None
-    speedup, base = gain(run, trial, cost), cost_of(first.baseline, cost)
-    return None if speedup is None or base is None else base / speedup
+    ratio, base = gain(run, trial, cost), cost_of(first.baseline, cost)
+    return None if ratio is None or base is None else base / ratio

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
+from autocompress.objective import LATENCY, SIZE
 from autocompress.report.choices_figure import KINDS, rows_of
 from autocompress.report.theme import SEQUENTIAL, new_figure, note_figure
 from autocompress.report.wording import format_gain, format_level, shorten
@@ -77,9 +78,9 @@ def _title(run: RunRecord, strongest: Option) -> str:
 def _costs(figures: Figures, base: Figures) -> tuple[str, str]:
     size = speed = "–"
     if figures.size_bytes and base.size_bytes:
-        size = format_gain(base.size_bytes / figures.size_bytes, "size")
+        size = format_gain(base.size_bytes / figures.size_bytes, SIZE)
     if figures.latency_ratio and base.latency_ratio:
-        speed = format_gain(base.latency_ratio / figures.latency_ratio, "latency")
+        speed = format_gain(base.latency_ratio / figures.latency_ratio, LATENCY)
     return size, speed
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 import pandas as pd
 
 from autocompress.atomic_file import write_atomically
-from autocompress.objective import OBJECTIVES
+from autocompress.objective import all_costs
 from autocompress.report.findings import gain
 from autocompress.run_record import RunRecord, TrialRecord
 
@@ -55,9 +55,10 @@ def trial_json(run: RunRecord, trial: TrialRecord) -> dict[str, Any]:
 
     `feasible` says whether it keeps all limits of the run, `violations` by how much it breaks some.
     """
+    names = dict.fromkeys((*_MEASURED, *(cost.field for cost in all_costs())))
     figures = {
         name: None if trial.measurement is None else getattr(trial.measurement, name)
-        for name in _MEASURED
+        for name in names
     }
     return {
         "trial": trial.number,
@@ -65,7 +66,7 @@ def trial_json(run: RunRecord, trial: TrialRecord) -> dict[str, Any]:
         "role": trial.role,
         "state": trial.state,
         **figures,
-        "compression": gain(run, trial, OBJECTIVES["size"]),
+        **{cost.ratio: gain(run, trial, cost) for cost in all_costs() if cost.ratio},
         "plan_digest": trial.plan.digest,
         "skipped": [] if trial.measurement is None else list(trial.measurement.skipped),
         "feasible": None if trial.measurement is None else run.is_feasible(trial),
@@ -109,9 +110,16 @@ def table_of(run: RunRecord, trials: tuple[TrialRecord, ...]) -> pd.DataFrame:
     ]
     columns = {
         name: pd.Series([row[name] for row in rows], dtype=dtype)
-        for name, dtype in _COLUMNS.items()
+        for name, dtype in (_COLUMNS | _more_columns()).items()
     }
     return pd.DataFrame(columns)
+
+
+def _more_columns() -> dict[str, str]:
+    """Columns of costs that have none of their own, and of their ratios to the baseline's."""
+    figures = {c.field: "Int64" if c.quantity.is_whole else "float64" for c in all_costs()}
+    ratios = {c.ratio: "float64" for c in all_costs() if c.ratio}
+    return {name: dtype for name, dtype in (figures | ratios).items() if name not in _COLUMNS}
 
 
 def hypervolume_history(run: RunRecord) -> pd.DataFrame:

@@ -24,7 +24,6 @@ FONT: Final = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans
 
 # From this ratio of largest to smallest on, a linear axis hides the small values.
 _LOG_FROM: Final = 6.0
-_SIZE_UNITS: Final = ((1.0, "bytes"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB"))
 
 
 def new_figure(title: str, subtitle: str = "", height_px: int = 520) -> go.Figure:
@@ -85,12 +84,9 @@ def note_figure(title: str, note: str) -> go.Figure:
     return figure
 
 
-def size_unit(largest_bytes: float) -> tuple[float, str]:
-    """Bytes per unit and the unit in which the largest value has at most five digits."""
-    for factor, unit in _SIZE_UNITS:
-        if largest_bytes < 1e4 * factor:
-            return factor, unit
-    return _SIZE_UNITS[-1]
+def axis_title(title: str, unit: str) -> str:
+    """A title with the unit behind it, if there is one."""
+    return f"{title} [{unit}]" if unit else title
 
 
 def cost_axis(values: Sequence[float], title: str) -> dict[str, Any]:

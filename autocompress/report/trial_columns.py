@@ -1,24 +1,23 @@
 """What a table says of a measured trial: a column for each figure. Nothing here is escaped."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Final, Literal
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
 
-from autocompress.objective import OBJECTIVES
-from autocompress.report.findings import accuracy_change, differs_from_baseline, gain, measured
-from autocompress.report.wording import (
-    format_count,
-    format_ms,
-    format_points,
-    format_share,
-    format_size,
-    format_times,
-    violation_words,
+from autocompress.objective import LATENCY, Noise, Objective
+from autocompress.quantities import format_count, format_share
+from autocompress.report.findings import (
+    accuracy_change,
+    cost_of,
+    gain,
+    is_level_with_baseline,
+    measured,
 )
+from autocompress.report.theme import axis_title
+from autocompress.report.wording import format_points, format_times, violation_words
 from autocompress.run_record import RunRecord, TrialRecord
 
 Cell = Callable[[RunRecord, TrialRecord], str]
-Topic = Literal["all", "size", "latency"]
 MISSING: Final = "–"
 
 
@@ -37,22 +36,32 @@ class Column:
     text: Cell
 
 
-def columns_for(
-    run: RunRecord, trials: Sequence[TrialRecord], topic: Topic = "all"
-) -> list[Column]:
+def columns_for(run: RunRecord, trials: Sequence[TrialRecord], topic: str = "all") -> list[Column]:
     """The columns of a table of measured trials.
 
-    Latency stands only where it was measured, broken limits only where there are some.
+    A cost stands only where it was measured, broken limits only where there are some.
+
+    Args:
+        run: Whose trials they are.
+        trials: The rows.
+        topic: The cost whose table it is, by its name, or `all`.
     """
-    has_latency = any(measured(t).latency_ms is not None for t in trials)
-    has_violations = any(run.violations(t) for t in trials)
-    return [
-        column
-        for column in COLUMNS
-        if (topic == "all" or topic in column.topics)
-        and (has_latency or column.topics != ("latency",))
-        and (has_violations or column.text is not _broken)
+    costs = [c for c in run.shown_costs if any(cost_of(t, c) is not None for t in trials)]
+    every = tuple(cost.name for cost in run.shown_costs)
+    columns = [
+        Column(title="trial", topics=every, text=lambda run, t: trial_name(t)),
+        Column(
+            title="accuracy", topics=every, text=lambda run, t: format_share(measured(t).accuracy)
+        ),
+        Column(title="change", topics=every, text=_change),
+        *(column for cost in costs for column in _columns_of(cost)),
     ]
+    if LATENCY in costs:  # memory is taken while the model is timed
+        columns.append(Column(title="memory", topics=(LATENCY.name,), text=_memory))
+    if any(run.violations(t) for t in trials):
+        columns.append(Column(title="breaks a limit", topics=every, text=_broken))
+    columns += _OF_NO_COST
+    return [column for column in columns if topic == "all" or topic in column.topics]
 
 
 def trial_name(trial: TrialRecord) -> str:
@@ -79,57 +88,70 @@ def _nats(divergence: float | None) -> str:
     return MISSING if divergence is None else f"{divergence:.3g}"
 
 
-def _gain(cost: str) -> Cell:
+def _columns_of(cost: Objective) -> Iterator[Column]:
+    """The figure, its noise if it is noisy, and its ratio to the baseline's."""
+    quantity, topics = cost.quantity, (cost.name,)
+    if quantity.is_whole:
+        yield Column(title=cost.name, topics=topics, text=_figure(cost.field, quantity.write))
+    else:
+        yield Column(
+            title=axis_title(cost.name, cost.unit),
+            topics=topics,
+            text=_figure(cost.field, quantity.write_number),
+        )
+    if cost.noise is not None:
+        yield Column(
+            title=axis_title("spread", cost.unit),
+            topics=topics,
+            text=_figure(cost.noise.spread, quantity.write_number),
+        )
+        yield Column(
+            title=axis_title("95 % interval", cost.unit),
+            topics=topics,
+            text=_interval(cost.noise, quantity.write_number),
+        )
+    if cost.ratio:
+        yield Column(title=cost.better, topics=topics, text=_gain(cost))
+
+
+def _figure(field: str, write: Callable[[float], str]) -> Cell:
     def cell(run: RunRecord, trial: TrialRecord) -> str:
-        ratio = gain(run, trial, OBJECTIVES[cost])
+        value = getattr(measured(trial), field)
+        return MISSING if value is None else write(value)
+
+    return cell
+
+
+def _interval(noise: Noise, write: Callable[[float], str]) -> Cell:
+    def cell(run: RunRecord, trial: TrialRecord) -> str:
+        low, high = (getattr(measured(trial), field) for field in (noise.low, noise.high))
+        if low is None or high is None:
+            return MISSING
+        # the untouched model is compared with itself: how far two timings of it lie apart
+        again = ", timed again" if trial.role == "baseline" else ""
+        return f"{write(low)} to {write(high)}{again}"
+
+    return cell
+
+
+def _gain(cost: Objective) -> Cell:
+    def cell(run: RunRecord, trial: TrialRecord) -> str:
+        ratio = gain(run, trial, cost)
         if ratio is None:
             return MISSING
-        is_noise = cost == "latency" and trial is not run.baseline
-        sign = "≈ " if is_noise and not differs_from_baseline(run, trial) else ""
+        sign = "≈ " if is_level_with_baseline(run, trial, cost) else ""
         return f"{sign}{format_times(ratio)}"
 
     return cell
 
 
-def _milliseconds(field: str) -> Cell:
-    def cell(run: RunRecord, trial: TrialRecord) -> str:
-        value = getattr(measured(trial), field)
-        return MISSING if value is None else format_ms(value)
-
-    return cell
-
-
-def _interval(run: RunRecord, trial: TrialRecord) -> str:
-    low, high = measured(trial).latency_low_ms, measured(trial).latency_high_ms
-    if low is None or high is None:
-        return MISSING
-    # the untouched model is compared with itself: how far two timings of one model lie apart
-    again = ", timed again" if trial.role == "baseline" else ""
-    return f"{format_ms(low)} to {format_ms(high)}{again}"
-
-
-def _megabytes(n_bytes: int | None) -> str:
+def _memory(run: RunRecord, trial: TrialRecord) -> str:
+    n_bytes = measured(trial).peak_memory_bytes
     return MISSING if n_bytes is None else f"{n_bytes / 1e6:.1f} MB"
 
 
 _TUNING: Final = {0: "none", 1: "brief", 2: "full"}
-_BOTH: Final = ("size", "latency")
-COLUMNS: Final = (
-    Column(title="trial", topics=_BOTH, text=lambda run, t: trial_name(t)),
-    Column(title="accuracy", topics=_BOTH, text=lambda run, t: format_share(measured(t).accuracy)),
-    Column(title="change", topics=_BOTH, text=_change),
-    Column(title="size", topics=("size",), text=lambda run, t: format_size(measured(t).size_bytes)),
-    Column(title="smaller", topics=("size",), text=_gain("size")),
-    Column(title="latency [ms]", topics=("latency",), text=_milliseconds("latency_ms")),
-    Column(title="spread [ms]", topics=("latency",), text=_milliseconds("latency_spread_ms")),
-    Column(title="95 % interval [ms]", topics=("latency",), text=_interval),
-    Column(title="faster", topics=("latency",), text=_gain("latency")),
-    Column(
-        title="memory",
-        topics=("latency",),
-        text=lambda run, t: _megabytes(measured(t).peak_memory_bytes),
-    ),
-    Column(title="breaks a limit", topics=_BOTH, text=_broken),
+_OF_NO_COST: Final = (
     Column(title="tuning", topics=(), text=lambda run, t: _tuning(t)),
     Column(title="divergence", topics=(), text=lambda run, t: _nats(measured(t).divergence)),
     Column(title="loss", topics=(), text=lambda run, t: f"{measured(t).loss:.4g}"),

@@ -7,8 +7,9 @@ import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
-from autocompress.objective import Limits
+from autocompress.objective import OBJECTIVES, Limits, Objective
 from autocompress.plan import BINARY_BITS, FULL_BITS, TERNARY_BITS, CompressionPlan, LayerPlan
+from autocompress.quantities import format_share
 from autocompress.run_record import RunRecord, TrialRecord
 
 
@@ -65,58 +66,6 @@ _MAX_NAMED = 2
 _MAX_NAME_CHARS = 26
 
 
-def format_size(size_bytes: float) -> str:
-    """Bytes with a decimal unit (1 kB = 1000 bytes) and three or four figures.
-
-    >>> format_size(812), format_size(109_240), format_size(1_079_000)
-    ('812 B', '109.2 kB', '1.08 MB')
-    """
-    if size_bytes < 1000:
-        return f"{size_bytes:.0f} B"
-    if size_bytes < 999_950:
-        return f"{size_bytes / 1e3:.1f} kB"
-    if size_bytes < 999_995_000:
-        return f"{size_bytes / 1e6:.2f} MB"
-    return f"{size_bytes / 1e9:.2f} GB"
-
-
-def format_ms(milliseconds: float) -> str:
-    """Milliseconds without their unit, with three figures below one and four above.
-
-    >>> format_ms(0.00042), format_ms(0.7541), format_ms(9.84), format_ms(750_000.0)
-    ('0.000420', '0.754', '9.840', '750000')
-    """
-    if milliseconds == 0:
-        return "0"
-    n_figures = 3 if milliseconds < 1 else 4
-    exponent = int(f"{milliseconds:.{n_figures - 1}e}".split("e")[1])
-    return f"{milliseconds:.{max(0, n_figures - 1 - exponent)}f}"
-
-
-def format_count(count: float) -> str:
-    """A large count in short.
-
-    >>> format_count(640), format_count(270_896), format_count(40_813_184)
-    ('640', '270.9 k', '40.81 M')
-    """
-    if count < 1000:
-        return f"{count:.0f}"
-    if count < 999_950:
-        return f"{count / 1e3:.1f} k"
-    if count < 999_995_000:
-        return f"{count / 1e6:.2f} M"
-    return f"{count / 1e9:.2f} G"
-
-
-def format_share(share: float, digits: int = 2) -> str:
-    """A share in [0, 1] in percent.
-
-    >>> format_share(0.9173)
-    '91.73 %'
-    """
-    return f"{100 * share:.{digits}f} %"
-
-
 def format_points(difference: float, digits: int = 1) -> str:
     """A difference of shares in percentage points, with its sign.
 
@@ -139,16 +88,18 @@ def format_times(ratio: float) -> str:
     return f"{ratio:.{digits}f}×"
 
 
-def format_gain(ratio: float, cost: str) -> str:
+def format_gain(ratio: float, cost: Objective) -> str:
     """How much better a cost became, in words; `ratio` is the baseline's cost over this one.
 
-    >>> format_gain(9.84, "size"), format_gain(0.8, "latency"), format_gain(1.0, "size")
+    >>> from autocompress.objective import LATENCY, SIZE
+    >>> format_gain(9.84, SIZE), format_gain(0.8, LATENCY), format_gain(1.0, SIZE)
     ('9.8× smaller', '1.25× slower', 'the same size')
     """
-    better, worse = ("smaller", "larger") if cost == "size" else ("faster", "slower")
     if format_times(ratio) == "1.00×":
-        return "the same size" if cost == "size" else "the same speed"
-    return f"{format_times(ratio)} {better}" if ratio > 1 else f"{format_times(1 / ratio)} {worse}"
+        return cost.even
+    if ratio > 1:
+        return f"{format_times(ratio)} {cost.better}"
+    return f"{format_times(1 / ratio)} {cost.worse}"
 
 
 def shorten(name: str, n_chars: int) -> str:
@@ -231,27 +182,23 @@ def limits_text(limits: Limits) -> str:
     >>> limits_text(Limits(max_drop=0.01, max_size_bytes=100_000))
     'at most 1 pt of accuracy lost, at most 100.0 kB'
     """
-    parts = []
-    if limits.max_drop is not None:
-        parts.append(f"at most {100 * limits.max_drop:g} pt of accuracy lost")
-    if limits.max_size_bytes is not None:
-        parts.append(f"at most {format_size(limits.max_size_bytes)}")
-    if limits.max_latency_ms is not None:
-        parts.append(f"at most {limits.max_latency_ms:g} ms")
-    return ", ".join(parts)
+    return ", ".join(
+        f"at most {row.quantity.write_rounded(bound)}"
+        if row.is_cost
+        else f"at most {100 * bound:g} pt of {row.name} lost"
+        for row, bound in limits.bounds.items()
+    )
 
 
 def violation_words(run: RunRecord, trial: TrialRecord) -> list[str]:
     """What a trial breaks, a phrase per limit; empty if it keeps them all or was not measured."""
-    return [_excess(name, excess) for name, excess in run.violations(trial).items()]
+    rows = {row.limit: row for row in OBJECTIVES.values()}
+    return [_excess(rows[name], excess) for name, excess in run.violations(trial).items()]
 
 
-def _excess(name: str, excess: float) -> str:
-    if name == "max_drop":
-        return f"{100 * excess:.3g} pt too inaccurate"
-    if name == "max_size_bytes":
-        return f"{format_size(excess)} too large"
-    return f"{excess:.3g} ms too slow"
+def _excess(row: Objective, excess: float) -> str:
+    much = row.quantity.write_rounded(excess, ".3g") if row.is_cost else f"{100 * excess:.3g} pt"
+    return f"{much} {row.excess}"
 
 
 def nothing_feasible(run: RunRecord) -> str:
@@ -259,9 +206,9 @@ def nothing_feasible(run: RunRecord) -> str:
     trial = run.nearest_miss()
     if trial is None or trial.measurement is None:
         return ""
-    figures = [format_share(trial.measurement.accuracy), format_size(trial.measurement.size_bytes)]
-    if trial.measurement.latency_ms is not None:
-        figures.append(f"{format_ms(trial.measurement.latency_ms)} ms")
+    found = ((cost, getattr(trial.measurement, cost.field)) for cost in run.shown_costs)
+    costs = [cost.quantity.write(value) for cost, value in found if value is not None]
+    figures = [format_share(trial.measurement.accuracy), *costs]
     return (
         f"No compressed point keeps the limits ({limits_text(run.limits)}). The nearest miss is "
         f"{trial.label} ({', '.join(figures)}): {', '.join(violation_words(run, trial))}."

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from autocompress.errors import InputError
-from autocompress.objective import parse_objectives
+from autocompress.objective import LATENCY, default_objectives, parse_objectives
 from autocompress.runs.tracking.registry import make_trackers
 from autocompress.samplers.propose import check_sampler
 from autocompress.search_options import SearchOptions
@@ -30,7 +30,7 @@ def settle_options(options: SearchOptions) -> SearchOptions:
     settled = dataclasses.replace(
         options,
         runtime=options.runtime or (target and target.runtime) or "onnxruntime",
-        objectives=options.objectives or (target and target.objectives) or "accuracy,size,latency",
+        objectives=options.objectives or (target and target.objectives) or default_objectives(),
         max_size=target.max_size if target and options.max_size is None else options.max_size,
         threads=options.threads or max(1, n_usable_cores() // options.jobs),
         executor=options.executor or ("inline" if is_in_memory(options.task) else "local"),
@@ -85,4 +85,4 @@ def settle_integer(options: SearchOptions, folder: Path) -> str:
         kept = None
     if kept in ("static", "dynamic"):
         return str(kept)
-    return "auto" if "latency" in str(options.objectives) else "static"
+    return "auto" if LATENCY.name in str(options.objectives) else "static"

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from autocompress.measurement import Fidelity
-from autocompress.objective import Limits
+from autocompress.objective import LATENCY, SIZE, Limits
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import Role
 from autocompress.samplers.guided.lagrangian_sweep import sweep
@@ -125,14 +125,14 @@ def swept_levels(
     for i, share in enumerate(_BUDGETS):
         plans = of_both if i % 2 == 1 else of_size
         fits = np.ones(len(plans), dtype=bool)
-        if limits.max_latency_ms is not None and baseline_latency_ms is not None:
-            latency_ratio = limits.max_latency_ms / baseline_latency_ms
+        if LATENCY in limits.bounds and baseline_latency_ms is not None:
+            latency_ratio = limits.bounds[LATENCY] / baseline_latency_ms
             fits &= predictor.latency_ratio(plans) <= latency_ratio
         sizes = np.log(
             predictor.size_bytes(plans) / float(predictor.table.baseline.size_bytes or 1)
         )
-        if limits.max_size_bytes is not None:
-            fits &= predictor.size_bytes(plans) <= limits.max_size_bytes
+        if SIZE in limits.bounds:
+            fits &= predictor.size_bytes(plans) <= limits.bounds[SIZE]
         plans, sizes = plans[fits], sizes[fits]
         if len(plans):
             mildest, smallest = min(0.0, sizes.max()), sizes.min()

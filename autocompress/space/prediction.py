@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from autocompress.objective import LATENCY, SIZE
 from autocompress.space.option_table import Array, Figures, Levels, OptionTable, amount_of
 from autocompress.space.search_space import AMOUNT_OF, STRUCTURAL, SearchSpace
 
@@ -233,6 +234,23 @@ class Predictor:
                 own = np.where(levels[:, block] > 0, 0.0, own)  # it is gone already
             saved += own
         return np.asarray(np.exp(logs.sum(axis=1)) * np.maximum(1.0 - saved, _LEAST_TIME))
+
+    def log_cost(self, field: str, levels: Levels) -> Array | None:
+        """Log of a cost over the untouched model's; None for one the table says nothing about.
+
+        Args:
+            field: Of `Measurement`.
+            levels: (N, K) level indices.
+
+        Returns:
+            (N,).
+        """
+        if field == LATENCY.field:
+            return np.log(self.latency_ratio(levels))
+        if field == SIZE.field:
+            base = float(self.table.baseline.size_bytes or 1)
+            return np.log(np.maximum(self.size_bytes(levels), 1.0) / base)
+        return None
 
     def _in_context(self, changes: Array, levels: Levels) -> Array:
         """Changes per knob, those measured in a context scaled by how far it is given; (N, K)."""

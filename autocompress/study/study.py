@@ -9,7 +9,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.measurement import Fidelity, Measurement
-from autocompress.objective import Direction, Limits, parse_objectives
+from autocompress.objective import LATENCY, Direction, Limits, parse_objectives
 from autocompress.run_record import Role, RunRecord, TrialRecord
 from autocompress.samplers.guided.look import Look, look_of
 from autocompress.space.option_table import Figures, OptionTable
@@ -122,8 +122,7 @@ class Study:
     @property
     def has_latency(self) -> bool:
         """Whether latency is an objective or limited."""
-        is_axis = any(objective.name == "latency" for objective in self.objectives)
-        return is_axis or self.limits.max_latency_ms is not None
+        return LATENCY in self.objectives or LATENCY in self.limits.bounds
 
     def n_finished(self) -> int:
         """Trials that are complete, failed or stopped: what a budget counts."""

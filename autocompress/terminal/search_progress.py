@@ -13,8 +13,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from autocompress.report.findings import cheapest_within, cost_objectives, differs_from_baseline
-from autocompress.report.wording import format_ms, violation_words
+from autocompress.report.findings import (
+    cheapest_within,
+    cost_objectives,
+    cost_of,
+    gain,
+    is_level_with_baseline,
+)
+from autocompress.report.wording import violation_words
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.search_options import SearchOptions
 from autocompress.study.listener import Listener
@@ -77,7 +83,6 @@ class Pace:
         return max(0.0, planned_s - (self._clock() - self._last_s))
 
 
-_SUPERLATIVES = {"size": "smallest", "latency": "fastest"}
 _TABLE_LINES = 8
 _LEAST_LINES = 3
 _BAR_COLUMNS = 24
@@ -206,7 +211,7 @@ def best_points(run: RunRecord) -> list[tuple[str, TrialRecord]]:
     found = [("baseline", run.baseline)]
     for cost in cost_objectives(run):
         cheapest = cheapest_within(run, run.feasible, cost)
-        found.append((f"{_SUPERLATIVES[cost.name]} at -1 pt", cheapest))
+        found.append((f"{cost.best} at -1 pt", cheapest))
     found.append(("best trade-off", None if knee is None or knee.role == "baseline" else knee))
     found.append(("nearest miss", run.nearest_miss()))
     return [(name, trial) for name, trial in found if trial is not None]
@@ -359,15 +364,12 @@ def _outcome(trial: TrialRecord, run: RunRecord) -> str:
         return f"stopped early: {trial.reason}"
     if measured is None:
         return f"failed ({trial.reason})"
-    parts = [f"{measured.accuracy:.2%}", f"{measured.size_bytes / 1000:,.1f} kB"]
-    if measured.latency_ms is not None:
-        parts.append(f"{format_ms(measured.latency_ms)} ms")
-    baseline = run.baseline.measurement if run.baseline else None
-    if baseline is not None and trial.role != "baseline":
-        parts.append(f"{baseline.size_bytes / measured.size_bytes:.1f}x smaller")
-        if measured.speedup is not None:
-            sign = "" if differs_from_baseline(run, trial) else "~"
-            parts.append(f"{sign}{measured.speedup:.2f}x speed")
+    costs = [(c, value) for c in run.shown_costs if (value := cost_of(trial, c)) is not None]
+    parts = [f"{measured.accuracy:.2%}", *(cost.quantity.write(value) for cost, value in costs)]
+    for cost, _ in costs if run.baseline and trial.role != "baseline" else ():
+        if (ratio := gain(run, trial, cost)) is not None:
+            sign = "~" if is_level_with_baseline(run, trial, cost) else ""
+            parts.append(f"{sign}{ratio:.{1 if ratio >= 10 else 2}f}x {cost.better}")
     if any(t.number == trial.number for t in run.front()):
         parts.append("on the front")
     parts += violation_words(run, trial)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # rich takes a while: `--help` must not wait for it
     from rich.table import Table
 
+    from autocompress.objective import Objective
     from autocompress.run_record import RunRecord, TrialRecord
 
 
@@ -30,47 +31,47 @@ def points_table(run: RunRecord, trials: Sequence[TrialRecord], names: Sequence[
     from rich.table import Table
     from rich.text import Text
 
+    from autocompress.report.findings import cost_of
     from autocompress.report.wording import violation_words
 
-    has_latency = any(t.measurement and t.measurement.latency_ms is not None for t in trials)
+    costs = [c for c in run.shown_costs if any(cost_of(t, c) is not None for t in trials)]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     table.add_column("trial", justify="right", no_wrap=True)
     table.add_column("what", overflow="fold", min_width=10)
-    titles = ["accuracy", "change", "size", "smaller"] + ["ms", "faster"] * has_latency
+    titles = ["accuracy", "change"]
+    for cost in costs:
+        titles.append(cost.name if cost.quantity.is_whole else cost.unit)
+        titles += [cost.better] if cost.ratio else []
     for title in titles:
         table.add_column(title, justify="right", no_wrap=True)
     on_front = {t.number for t in run.front()}
     for trial, name in zip(trials, names or [trial.label for trial in trials], strict=True):
         is_strong = trial.number in on_front and len(trials) > len(on_front)
-        cells = _figures(run, trial)[: len(titles)]
+        cells = _figures(run, trial, costs)
         # Text, not markup: a name such as [red] stays a name.
         what = Text(printable(", ".join([name, *violation_words(run, trial)])))
         table.add_row(str(trial.number), what, *cells, style="bold" if is_strong else None)
     return table
 
 
-def _figures(run: RunRecord, trial: TrialRecord) -> list[str]:
-    """Accuracy, change, size, ratio, milliseconds, ratio: plain ASCII, for any terminal."""
-    from autocompress.objective import OBJECTIVES
-    from autocompress.report.findings import accuracy_change, differs_from_baseline, gain
-    from autocompress.report.wording import format_ms, format_size
+def _figures(run: RunRecord, trial: TrialRecord, costs: Sequence[Objective]) -> list[str]:
+    """Accuracy, change, and every cost with its ratio: plain ASCII, for any terminal."""
+    from autocompress.quantities import format_share
+    from autocompress.report.findings import accuracy_change, cost_of, gain, is_level_with_baseline
 
-    figures = trial.measurement
-    if figures is None:
-        return [trial.state, "-", "-", "-", "-", "-"]
     change = accuracy_change(run, trial)
-    ratios = [gain(run, trial, OBJECTIVES[cost]) for cost in ("size", "latency")]
-    smaller, faster = ("-" if r is None else f"{r:.2f}x" for r in ratios)
-    if ratios[1] is not None and trial is not run.baseline:
-        faster = faster if differs_from_baseline(run, trial) else f"~{faster}"
-    return [
-        f"{100 * figures.accuracy:.2f} %",
+    cells = [
+        trial.state if trial.measurement is None else format_share(trial.measurement.accuracy),
         "-" if change is None else f"{100 * change:+.2f} pt",
-        format_size(figures.size_bytes),
-        smaller,
-        "-" if figures.latency_ms is None else format_ms(figures.latency_ms),
-        faster,
     ]
+    for cost in costs:
+        value, ratio = cost_of(trial, cost), gain(run, trial, cost)
+        write = cost.quantity.write if cost.quantity.is_whole else cost.quantity.write_number
+        cells.append("-" if value is None else write(value))
+        sign = "~" if ratio is not None and is_level_with_baseline(run, trial, cost) else ""
+        if cost.ratio:
+            cells.append("-" if ratio is None else f"{sign}{ratio:.2f}x")
+    return cells
 
 
 def printable(text: str) -> str:

@@ -46,7 +46,7 @@ def test_fronts_figure_draws_latency_as_a_ratio_to_each_runs_own_baseline(make_r
     )
     figure = fronts_figure(compare_runs([run, slow]), "latency")
     assert list(figure.data[0].x) == pytest.approx(list(figure.data[1].x))
-    assert "Within 1 pt no run is measurably faster" in figure.layout.title.text
+    assert "Within 1 pt no run's point is measurably faster" in figure.layout.title.text
 
 
 def test_fronts_figure_title_states_who_is_ahead_and_escapes_the_name(make_run: Make) -> None:
@@ -55,5 +55,5 @@ def test_fronts_figure_title_states_who_is_ahead_and_escapes_the_name(make_run: 
     plain = tuple(t for t in run.trials if t.label in ("baseline", "uniform 8 bit"))
     worse = dataclasses.replace(run, name="worse", trials=plain)
     title = fronts_figure(compare_runs([named, worse]), "size").layout.title.text
-    assert "Within 1 pt the file of &lt;b&gt; is" in title
+    assert "Within 1 pt the point of &lt;b&gt; is" in title
     assert "smaller than the next run's" in title

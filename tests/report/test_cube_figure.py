@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from autocompress.report.cube_figure import cube_figure, has_three_objectives
+from autocompress.report.cube_figure import cube_figure, has_two_costs
 from autocompress.report.findings import measured
 from autocompress.run_record import RunRecord
 
@@ -32,9 +32,9 @@ def test_cube_figure_leaves_texts_to_the_page_when_told(make_run: Factory) -> No
     assert all(trace.hovertext for trace in cube_figure(make_run(5)).data)
 
 
-def test_has_three_objectives_needs_all_of_them(make_run: Factory) -> None:
-    assert has_three_objectives(make_run(2))
-    assert not has_three_objectives(make_run(2, objectives="accuracy,size"))
+def test_has_two_costs_needs_all_of_them(make_run: Factory) -> None:
+    assert has_two_costs(make_run(2))
+    assert not has_two_costs(make_run(2, objectives="accuracy,size"))
 
 
 def test_cube_figure_says_why_it_is_empty(make_run: Factory) -> None:

@@ -29,7 +29,7 @@ def test_hover_of_a_trial_compares_it_with_the_baseline(make_run: Factory) -> No
     lines = hover_figures(run, trial).split("<br>")
     assert lines[1].endswith(" pt)")
     assert lines[2].endswith("× smaller")
-    assert "as fast as the baseline" in lines[3]
+    assert "the same speed as the baseline within the noise" in lines[3]
 
 
 def test_hover_shows_a_latency_of_less_than_a_microsecond(make_run: Factory) -> None:

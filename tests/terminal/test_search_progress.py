@@ -71,7 +71,7 @@ def test_progress_says_what_a_trial_reached(capsys: pytest.CaptureFixture[str]) 
     assert line == "[1/9] trial 0: 90.00%, 2.0 kB, 0.500 ms, on the front\n"
 
 
-@pytest.mark.parametrize(("latency_ms", "words"), [(0.5, "2.00x speed"), (0.95, "~1.05x speed")])
+@pytest.mark.parametrize(("latency_ms", "words"), [(0.5, "2.00x faster"), (0.95, "~1.05x faster")])
 def test_progress_marks_a_speed_that_may_be_noise(
     latency_ms: float, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,11 +1,10 @@
-// Filters: upper ends of accuracy lost, size and latency. They act on figures and tables alike.
+// Filters: upper ends of accuracy lost and of every cost. They act on figures and tables alike.
 // A slider steps from trial to trial, so that every step shows or hides something. It counts from
 // its right end, where 0 is no filter: that still holds when a reloaded page has more trials.
 
-const FILTERS = [
+const filtersOf = costs => [
   {key: 'drop', label: 'accuracy lost, at most'},
-  {key: 'size', label: 'size, at most'},
-  {key: 'latency', label: 'latency, at most'},
+  ...costs.map(cost => ({key: cost, label: `${cost}, at most`})),
 ];
 const filterState = new Map();  // key -> {input, output, steps: [[value, words]], chosen: value}
 
@@ -45,7 +44,7 @@ const countShown = () => {
 const prepareFilters = onChange => {
   const home = document.getElementById('filters');
   const fields = home.querySelector('fieldset');
-  for (const {key, label} of FILTERS) {
+  for (const {key, label} of filtersOf(report.data.costs)) {
     const steps = stepsOf(key);
     let state = filterState.get(key);
     if (!state && steps.length > 1) {

@@ -1,6 +1,6 @@
 // Puts the parts together, and lets whoever serves the page exchange its data.
 
-const FILTERED = new Set(['size', 'latency', 'cube', 'choices']);
+const filteredFigures = () => new Set([...report.data.costs, 'cube', 'choices']);
 
 let isPending = false;
 
@@ -10,7 +10,7 @@ const applyFilters = () => {
   isPending = true;
   requestAnimationFrame(() => {
     isPending = false;
-    drawFigures(FILTERED);
+    drawFigures(filteredFigures());
     filterRows(document);
     countShown();
   });
@@ -46,7 +46,8 @@ const update = payload => {
   showFigureSections();
   prepareFilters(applyFilters);
   const names = [...document.querySelectorAll('[data-figure]')].map(plot => plot.dataset.figure);
-  const isSame = name => FILTERED.has(name) || !before[name] ? false
+  const filtered = filteredFigures();
+  const isSame = name => filtered.has(name) || !before[name] ? false
     : JSON.stringify(before[name]) === JSON.stringify(report.figures[name])
       && document.querySelector(`[data-figure="${name}"]`).data;
   drawFigures(new Set(names.filter(name => !isSame(name))));

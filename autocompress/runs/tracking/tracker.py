@@ -7,7 +7,7 @@ from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from autocompress.objective import OBJECTIVES
+from autocompress.objective import Objective, all_costs
 from autocompress.report.findings import cheapest_within, cost_of, gain
 from autocompress.run_record import RunRecord, State, TrialRecord
 
@@ -17,10 +17,17 @@ _FIGURES: Final = (
     *("train_images_per_s", "speedup"),
 )
 _IDENTITY: Final = ("started", "seed", "sampler", "model", "space", "objectives")
-_BEST: Final = {"size": "smallest_within_1pt_bytes", "latency": "fastest_within_1pt_ms"}
-PROGRESS: Final = ("hypervolume", *_BEST.values(), "n_failed")
+
+
+def _best_name(cost: Objective) -> str:
+    return "_".join(filter(None, (cost.best, "within_1pt", cost.unit)))
+
+
+PROGRESS: Final = ("hypervolume", *map(_best_name, all_costs()), "n_failed")
 """What is followed over the trials of a run."""
-METRICS: Final = (*_FIGURES, "compression")
+METRICS: Final = tuple(
+    dict.fromkeys((*_FIGURES, *(name for c in all_costs() for name in (c.field, c.ratio) if name)))
+)
 """What is measured on a trial."""
 
 
@@ -87,8 +94,8 @@ class TrackedTrial:
             if trial.levels.get(knob.name)
         }
         figures = {
-            **{name: getattr(trial.measurement, name, None) for name in _FIGURES},
-            "compression": gain(run, trial, OBJECTIVES["size"]),
+            **{name: getattr(trial.measurement, name, None) for name in METRICS},
+            **{cost.ratio: gain(run, trial, cost) for cost in all_costs() if cost.ratio},
         }
         return cls(
             number=trial.number,
@@ -143,9 +150,9 @@ def progress_of(run: RunRecord, numbers: Set[int]) -> dict[str, float]:
     found: dict[str, float | None] = {"n_failed": sum(t.state == "failed" for t in part.trials)}
     if part.baseline is not None:
         found["hypervolume"] = part.hypervolume(part.front())
-        for name, metric in _BEST.items():
-            best = cheapest_within(part, part.feasible, OBJECTIVES[name])
-            found[metric] = None if best is None else cost_of(best, OBJECTIVES[name])
+        for cost in run.shown_costs:
+            best = cheapest_within(part, part.feasible, cost)
+            found[_best_name(cost)] = None if best is None else cost_of(best, cost)
     return {name: float(value) for name, value in found.items() if value is not None}
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence, Set
 import numpy as np
 from numpy.typing import NDArray
 
+from autocompress.objective import LATENCY
 from autocompress.pareto import non_dominated
 from autocompress.samplers.guided.candidates import draw_candidates, mutated
 from autocompress.samplers.guided.expected_improvement import (
@@ -49,14 +50,14 @@ class Goal:
     Attributes:
         baseline_accuracy: Accuracy of the untouched model.
         floor: Accuracy below which a plan is of no use.
-        is_latency: For each cost, whether it is the latency (else the size).
+        costs: Fields of `Measurement` that are minimised.
         is_axis: For each cost, whether it is an objective; others only have a limit.
         reference: Log of each cost over the untouched model's beyond which a plan is of no use.
     """
 
     baseline_accuracy: float
     floor: float
-    is_latency: tuple[bool, ...]
+    costs: tuple[str, ...]
     is_axis: tuple[bool, ...]
     reference: tuple[float, ...]
 
@@ -119,10 +120,10 @@ class Guide:
             self._predictor,
             history,
             baseline_accuracy=self._goal.baseline_accuracy,
-            is_latency=self._goal.is_latency,
+            costs=self._goal.costs,
             is_learning=self._is_learning,
         )
-        known = looks or no_looks(self._space)
+        known = looks or no_looks(self._space, len(self._goal.costs))
         rejected: set[bytes] = set()
         hopeless: Array | None = None
         while True:
@@ -161,7 +162,7 @@ class Guide:
             self._predictor,
             random,
             power=judge.power,
-            has_latency=any(self._goal.is_latency),
+            has_latency=LATENCY.field in self._goal.costs,
             is_far=judge.is_far,
             bits_of=bits_of,
         )

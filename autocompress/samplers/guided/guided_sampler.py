@@ -11,7 +11,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.measurement import Measurement
-from autocompress.objective import REGION, SLACK_HALVINGS, Limits
+from autocompress.objective import LATENCY, REGION, SIZE, SLACK_HALVINGS, Limits
 from autocompress.samplers.guided.acquisition_search import Goal, Guide
 from autocompress.samplers.guided.look import Look, LookAt
 from autocompress.samplers.guided.outcome_model import MAX_LOOKS, History, Looks
@@ -57,12 +57,7 @@ class GuidedSampler(BaseSampler):
         self._predictor = predictor
         self._limits = limits
         self._axes = tuple(costs)
-        limited = {
-            "size_bytes": limits.max_size_bytes is not None,
-            "latency_ms": limits.max_latency_ms is not None,
-        }
-        only_limited = (field for field, is_set in limited.items() if is_set)
-        self._costs = tuple(dict.fromkeys((*costs, *only_limited)))
+        self._costs = tuple(dict.fromkeys((*costs, *limits.costs)))
         self._random = np.random.default_rng(seed)
         self._is_new = is_new
         self._looks = looks[-2 * MAX_LOOKS :]  # some of them were tuned
@@ -128,19 +123,17 @@ class GuidedSampler(BaseSampler):
         return int(self._random.integers(param_distribution.high + 1))
 
     def _live(self) -> Sequence[Sequence[int]]:
-        if self._predictor is not None:
+        # what the table calls beaten may be the best in a cost that it says nothing about
+        if self._predictor is not None and {*self._costs} <= {SIZE.field, LATENCY.field}:
             return self._predictor.live_levels()
         return [range(len(knob.levels)) for knob in self._space.knobs]
 
     def _goal(self, base: Measurement) -> Goal:
-        limits = {
-            "size_bytes": self._limits.max_size_bytes,
-            "latency_ms": self._limits.max_latency_ms,
-        }
+        limits = self._limits.costs
         slack = SLACK_HALVINGS * float(np.log(2.0)) if len(self._axes) > 1 else 0.0
         reference = []
         for field in self._costs:
-            limit, untouched = limits[field], getattr(base, field)
+            limit, untouched = limits.get(field), getattr(base, field)
             beyond = slack if field in self._axes else np.inf
             reference.append(beyond if limit is None else min(beyond, np.log(limit / untouched)))
         floor = base.accuracy - REGION * abs(base.accuracy)
@@ -149,7 +142,7 @@ class GuidedSampler(BaseSampler):
         return Goal(
             baseline_accuracy=base.accuracy,
             floor=floor,
-            is_latency=tuple(field == "latency_ms" for field in self._costs),
+            costs=self._costs,
             is_axis=tuple(field in self._axes for field in self._costs),
             reference=tuple(reference),
         )
@@ -172,12 +165,16 @@ class GuidedSampler(BaseSampler):
         return self._rows([trial.params for trial in trials])
 
     def _as_arrays(self, looks: Sequence[Look], base: Measurement) -> Looks:
-        bytes_found = np.array([look.size_bytes for look in looks], dtype=np.float64)
+        known = {
+            SIZE.field: [(look.size_bytes or np.nan) / base.size_bytes for look in looks],
+            LATENCY.field: [look.latency_ratio or np.nan for look in looks],
+        }
+        unknown = [np.nan] * len(looks)
+        columns = [np.log(known.get(field, unknown)) for field in self._costs]
         return Looks(
             levels=self._rows([look.levels for look in looks]),
             untuned=np.array([look.divergence for look in looks], dtype=np.float64),
-            log_size=np.log(bytes_found / base.size_bytes),
-            log_latency=np.log([look.latency_ratio or np.nan for look in looks]),
+            costs=np.array(columns, dtype=np.float64).reshape(len(self._costs), len(looks)).T,
         )
 
     def _rows(self, plans: Sequence[Mapping[str, Any]]) -> Levels:

@@ -50,30 +50,27 @@ class Looks:
     Attributes:
         levels: (L, K) level indices, oldest first.
         untuned: Training-free score; (L,), nats, NaN for what cannot be built.
-        log_size: Log of the file's bytes over the untouched model's; (L,), NaN likewise.
-        log_latency: The same of the time, NaN also where it was not taken; (L,).
+        costs: Log of each cost over the untouched model's; (L, C), NaN likewise, and where a look
+            does not take it.
     """
 
     levels: Levels
     untuned: Array
-    log_size: Array
-    log_latency: Array
+    costs: Array
 
     def joined(self, newer: "Looks") -> "Looks":
         """These and newer ones."""
         return Looks(
             levels=np.concatenate([self.levels, newer.levels]),
             untuned=np.concatenate([self.untuned, newer.untuned]),
-            log_size=np.concatenate([self.log_size, newer.log_size]),
-            log_latency=np.concatenate([self.log_latency, newer.log_latency]),
+            costs=np.concatenate([self.costs, newer.costs]),
         )
 
 
-def no_looks(space: SearchSpace) -> Looks:
+def no_looks(space: SearchSpace, n_costs: int) -> Looks:
     """None, at plans of a space."""
     nothing = np.empty((0, len(space.knobs)), dtype=np.int64)
-    empty = np.empty(0)
-    return Looks(levels=nothing, untuned=empty, log_size=empty, log_latency=empty)
+    return Looks(levels=nothing, untuned=np.empty(0), costs=np.empty((0, n_costs)))
 
 
 class Beliefs:
@@ -92,7 +89,7 @@ class Beliefs:
         predictor: What the option table says; None to know nothing before the first trial.
         history: Tuned trials, without the baseline.
         baseline_accuracy: Accuracy of the untouched model.
-        is_latency: For each cost, whether it is the latency (else the size).
+        costs: Fields of `Measurement` that are minimised.
         is_learning: Whether residuals of the prior are learned; False fits only the scale of
             the table's word.
     """
@@ -104,12 +101,12 @@ class Beliefs:
         history: History,
         *,
         baseline_accuracy: float,
-        is_latency: tuple[bool, ...],
+        costs: tuple[str, ...],
         is_learning: bool = True,
     ) -> None:
         self._space = space
         self._predictor = predictor
-        self._is_latency = is_latency
+        self._costs = costs
         self._is_learning = is_learning
         self._n_levels = np.array([max(len(knob.levels) - 1, 1) for knob in space.knobs])
         kinds = sorted({knob.kind for knob in space.knobs})
@@ -124,7 +121,7 @@ class Beliefs:
         self.power, self._tuned = self._fitted(history.levels, self._log_divergence)
         self._tuning = self._fit_tuning()
         self._untuned: tuple[float, Surrogate] | None = None
-        self._cost_models = [self._fit_cost(c) for c in range(len(is_latency))]
+        self._cost_models = [self._fit_cost(c) for c in range(len(costs))]
 
     def learn(self, looks: Looks) -> None:
         """Take in looks, in place of those taken in before.
@@ -135,9 +132,7 @@ class Beliefs:
         tuned = {row.tobytes() for row in self._history.levels}
         newest = {row.tobytes(): i for i, row in enumerate(looks.levels)}
         only = sorted(
-            i
-            for row, i in newest.items()
-            if row not in tuned and np.isfinite(looks.untuned[i]) and np.isfinite(looks.log_size[i])
+            i for row, i in newest.items() if row not in tuned and np.isfinite(looks.untuned[i])
         )[-MAX_LOOKS:]
         if not only or not self._is_learning:
             return
@@ -148,8 +143,8 @@ class Beliefs:
                 np.concatenate([self._history.levels[known], levels]),
                 _log(np.concatenate([self._history.untuned[known], untuned])),
             )
-        for c, is_latency in enumerate(self._is_latency):
-            found = (looks.log_latency if is_latency else looks.log_size)[only]
+        for c in range(len(self._costs)):
+            found = looks.costs[only, c]
             taken = np.isfinite(found)
             self._cost_models[c] = self._fit_cost(c, levels[taken], found[taken])
 
@@ -214,7 +209,10 @@ class Beliefs:
         levels, costs = self._history.levels, self._history.costs[:, c]
         if looked is not None and log_costs is not None:
             levels, costs = np.concatenate([levels, looked]), np.concatenate([costs, log_costs])
-        if len(levels) == 0 or (self._predictor is not None and not self._is_learning):
+        is_told = self._predictor is not None and (
+            self._predictor.log_cost(self._costs[c], levels) is not None
+        )
+        if len(levels) == 0 or (is_told and not self._is_learning):
             return None
         return Surrogate(self._cost_features(levels, c), costs)
 
@@ -238,13 +236,8 @@ class Beliefs:
 
     def _cost_features(self, levels: Levels, c: int) -> Features:
         position = levels / self._n_levels
-        if self._predictor is None:
-            prior = np.zeros(len(levels))
-        elif self._is_latency[c]:
-            prior = np.log(self._predictor.latency_ratio(levels))
-        else:
-            base = float(self._predictor.table.baseline.size_bytes or 1)
-            prior = np.log(np.maximum(self._predictor.size_bytes(levels), 1.0) / base)
+        told = None if self._predictor is None else self._predictor.log_cost(self._costs[c], levels)
+        prior = np.zeros(len(levels)) if told is None else told
         linear = np.concatenate([position @ self._kind_of, position], axis=1)
         return Features(prior=prior, linear=linear, position=position)
 

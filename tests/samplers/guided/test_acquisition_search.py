@@ -13,7 +13,7 @@ from tests.samplers.guided.conftest import make_world
 from tests.samplers.guided.test_outcome_model import history_of, random_plans
 
 GOAL = Goal(
-    baseline_accuracy=0.95, floor=0.9, is_latency=(False,), is_axis=(True,), reference=(0.0,)
+    baseline_accuracy=0.95, floor=0.9, costs=("size_bytes",), is_axis=(True,), reference=(0.0,)
 )
 NOTHING = np.empty((0, 12), dtype=np.int64)
 
@@ -110,8 +110,7 @@ def looks_at(plans: np.ndarray, *untuned: float) -> Looks:
     """Looks that found scores, NaN for what cannot be built; sizes do not matter."""
     found = np.array([*untuned, *[np.nan] * len(plans)])[: len(plans)]
     sizes = np.where(np.isfinite(found), -1.0, np.nan)
-    none = np.full(len(plans), np.nan)
-    return Looks(levels=plans, untuned=found, log_size=sizes, log_latency=none)
+    return Looks(levels=plans, untuned=found, costs=sizes[:, None])
 
 
 def test_nothing_is_proposed_if_nothing_that_is_new_can_be_built(world):
@@ -200,7 +199,7 @@ def test_a_cost_that_is_only_limited_is_no_axis(world):
     goal = Goal(
         baseline_accuracy=0.95,
         floor=0.9,
-        is_latency=(False, True),
+        costs=("size_bytes", "latency_ms"),
         is_axis=(True, False),
         reference=(0.0, float(np.log(0.5))),
     )
@@ -221,7 +220,7 @@ def test_with_two_costs_the_baseline_counts_as_what_is_there(world):
     goal = Goal(
         baseline_accuracy=0.95,
         floor=0.9,
-        is_latency=(False, True),
+        costs=("size_bytes", "latency_ms"),
         is_axis=(True, True),
         reference=(slack, slack),
     )

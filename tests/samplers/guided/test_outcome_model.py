@@ -34,7 +34,7 @@ def _beliefs(world, plans, **changes) -> Beliefs:
         settings["predictor"],
         settings.get("history") or history_of(world, plans),
         baseline_accuracy=0.95,
-        is_latency=(False,),
+        costs=("size_bytes",),
         is_learning=settings["is_learning"],
     )
     if "looks" in settings:
@@ -45,8 +45,7 @@ def _beliefs(world, plans, **changes) -> Beliefs:
 def looks_of(world, plans: np.ndarray, untuned: np.ndarray) -> Looks:
     base = world.table.baseline.size_bytes
     sizes = [world.measure(plan).size_bytes / base for plan in plans]
-    none = np.full(len(plans), np.nan)
-    return Looks(levels=plans, untuned=untuned, log_size=np.log(sizes), log_latency=none)
+    return Looks(levels=plans, untuned=untuned, costs=np.log(sizes)[:, None])
 
 
 def test_node_weights_are_probabilities():
@@ -116,7 +115,9 @@ def test_sizes_that_looks_found_correct_the_table(world):
         base = world.table.baseline.size_bytes
         return np.log(world.predictor.size_bytes(plans) / base) - 0.7 * plans[:, 0] / 4
 
-    looks = dataclasses.replace(looks_of(world, looked, np.ones(40)), log_size=log_size(looked))
+    looks = dataclasses.replace(
+        looks_of(world, looked, np.ones(40)), costs=log_size(looked)[:, None]
+    )
 
     def error(**known: Looks) -> float:
         found = _beliefs(world, tuned, **known).costs(asked)[:, 0]
@@ -135,11 +136,11 @@ def test_times_that_looks_found_correct_the_table_where_they_were_taken(world):
         return -0.3 * plans[:, 8:].sum(axis=1) / 4
 
     found = np.where(np.arange(60) % 2, log_latency(looked), np.nan)
-    looks = dataclasses.replace(looks_of(world, looked, np.ones(60)), log_latency=found)
+    looks = dataclasses.replace(looks_of(world, looked, np.ones(60)), costs=found[:, None])
 
     def error(known: Looks | None) -> float:
         beliefs = Beliefs(
-            world.space, world.predictor, history, baseline_accuracy=0.95, is_latency=(True,)
+            world.space, world.predictor, history, baseline_accuracy=0.95, costs=("latency_ms",)
         )
         if known is not None:
             beliefs.learn(known)
@@ -151,7 +152,7 @@ def test_times_that_looks_found_correct_the_table_where_they_were_taken(world):
 def test_of_what_cannot_be_built_nothing_is_learned(world):
     tuned, asked = random_plans(world, 10, seed=3), random_plans(world, 20, seed=1)
     none = np.full(20, np.nan)
-    nothing = Looks(levels=asked, untuned=none, log_size=none, log_latency=none)
+    nothing = Looks(levels=asked, untuned=none, costs=none[:, None])
     np.testing.assert_array_equal(
         _beliefs(world, tuned, looks=nothing).divergence(asked),
         _beliefs(world, tuned).divergence(asked),
