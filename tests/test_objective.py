@@ -5,7 +5,7 @@ import pytest
 
 from autocompress.errors import InputError
 from autocompress.measurement import Measurement
-from autocompress.objective import OBJECTIVES, Limits, limits_of, parse_objectives
+from autocompress.objective import OBJECTIVES, Limits, parse_objectives
 
 
 def test_parse_objectives_keeps_the_order_given():
@@ -102,14 +102,6 @@ def test_limits_are_equal_by_what_they_limit_and_survive_pickling():
     assert hash(pickle.loads(pickle.dumps(limits))) == hash(limits)
     assert list(limits.to_json()) == ["max_drop", "max_latency_ms"]
     assert limits.costs == {"latency_ms": 2.0}
-
-
-def test_limits_of_reads_what_was_typed_for_each_option():
-    typed = {"max_size": "1.5kB", "max_drop": "1pt", "max_latency": None}
-    assert limits_of(typed) == Limits(max_size_bytes=1500, max_drop=0.01)
-    assert isinstance(limits_of(typed).to_json()["max_size_bytes"], int)
-    with pytest.raises(InputError, match="`--max-latency` must be a time"):
-        limits_of({"max_latency": "2kB"})
 
 
 def test_noise_names_fields_of_a_measurement():
