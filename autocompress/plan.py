@@ -3,19 +3,12 @@
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 from autocompress.errors import InputError
-
-FULL_BITS: Final = 32
-TERNARY_BITS: Final = 1.58  # three values: log2(3)
-BINARY_BITS: Final = 1
-WEIGHT_BITS: Final = (32, 8, 7, 6, 5, 4, 3, 2, TERNARY_BITS, BINARY_BITS)
-ACTIVATION_BITS: Final = (32, 8)
-_OF_GRIDS: Final = ("quantizer", "granularity", "activation_bits", "rate_price")
+from autocompress.technique import FULL_BITS, OF_LAYERS, TECHNIQUES
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,34 +52,8 @@ class LayerPlan:
         Raises:
             InputError: If a value is outside its range.
         """
-        if not 0.0 < self.rank_ratio <= 1.0:
-            raise InputError(f"`rank_ratio` must be in (0, 1], but got {self.rank_ratio}.")
-        if not 0.0 <= self.sparsity < 1.0:
-            raise InputError(f"`sparsity` must be in [0, 1), but got {self.sparsity}.")
-        if self.weight_bits not in WEIGHT_BITS:
-            raise InputError(
-                f"`weight_bits` must be 2-8, 1.58, 1 or 32, but got {self.weight_bits}."
-            )
-        if self.activation_bits not in ACTIVATION_BITS:
-            raise InputError(f"`activation_bits` must be 8 or 32, but got {self.activation_bits}.")
-        if not (math.isfinite(self.rate_price) and self.rate_price >= 0.0):
-            raise InputError(f"`rate_price` must be a number >= 0, but got {self.rate_price}.")
-        for name in (
-            "shared_with",
-            "factorization",
-            "sparsity_pattern",
-            "quantizer",
-            "granularity",
-        ):
-            if not isinstance(getattr(self, name), str):
-                raise InputError(f"`{name}` must be a name, but got {getattr(self, name)!r}.")
-        # 8.0 equals 8 but reads otherwise in JSON: equal plans must have equal digests
-        bits = float(self.weight_bits)
-        object.__setattr__(self, "rank_ratio", float(self.rank_ratio))
-        object.__setattr__(self, "sparsity", float(self.sparsity))
-        object.__setattr__(self, "weight_bits", int(bits) if bits.is_integer() else bits)
-        object.__setattr__(self, "activation_bits", int(self.activation_bits))
-        object.__setattr__(self, "rate_price", float(self.rate_price))
+        for row in OF_LAYERS:
+            object.__setattr__(self, row.kind, row.checked(getattr(self, row.kind)))
 
     @property
     def is_untouched(self) -> bool:
@@ -97,9 +64,9 @@ class LayerPlan:
     def effective(self) -> "LayerPlan":
         """This plan without words that change nothing; see `CompressionPlan.effective`."""
         idle = {
-            *(() if self.rank_ratio < 1.0 else ("factorization",)),
-            *(() if self.sparsity > 0.0 else ("sparsity_pattern",)),
-            *(() if self.is_quantized else _OF_GRIDS),
+            row.kind
+            for row in OF_LAYERS
+            if row.needs and getattr(self, row.needs) == TECHNIQUES[row.needs].untouched
         }
         if all(getattr(self, name) == getattr(_UNTOUCHED_LAYER, name) for name in idle):
             return self
@@ -137,12 +104,8 @@ class CompressionPlan:
         Raises:
             InputError: If a pruning ratio is outside [0, 1).
         """
-        for name, ratio in self.pruning_ratios.items():
-            if not 0.0 <= ratio < 1.0:
-                raise InputError(
-                    f"`pruning_ratio` must be in [0, 1) for group {name!r}, but got {ratio}."
-                )
-        ratios = {n: float(r) for n, r in sorted(self.pruning_ratios.items()) if r > 0.0}
+        ratios = {n: _checked_ratio(n, r) for n, r in sorted(self.pruning_ratios.items())}
+        ratios = {name: ratio for name, ratio in ratios.items() if ratio > 0.0}
         layers = {n: p for n, p in sorted(self.layers.items()) if not p.is_untouched}
         object.__setattr__(self, "pruning_ratios", MappingProxyType(ratios))
         object.__setattr__(self, "dropped_blocks", tuple(sorted(set(self.dropped_blocks))))
@@ -181,8 +144,10 @@ class CompressionPlan:
     def loses_weights(self) -> bool:
         """Whether weights are taken away, and not only rounded."""
         return bool(self.pruning_ratios or self.dropped_blocks) or any(
-            layer.rank_ratio < 1.0 or layer.sparsity > 0.0 or layer.shared_with
+            getattr(layer, row.kind) != row.untouched
             for layer in self.layers.values()
+            for row in OF_LAYERS
+            if row.takes_weights
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -216,6 +181,13 @@ class CompressionPlan:
             )
         except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
             raise InputError(f"The plan must be a JSON object of a plan, but: {error}.") from error
+
+
+def _checked_ratio(group: str, ratio: float) -> float:
+    try:
+        return float(TECHNIQUES["pruning_ratio"].checked(ratio))
+    except InputError as error:
+        raise InputError(f"Of group {group!r}: {error.message}") from error
 
 
 def _layer_from_json(name: object, fields: Mapping[str, Any]) -> LayerPlan:

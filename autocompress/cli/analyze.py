@@ -140,6 +140,8 @@ def _as_json(profile: Any, built: Any) -> dict[str, Any]:
 def _print(profile: Any, built: Any) -> None:
     from rich.console import Console
 
+    from autocompress.technique import TECHNIQUES
+
     console = Console(highlight=False)
     console.print(f"{profile.n_params:,} parameters, {profile.macs:,} MACs per example\n")
     console.print(_layer_table(profile))
@@ -150,14 +152,12 @@ def _print(profile: Any, built: Any) -> None:
     refused: dict[tuple[str, str], list[str]] = {}
     for (kind, target), reason in built.refused.items():
         refused.setdefault((kind, reason), []).append(target)
-    for target, reason in profile.refused_groups.items():
-        targets = refused.setdefault(("pruning_ratio", reason), [])
-        if target not in targets:
-            targets.append(target)
-    for target, reason in profile.refused_blocks.items():
-        targets = refused.setdefault(("drop_block", reason), [])
-        if target not in targets:
-            targets.append(target)
+    of_model = {"group": profile.refused_groups, "block": profile.refused_blocks, "layer": {}}
+    for technique in TECHNIQUES.values():
+        for target, reason in of_model[technique.acts_on].items():
+            targets = refused.setdefault((technique.kind, reason), [])
+            if target not in targets:
+                targets.append(target)
     if refused:
         console.print("[bold]No knob[/bold]")
     for (kind, reason), targets in refused.items():

@@ -30,8 +30,8 @@ from autocompress.compress.quantize import freeze_
 from autocompress.compress.quantizers.base import WeightQuantizer
 from autocompress.compress.quantizers.uniform import UniformQuantizer
 from autocompress.compress.rate import nearest_codes, round_for_rate, step_for_price
-from autocompress.plan import BINARY_BITS
 from autocompress.tasks.base import Inputs
+from autocompress.technique import BINARY_BITS
 
 _MARGIN: Final = 4  # levels beyond the largest weight that rounding may use
 _PASS_BYTES: Final = 2 * MOST_MOMENT_BYTES  # of all layers in one pass over the data

@@ -25,8 +25,9 @@ from autocompress.compress.quantize import freeze_, quantize_
 from autocompress.compress.share_weights import share_weights_
 from autocompress.compress.sparsity import mask_nothing_, sparsify_, stepped_sparsities
 from autocompress.errors import TrialError, first_line
-from autocompress.plan import FULL_BITS, CompressionPlan, LayerPlan
+from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.tasks.base import Inputs
+from autocompress.technique import FULL_BITS
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

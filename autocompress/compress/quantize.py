@@ -26,7 +26,8 @@ from autocompress.compress.quantizers.registry import (
     parse_granularity,
     why_not_quantize,
 )
-from autocompress.plan import FULL_BITS, LayerPlan
+from autocompress.plan import LayerPlan
+from autocompress.technique import FULL_BITS
 
 
 def quantize_(model: nn.Module, name: str, plan: LayerPlan) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from autocompress.plan import FULL_BITS, CompressionPlan, LayerPlan
+from autocompress.plan import CompressionPlan, LayerPlan
+from autocompress.technique import METHODS, OF_LAYERS, TECHNIQUES
 
 _CODE = """```python
 import numpy, onnxruntime
@@ -103,11 +104,9 @@ def _row(name: str, value: float, base: float, form: str) -> str:
 
 
 def _plan_lines(plan: CompressionPlan) -> list[str]:
-    lines = [
-        f"- `{name}`: {ratio:.0%} of the channels removed"
-        for name, ratio in plan.pruning_ratios.items()
-    ]
-    lines += [f"- `{name}`: the whole block left out" for name in plan.dropped_blocks]
+    pruned, dropped = (TECHNIQUES[kind].write_in_card for kind in ("pruning_ratio", "drop_block"))
+    lines = [f"- `{name}`: {pruned(ratio)}" for name, ratio in plan.pruning_ratios.items()]
+    lines += [f"- `{name}`: {dropped(1)}" for name in plan.dropped_blocks]
     for name, layer in plan.effective.layers.items():
         if not layer.is_untouched:
             lines.append(f"- `{name}`: {', '.join(_layer_parts(layer))}")
@@ -115,15 +114,10 @@ def _plan_lines(plan: CompressionPlan) -> list[str]:
 
 
 def _layer_parts(layer: LayerPlan) -> Iterator[str]:
-    if layer.shared_with:
-        yield f"the weight of `{layer.shared_with}`"
-    if layer.rank_ratio < 1.0:
-        yield f"{layer.rank_ratio:.0%} of the rank kept ({layer.factorization})"
-    if layer.sparsity > 0.0:
-        yield f"{layer.sparsity:.0%} of the weights zero ({layer.sparsity_pattern})"
-    if layer.is_quantized:
-        yield f"{layer.weight_bits:g}-bit weights ({layer.quantizer}, per {layer.granularity})"
-    if layer.rate_price > 0.0:
-        yield f"rounded at a price of {layer.rate_price:g} a bit"
-    if layer.activation_bits < FULL_BITS:
-        yield f"{layer.activation_bits}-bit inputs"
+    """What happens to a layer, each amount with its methods in brackets."""
+    for row in OF_LAYERS:
+        level = getattr(layer, row.kind)
+        if not row.is_method and level != row.untouched:
+            methods = [m for m in METHODS if m.needs == row.kind]
+            how = ", ".join(m.write_in_card(getattr(layer, m.kind)) for m in methods)
+            yield row.write_in_card(level) + (f" ({how})" if how else "")

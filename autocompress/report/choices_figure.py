@@ -12,21 +12,8 @@ from autocompress.report.theme import SEQUENTIAL, new_figure, note_figure
 from autocompress.report.wording import format_level, shorten
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.space.search_space import Knob
+from autocompress.technique import TECHNIQUES
 
-KINDS: Final = {
-    "pruning_ratio": "channels removed",
-    "drop_block": "block",
-    "shared_with": "weight shared",
-    "rank_ratio": "rank kept",
-    "factorization": "factors",
-    "sparsity": "zeros",
-    "sparsity_pattern": "pattern of zeros",
-    "weight_bits": "weight bits",
-    "quantizer": "quantizer",
-    "granularity": "scale per",
-    "activation_bits": "input bits",
-    "rate_price": "price of a bit",
-}
 _ROW_PX: Final = 21
 _MAX_ROW_CHARS: Final = 30
 # Beyond this many columns a cell is narrower than its text; the pointer still shows it.
@@ -45,7 +32,7 @@ def choices_figure(run: RunRecord) -> go.Figure:
     )
     if not members:
         return note_figure("No choices to compare", "No compressed point is on the front.")
-    knobs = [k for kind in KINDS for k in run.knobs if k.kind == kind]
+    knobs = [k for kind in TECHNIQUES for k in run.knobs if k.kind == kind]
     used = [k for k in knobs if any(t.levels.get(k.name, 0) > 0 for t in members)]
     n_idle = len(knobs) - len(used)
     subtitle = (
@@ -71,7 +58,7 @@ def rows_of(knobs: Sequence[Knob]) -> list[Knob | str]:
     """Knobs in order, each kind headed by a row that holds its title only."""
     rows: list[Knob | str] = []
     for knob in knobs:
-        title = KINDS[knob.kind]
+        title = TECHNIQUES[knob.kind].title
         if title not in rows:
             rows.append(title)
         rows.append(knob)
@@ -151,7 +138,7 @@ def _row_name(row: Knob | str) -> str:
     """A category of the axis: unique, because names of knobs are."""
     if isinstance(row, str):
         return row
-    return f"{KINDS[row.kind]}: {html.escape(row.label)}"
+    return f"{TECHNIQUES[row.kind].title}: {html.escape(row.label)}"
 
 
 def _label_axes(

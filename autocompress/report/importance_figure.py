@@ -13,11 +13,11 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from autocompress.objective import OBJECTIVES, Objective
-from autocompress.report.choices_figure import KINDS
 from autocompress.report.theme import BLUE, GREEN, GREY, PURPLE, VERMILLION, new_figure, note_figure
 from autocompress.report.wording import shorten
 from autocompress.run_record import RunRecord
 from autocompress.space.search_space import Knob
+from autocompress.technique import TECHNIQUES
 
 LEAST_TRIALS: Final = 20
 """With fewer trials chance alone gives correlations that look like findings."""
@@ -123,7 +123,7 @@ def importance_figure(found: Sequence[Importance]) -> go.Figure:
         f"Spearman's rank correlation with the level over {found[0].n_trials} trials, {shown}",
         height_px=210 + _ROW_PX * len(knobs),
     )
-    names = [f"{KINDS[knob.kind]}: {html.escape(knob.label)}" for knob in knobs]
+    names = [f"{TECHNIQUES[knob.kind].title}: {html.escape(knob.label)}" for knob in knobs]
     for importance in found:
         rho = dict(zip((k.name for k in importance.knobs), importance.rho, strict=True))
         _add_dots(figure, importance.objective, names, [rho.get(k.name) for k in knobs])
@@ -135,7 +135,9 @@ def importance_figure(found: Sequence[Importance]) -> go.Figure:
         type="category",
         autorange="reversed",
         tickvals=names,
-        ticktext=[html.escape(shorten(f"{KINDS[k.kind]}: {k.label}", 38)) for k in knobs],
+        ticktext=[
+            html.escape(shorten(f"{TECHNIQUES[k.kind].title}: {k.label}", 38)) for k in knobs
+        ],
         tickfont={"size": 11},
     )
     return figure
@@ -148,7 +150,7 @@ def importance_rows(run: RunRecord) -> tuple[list[str], list[list[str]]]:
     tables = [dict(zip((k.name for k in i.knobs), i.rho, strict=True)) for i in found]
     rows = [
         [
-            f"{KINDS[knob.kind]}: {shorten(knob.label, 60)}",
+            f"{TECHNIQUES[knob.kind].title}: {shorten(knob.label, 60)}",
             *(f"{table[knob.name]:+.2f}" if knob.name in table else "–" for table in tables),
         ]
         for knob in _strongest(found)
@@ -172,7 +174,7 @@ def _title(found: Sequence[Importance]) -> str:
     rho, knob = max(zip(first.rho, first.knobs, strict=True), key=lambda pair: abs(pair[0]))
     if abs(rho) <= first.chance_of_any:
         return f"No single knob decides about {first.objective.name} beyond chance"
-    name = html.escape(shorten(f"{KINDS[knob.kind]} of {knob.label}", 48))
+    name = html.escape(shorten(f"{TECHNIQUES[knob.kind].title} of {knob.label}", 48))
     return f"{first.objective.name.capitalize()} follows {name} most closely"
 
 

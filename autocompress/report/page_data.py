@@ -8,13 +8,13 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from autocompress.report.choices_figure import KINDS
 from autocompress.report.findings import accuracy_change, cost_of, measured
 from autocompress.report.hover import hover_figures, wrapped_plan
 from autocompress.report.plane import REFINED, VALIDATED
 from autocompress.report.trial_columns import columns_for, trial_name
 from autocompress.report.wording import format_level, format_points, run_argument
 from autocompress.run_record import RunRecord, TrialRecord
+from autocompress.technique import TECHNIQUES
 
 FORMAT: Final = 1
 # Beyond this many cells only trials people look at first have the bytes of their layers.
@@ -41,7 +41,7 @@ def page_data(run: RunRecord) -> dict[str, Any]:
         "run": run_argument(run),
         "columns": [{"title": c.title, "topics": list(c.topics)} for c in columns],
         "costs": [cost.name for cost in run.shown_costs],
-        "kinds": dict(KINDS),
+        "kinds": {kind: row.title for kind, row in TECHNIQUES.items()},
         "knobs": [
             {
                 "kind": knob.kind,

@@ -8,12 +8,13 @@ from typing import Any, Final
 import plotly.graph_objects as go
 
 from autocompress.objective import LATENCY, SIZE
-from autocompress.report.choices_figure import KINDS, rows_of
+from autocompress.report.choices_figure import rows_of
 from autocompress.report.theme import SEQUENTIAL, new_figure, note_figure
 from autocompress.report.wording import format_gain, format_level, shorten
 from autocompress.run_record import RunRecord
 from autocompress.space.option_table import Figures, Option, OptionTable
 from autocompress.space.search_space import Knob
+from autocompress.technique import TECHNIQUES
 
 _ROW_PX: Final = 21
 _MAX_ROW_CHARS: Final = 30
@@ -32,7 +33,7 @@ def sensitivity_figure(run: RunRecord) -> go.Figure:
     if table is None or not measured:
         return note_figure("No sensitivity profile", "This run has not measured its options.")
     options = {(o.knob, o.level): o for o in table.options}
-    rows = rows_of([k for kind in KINDS for k in run.knobs if k.kind == kind])
+    rows = rows_of([k for kind in TECHNIQUES for k in run.knobs if k.kind == kind])
     strongest = max(measured, key=lambda o: o.figures.divergence if o.figures else 0.0)
     figure = new_figure(
         _title(run, strongest),
@@ -54,7 +55,7 @@ def option_rows(run: RunRecord) -> list[tuple[str, str, str, str, str]]:
         knob = knobs.get(option.knob)
         if knob is None or not 0 <= option.level < len(knob.levels):
             continue
-        name = f"{KINDS[knob.kind]}: {shorten(knob.label, 60)}"
+        name = f"{TECHNIQUES[knob.kind].title}: {shorten(knob.label, 60)}"
         level = format_level(knob.kind, knob.levels[option.level])
         if option.figures is None:
             rows.append((name, level, "–", option.reason or "not measured", "–"))
@@ -71,7 +72,7 @@ def _title(run: RunRecord, strongest: Option) -> str:
     if knob is None:
         return "What each level does by itself"
     level = format_level(knob.kind, knob.levels[strongest.level])
-    what = f"{KINDS[knob.kind]} of {shorten(knob.label, _MAX_ROW_CHARS)}, {level}"
+    what = f"{TECHNIQUES[knob.kind].title} of {shorten(knob.label, _MAX_ROW_CHARS)}, {level}"
     return html.escape(f"Alone, nothing hurts more than {what}")
 
 
@@ -153,7 +154,9 @@ def _hover(row: Knob | str, option: Option | None, table: OptionTable) -> str:
 
 
 def _row_name(row: Knob | str) -> str:
-    return row if isinstance(row, str) else f"{KINDS[row.kind]}: {html.escape(row.label)}"
+    return (
+        row if isinstance(row, str) else f"{TECHNIQUES[row.kind].title}: {html.escape(row.label)}"
+    )
 
 
 def _label_axes(figure: go.Figure, rows: Sequence[Knob | str]) -> None:

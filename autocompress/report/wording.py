@@ -5,12 +5,13 @@ Nothing here is escaped; whoever puts the words into HTML escapes them.
 
 import shlex
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from autocompress.objective import OBJECTIVES, Limits, Objective
-from autocompress.plan import BINARY_BITS, FULL_BITS, TERNARY_BITS, CompressionPlan, LayerPlan
+from autocompress.plan import CompressionPlan
 from autocompress.quantities import format_share
 from autocompress.run_record import RunRecord, TrialRecord
+from autocompress.technique import TECHNIQUES, KnobKind, Technique
 
 
 def run_argument(run: RunRecord) -> str:
@@ -49,19 +50,6 @@ def half_measured(run: RunRecord) -> tuple[int, str]:
 
 
 MINUS = "\N{MINUS SIGN}"
-_BIT_NAMES = {FULL_BITS: "float", TERNARY_BITS: "ternary", BINARY_BITS: "binary"}
-_LAYER_LINES = {
-    "weight shared": "shared_with",
-    "rank kept": "rank_ratio",
-    "factors": "factorization",
-    "zeros": "sparsity",
-    "pattern of zeros": "sparsity_pattern",
-    "weights": "weight_bits",
-    "quantizer": "quantizer",
-    "scale per": "granularity",
-    "inputs": "activation_bits",
-    "price of a bit": "rate_price",
-}
 _MAX_NAMED = 2
 _MAX_NAME_CHARS = 26
 
@@ -114,7 +102,7 @@ def shorten(name: str, n_chars: int) -> str:
     return f"{name[: n_chars - 1 - n_tail]}…{name[len(name) - n_tail :]}"
 
 
-def format_level(kind: str, value: float | str) -> str:
+def format_level(kind: KnobKind, value: float | str) -> str:
     """One level of a knob: bits as they are, ratios in percent, methods by their names.
 
     >>> format_level("weight_bits", 4), format_level("weight_bits", 1.58)
@@ -124,45 +112,35 @@ def format_level(kind: str, value: float | str) -> str:
     >>> format_level("rate_price", 0.05)
     '0.05'
     """
-    if isinstance(value, str):
-        return value or "own"
-    if kind.endswith("_bits"):
-        return _BIT_NAMES.get(value, f"{value:.0f} bit")
-    if kind == "drop_block":
-        return "dropped" if value else "kept"
-    if kind == "rate_price":
-        return f"{value:g}" if value else "none"
-    return f"{100 * value:.3g} %"
+    return TECHNIQUES[kind].write(value)
 
 
 def plan_lines(plan: CompressionPlan) -> list[str]:
     """A plan in a line per technique, equal levels counted together, rare ones named.
 
+    >>> from autocompress.plan import LayerPlan
     >>> plan_lines(CompressionPlan(layers={"fc": LayerPlan(weight_bits=4)}))
     ['weights: 4 bit × 1 (fc)']
     """
-    layers = plan.effective.layers
-    groups: dict[str, tuple[str, Iterable[tuple[str, float | str]]]] = {
-        "channels removed": ("pruning_ratio", plan.pruning_ratios.items()),
-        "blocks": ("drop_block", [(name, 1) for name in plan.dropped_blocks]),
-        **{title: (kind, _said(layers, kind)) for title, kind in _LAYER_LINES.items()},
-    }
     lines = [
-        f"{title}: {_count_levels(kind, chosen)}"
-        for title, (kind, chosen) in groups.items()
-        if chosen
+        f"{row.title_in_plan or row.title}: {_count_levels(row.kind, chosen)}"
+        for row in TECHNIQUES.values()
+        if (chosen := _said(plan.effective, row))
     ]
     return lines or ["untouched"]
 
 
-def _said(layers: Mapping[str, LayerPlan], kind: str) -> list[tuple[str, float | str]]:
-    """Layers whose plan differs from the default in one field, with its value."""
-    default = getattr(LayerPlan(), kind)
-    values = [(name, getattr(layer, kind)) for name, layer in layers.items()]
-    return [(name, value) for name, value in values if value != default]
+def _said(plan: CompressionPlan, technique: Technique) -> list[tuple[str, float | str]]:
+    """Targets that a plan treats by a technique, with their levels."""
+    if technique.acts_on == "group":
+        return list(plan.pruning_ratios.items())
+    if technique.acts_on == "block":
+        return [(name, 1) for name in plan.dropped_blocks]
+    values = [(name, getattr(layer, technique.kind)) for name, layer in plan.layers.items()]
+    return [(name, value) for name, value in values if value != technique.untouched]
 
 
-def _count_levels(kind: str, chosen: Iterable[tuple[str, float | str]]) -> str:
+def _count_levels(kind: KnobKind, chosen: Iterable[tuple[str, float | str]]) -> str:
     """Text such as `4 bit × 12, 8 bit × 2 (conv1, fc)`, the commonest level first."""
     by_level: dict[float | str, list[str]] = defaultdict(list)
     for name, value in chosen:

@@ -13,11 +13,10 @@ from autocompress.run_record import Role
 from autocompress.samplers.guided.lagrangian_sweep import sweep
 from autocompress.space.option_table import Levels
 from autocompress.space.prediction import Predictor
-from autocompress.space.search_space import Knob, KnobKind, SearchSpace
+from autocompress.space.search_space import Knob, SearchSpace
+from autocompress.technique import TECHNIQUES, KnobKind
 
 _UNIFORM_BITS = (8, 4, 3, 2)
-_UNIFORM_PRUNING = 0.3
-_UNIFORM_SPARSITY = 0.5
 # Shares of the way from untouched to smallest, in the logarithm of the size.
 _BUDGETS = (0.65, 0.8, 0.45)  # few: proposals that learned from them are better still
 _SWEEP_POWER = 0.6  # tuning repairs large damage better than small
@@ -151,8 +150,10 @@ def _controls(space: SearchSpace) -> Iterator[tuple[str, Fidelity, Choose]]:
     if any(knob.kind == "rate_price" for knob in space.knobs):
         for name, place in (("mild", 0.0), ("middle", 0.5), ("strong", 1.0)):
             yield f"{name} rate penalty", 1, {**_PRICED_BITS, "rate_price": _at(place)}
-    yield "uniform pruning", 1, {"pruning_ratio": _nearest(_UNIFORM_PRUNING)}
-    yield "uniform sparsity", 1, {"sparsity": _nearest(_UNIFORM_SPARSITY)}
+    for technique in TECHNIQUES.values():
+        if technique.control is not None:
+            label, level = technique.control
+            yield label, 1, {technique.kind: _nearest(level)}
 
 
 def _lowest_bits(space: SearchSpace, bits: int) -> float:

@@ -18,7 +18,8 @@ from autocompress.objective import Direction, Limits
 from autocompress.samplers.guided.guided_sampler import GuidedSampler
 from autocompress.samplers.guided.look import Look, LookAt
 from autocompress.space.prediction import Predictor
-from autocompress.space.search_space import AMOUNT_OF, OF_GRIDS, SearchSpace
+from autocompress.space.search_space import SearchSpace
+from autocompress.technique import TECHNIQUES
 
 _POPULATION = 16  # Optuna's default of 50 would be one random generation in a budget of 50
 
@@ -96,7 +97,6 @@ def _in_generation(trial: FrozenTrial, index: int) -> FrozenTrial:
 
 _MAX_DRAWS = 64
 _MAX_WALK = 20_000  # about a second; a space this large is not searched to the end
-_IDLE_ALONE = {*AMOUNT_OF, *OF_GRIDS}
 
 SAMPLERS: Final = (GUIDED, *sorted(OPTUNA_SAMPLERS))
 
@@ -226,7 +226,7 @@ def _first_untried(space: SearchSpace, tried: Set[str]) -> dict[str, int] | None
     Knobs that are idle by themselves (methods, 8-bit inputs, prices) come first and so change
     slowest.
     """
-    knobs = sorted(space.knobs, key=lambda knob: (knob.kind not in _IDLE_ALONE, knob.name))
+    knobs = sorted(space.knobs, key=lambda knob: (TECHNIQUES[knob.kind].needs is None, knob.name))
     every = itertools.product(*(range(len(knob.levels)) for knob in knobs))
     for choice in itertools.islice(every, _MAX_WALK):
         levels = {knob.name: level for knob, level in zip(knobs, choice, strict=True)}

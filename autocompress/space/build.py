@@ -18,15 +18,8 @@ from autocompress.errors import InputError
 from autocompress.space import levels as possible
 from autocompress.space.matching import as_list, matching_names
 from autocompress.space.rules import Rule, SpaceRules
-from autocompress.space.search_space import (
-    AMOUNT_OF,
-    UNTOUCHED,
-    Knob,
-    KnobKind,
-    Level,
-    Method,
-    SearchSpace,
-)
+from autocompress.space.search_space import Knob, Method, SearchSpace
+from autocompress.technique import FULL_BITS, METHODS, TECHNIQUES, KnobKind, Level, Technique
 
 METHOD_REGISTRIES: Final[Mapping[KnobKind, Registry[Any]]] = {
     "factorization": FACTORIZATION_REGISTRY,
@@ -134,7 +127,7 @@ def build_space(profile: ModelProfile, rules: SpaceRules) -> BuiltSpace:
     untraced = profile.refused_groups.get(UNTRACED)
     if untraced and any(rule.pruning_ratio for rule in rules.rules):
         builder.refused["pruning_ratio", UNTRACED] = untraced
-    for kind in UNTOUCHED:
+    for kind in TECHNIQUES:
         builder.add_knobs(kind)
     if not builder.knobs:
         reasons = "; ".join(sorted(set(builder.refused.values()))) or _NOTHING
@@ -165,8 +158,9 @@ class _Builder:
 
     def add_knobs(self, kind: KnobKind) -> None:
         """Add the knobs, or fixed methods, of one technique."""
+        technique = TECHNIQUES[kind]
         shared: dict[tuple[int, tuple[Level, ...]], list[str]] = {}
-        for target in self._targets(kind):
+        for target in self._targets(technique):
             wish = self._wish(kind, target)
             if wish is None or not wish.value or self._is_idle(kind, target):
                 continue
@@ -174,12 +168,12 @@ class _Builder:
             if not wanted:
                 self._refuse(wish, kind, target, reason)
                 continue
-            if kind in AMOUNT_OF and reason.startswith("no "):
+            if technique.is_method and reason.startswith("no "):
                 self.refused[kind, target] = reason
-            if kind in AMOUNT_OF and isinstance(wish.value, str):
+            if technique.is_method and isinstance(wish.value, str):
                 self._fix(kind, target, wish.value)
                 continue
-            levels = (UNTOUCHED[kind], *wanted)
+            levels = (technique.untouched, *wanted)
             self.levels[kind, target] = levels
             if wish.is_shared:
                 shared.setdefault((wish.rule, levels), []).append(target)
@@ -189,11 +183,11 @@ class _Builder:
 
     def _is_idle(self, kind: KnobKind, target: str) -> bool:
         """Whether this is a method of an amount that is not there, whose refusal says why."""
-        amount = AMOUNT_OF.get(kind)
-        return amount is not None and (amount, target) not in self.levels
+        technique = TECHNIQUES[kind]
+        return technique.is_method and (technique.refused_as, target) not in self.levels
 
     def _fix(self, kind: KnobKind, target: str, value: str) -> None:
-        if value != UNTOUCHED[kind]:
+        if value != TECHNIQUES[kind].untouched:
             self.methods.append(Method(kind=kind, target=target, value=value))
 
     def _refuse(self, wish: _Wish, kind: KnobKind, target: str, reason: str) -> None:
@@ -204,11 +198,11 @@ class _Builder:
             )
         self.refused[kind, target] = reason
 
-    def _targets(self, kind: KnobKind) -> Iterable[str]:
+    def _targets(self, technique: Technique) -> Iterable[str]:
         profile = self.profile
-        if kind == "drop_block":
+        if technique.acts_on == "block":
             return (*profile.blocks, *profile.refused_blocks)
-        if kind == "pruning_ratio":
+        if technique.acts_on == "group":
             names = set(self.groups) | set(profile.refused_groups)
             return [layer.name for layer in profile.layers if layer.name in names]
         return [layer.name for layer in profile.layers if _has_weights(layer)]
@@ -236,9 +230,8 @@ class _Builder:
                 return (), self.profile.refused_groups[target]
             return possible.widths(self.groups[target], wanted, self.rules.pruning.round_to)
         layer, methods = self.layers[target], self._methods(target)
-        amount = AMOUNT_OF.get(kind, kind)
-        if amount in layer.refusals:
-            return (), layer.refusals[amount]
+        if refusal := layer.refusals.get(TECHNIQUES[kind].refused_as):
+            return (), refusal
         if kind == "shared_with":
             return self._partner(target, wanted)
         if kind == "rank_ratio":
@@ -253,7 +246,9 @@ class _Builder:
         if kind == "rate_price":
             bits = [float(b) for b in self.levels.get(("weight_bits", target), ())]
             return possible.rate_prices(bits, wanted, methods)
-        names = [name for name in as_list(wanted) if name != UNTOUCHED[kind] or wanted == name]
+        names = [
+            name for name in as_list(wanted) if name != TECHNIQUES[kind].untouched or wanted == name
+        ]
         return possible.method_names(kind, layer, names, self._every(kind, target))
 
     def _names(self, kind: KnobKind, target: str) -> list[str]:
@@ -261,16 +256,16 @@ class _Builder:
         wish = self._wish(kind, target)
         if wish is not None and isinstance(wish.value, str):
             return [wish.value]
-        return list(dict.fromkeys([str(UNTOUCHED[kind]), *(wish.value if wish else [])]))
+        return list(dict.fromkeys([str(TECHNIQUES[kind].untouched), *(wish.value if wish else [])]))
 
     def _methods(self, target: str) -> possible.Methods:
-        return possible.Methods(**{kind: self._names(kind, target)[0] for kind in AMOUNT_OF})
+        return possible.Methods(**{row.kind: self._names(row.kind, target)[0] for row in METHODS})
 
     def _every(self, kind: KnobKind, target: str) -> list[tuple[float, possible.Methods]]:
         """Bits and methods that the knobs made so far can give a layer together."""
         methods = self._methods(target)
         quantizers = self.levels.get(("quantizer", target), (methods.quantizer,))
-        all_bits = self.levels.get(("weight_bits", target), (UNTOUCHED["weight_bits"],))
+        all_bits = self.levels.get(("weight_bits", target), (FULL_BITS,))
         return [
             (float(bits), dataclasses.replace(methods, quantizer=str(quantizer)))
             for bits in (all_bits[1:] if kind in ("quantizer", "granularity") else all_bits[:1])

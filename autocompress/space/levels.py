@@ -15,8 +15,7 @@ from autocompress.compress.prune import kept_channels
 from autocompress.compress.quantizers.registry import has_integer_form, why_not_quantize
 from autocompress.compress.sparsity_patterns import realised_sparsity, why_not_sparsify
 from autocompress.errors import InputError
-from autocompress.plan import FULL_BITS
-from autocompress.space.search_space import KnobKind, Level
+from autocompress.technique import FULL_BITS, KnobKind, Level
 
 Possible: TypeAlias = tuple[tuple[Level, ...], str]
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autocompress.space.search_space import AMOUNT_OF, OF_GRIDS, Knob, KnobKind, SearchSpace
+from autocompress.space.search_space import Knob, SearchSpace
+from autocompress.technique import TECHNIQUES
 
 Array = NDArray[np.float64]
 """Figures."""
@@ -117,11 +118,6 @@ class OptionTable:
         )
 
 
-def amount_of(kind: KnobKind) -> KnobKind | None:
-    """The kind of knob without which one of this kind does nothing; None if it does by itself."""
-    return "weight_bits" if kind in OF_GRIDS else AMOUNT_OF.get(kind)
-
-
 def context_of(space: SearchSpace, knob: Knob) -> dict[str, int]:
     """Levels of the plan that a knob's levels are measured in, one per knob of the space.
 
@@ -130,10 +126,12 @@ def context_of(space: SearchSpace, knob: Knob) -> dict[str, int]:
     same layers stand at their middle level, the others where weights stand at their first. All
     other knobs are measured alone.
     """
-    amount = amount_of(knob.kind)
+    technique = TECHNIQUES[knob.kind]
     levels = {}
     for other in space.knobs:
-        is_amount = other.kind == amount and not set(other.targets).isdisjoint(knob.targets)
-        middle = 1 if knob.kind in OF_GRIDS else len(other.levels) // 2
+        is_amount = other.kind == technique.needs and not set(other.targets).isdisjoint(
+            knob.targets
+        )
+        middle = len(other.levels) // 2 if technique.is_method else 1
         levels[other.name] = middle if is_amount else 0
     return levels

@@ -11,8 +11,9 @@ from typing import Final
 import numpy as np
 
 from autocompress.objective import LATENCY, SIZE
-from autocompress.space.option_table import Array, Figures, Levels, OptionTable, amount_of
-from autocompress.space.search_space import AMOUNT_OF, STRUCTURAL, SearchSpace
+from autocompress.space.option_table import Array, Figures, Levels, OptionTable
+from autocompress.space.search_space import SearchSpace
+from autocompress.technique import TECHNIQUES
 
 _LEAST_DIVERGENCE: Final = 1e-6  # nats; below it, what a method makes of it is noise
 
@@ -67,14 +68,14 @@ def option_context(
     """
     knob, context = space.knobs[k], figures[0]
     assert context is not None
-    amount = amount_of(knob.kind)
+    amount = TECHNIQUES[knob.kind].needs
     both = {
         i: set(other.targets) & set(knob.targets)
         for i, other in enumerate(space.knobs)
         if other.kind == amount and not set(other.targets).isdisjoint(knob.targets)
     }
     factors = None
-    if knob.kind in AMOUNT_OF:
+    if TECHNIQUES[knob.kind].is_method:
         before = context.divergence
         is_told = before > _LEAST_DIVERGENCE
         factors = np.array([f.divergence / before if f and is_told else 1.0 for f in figures])
@@ -149,7 +150,7 @@ class Predictor:
             figures = [context or base, *(o.figures if o else None for o in levels)]
             self._add(figures)
             self._figures.append(figures)
-            if knob.kind in STRUCTURAL:
+            if TECHNIQUES[knob.kind].is_structural:
                 self.saved_time[k] = 1.0 - np.exp(self.log_latency[k])
             if context is not None:
                 self._contexts.append(option_context(space, k, figures, self.layers))
@@ -274,7 +275,7 @@ class Predictor:
                 i
                 for i, own in measured.items()
                 if i == 0
-                or knob.kind in AMOUNT_OF
+                or TECHNIQUES[knob.kind].is_method
                 or not has_costs
                 or not any(
                     _beats(other, own, is_milder=j < i) for j, other in measured.items() if j != i
@@ -286,7 +287,11 @@ class Predictor:
 
 def _inside_blocks(space: SearchSpace) -> list[tuple[int, ...]]:
     """Per knob, the knobs that leave out blocks which hold all its targets."""
-    blocks = [(i, knob.targets) for i, knob in enumerate(space.knobs) if knob.kind == "drop_block"]
+    blocks = [
+        (i, knob.targets)
+        for i, knob in enumerate(space.knobs)
+        if TECHNIQUES[knob.kind].acts_on == "block"
+    ]
     return [
         tuple(
             i

@@ -8,8 +8,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from autocompress.errors import InputError, first_line, unknown_name
-from autocompress.plan import ACTIVATION_BITS, BINARY_BITS, TERNARY_BITS, WEIGHT_BITS
-from autocompress.space.search_space import KnobKind
+from autocompress.technique import ACTIVATION_BITS, BINARY_BITS, TERNARY_BITS, WEIGHT_BITS, KnobKind
 
 PRESETS = Path(__file__).parent / "presets"
 _MAX_BYTES = 256 * 1024

@@ -4,52 +4,11 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any
 
 from autocompress.errors import InputError
-from autocompress.plan import FULL_BITS, CompressionPlan, LayerPlan
-
-Level: TypeAlias = float | str
-KnobKind = Literal[
-    "pruning_ratio",
-    "drop_block",
-    "shared_with",
-    "rank_ratio",
-    "factorization",
-    "sparsity",
-    "sparsity_pattern",
-    "weight_bits",
-    "quantizer",
-    "granularity",
-    "activation_bits",
-    "rate_price",
-]
-UNTOUCHED: Final[Mapping[KnobKind, Level]] = {
-    "pruning_ratio": 0.0,
-    "drop_block": 0,
-    "shared_with": "",
-    "rank_ratio": 1.0,
-    "factorization": "svd",
-    "sparsity": 0.0,
-    "sparsity_pattern": "unstructured",
-    "weight_bits": FULL_BITS,
-    "quantizer": "uniform",
-    "granularity": "channel",
-    "activation_bits": FULL_BITS,
-    "rate_price": 0.0,
-}
-OF_GRIDS: Final[tuple[KnobKind, ...]] = ("activation_bits", "rate_price")
-"""Knobs that do something where a weight is quantized, and nothing where it is not."""
-
-STRUCTURAL: Final[tuple[KnobKind, ...]] = ("pruning_ratio", "drop_block", "rank_ratio")
-"""Knobs that change shapes, and so the time that an inference takes."""
-
-AMOUNT_OF: Final[Mapping[KnobKind, KnobKind]] = {
-    "factorization": "rank_ratio",
-    "sparsity_pattern": "sparsity",
-    "quantizer": "weight_bits",
-    "granularity": "weight_bits",
-}
+from autocompress.plan import CompressionPlan, LayerPlan
+from autocompress.technique import TECHNIQUES, KnobKind, Level
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,17 +89,18 @@ class SearchSpace:
         layers: dict[str, dict[str, Any]] = {}
         for knob in self.knobs:
             value = knob.levels[self._index(knob, levels)]
+            acts_on = TECHNIQUES[knob.kind].acts_on
             for target in knob.targets:
-                if knob.kind == "pruning_ratio":
+                if acts_on == "group":
                     ratios[target] = float(value)
-                elif knob.kind == "drop_block":
+                elif acts_on == "block":
                     dropped += [target] * int(value)
                 else:
                     layers.setdefault(target, {})[knob.kind] = value
         for method in self.methods:
-            amount = AMOUNT_OF[method.kind]
+            amount = TECHNIQUES[TECHNIQUES[method.kind].refused_as]
             fields = layers.get(method.target, {})
-            if fields.get(amount, UNTOUCHED[amount]) != UNTOUCHED[amount]:
+            if fields.get(amount.kind, amount.untouched) != amount.untouched:
                 fields[method.kind] = method.value
         return CompressionPlan(
             pruning_ratios=ratios,
@@ -189,9 +149,10 @@ class SearchSpace:
 
 
 def _requested(plan: CompressionPlan, kind: KnobKind, target: str) -> Level:
-    if kind == "pruning_ratio":
+    acts_on = TECHNIQUES[kind].acts_on
+    if acts_on == "group":
         return plan.pruning_ratios.get(target, 0.0)
-    if kind == "drop_block":
+    if acts_on == "block":
         return int(target in plan.dropped_blocks)
     value: Level = getattr(plan.layers.get(target, LayerPlan()), kind)
     return value

@@ -19,7 +19,7 @@ from autocompress.space.rules import (
     problem_of,
     read_yaml,
 )
-from autocompress.space.search_space import UNTOUCHED, KnobKind
+from autocompress.technique import TECHNIQUES, KnobKind
 
 TARGETS: Final = PRESETS / "targets"
 
@@ -107,7 +107,7 @@ def _methods_of(target: Target) -> dict[KnobKind, list[str]]:
 
 def _defaults(target: Target) -> list[Rule]:
     """What layers have without a rule, where the target lacks what they have otherwise."""
-    lacking = {k: n[0] for k, n in _methods_of(target).items() if UNTOUCHED[k] not in n}
+    lacking = {k: n[0] for k, n in _methods_of(target).items() if TECHNIQUES[k].untouched not in n}
     return [Rule.model_validate({"optional": True, **lacking})] if lacking else []
 
 
@@ -142,4 +142,4 @@ def _methods(
             f"({', '.join(allowed)}), but is {', '.join(names)}.",
             "Change the rule, or search without `target`.",
         )
-    return kept if isinstance(wanted, list) and UNTOUCHED[kind] in allowed else kept[0]
+    return kept if isinstance(wanted, list) and TECHNIQUES[kind].untouched in allowed else kept[0]

@@ -10,10 +10,9 @@ from autocompress.space.option_table import (
     Figures,
     Option,
     OptionTable,
-    amount_of,
     context_of,
 )
-from autocompress.space.search_space import UNTOUCHED, Knob, SearchSpace
+from autocompress.space.search_space import Knob, SearchSpace
 
 finite = st.floats(min_value=0.0, max_value=1e9)
 names = st.text(max_size=8)
@@ -84,14 +83,3 @@ def test_context_of_a_method_has_the_amounts_of_its_layers_at_their_middle_level
 
 def test_context_of_inputs_has_weights_at_their_mildest_bits() -> None:
     assert touched("activation_bits:abc") == {"weight_bits:a": 1, "weight_bits:bc": 1}
-
-
-def test_amount_of_says_what_a_kind_works_on() -> None:
-    assert amount_of("quantizer") == "weight_bits"
-    assert amount_of("activation_bits") == "weight_bits"
-    assert amount_of("rate_price") == "weight_bits"
-    alone = {kind for kind in UNTOUCHED if amount_of(kind) is None}
-    assert alone == {
-        *("pruning_ratio", "drop_block", "shared_with"),
-        *("rank_ratio", "sparsity", "weight_bits"),
-    }

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from autocompress.space.option_table import Figures, Option, OptionTable, context_of
 from autocompress.space.prediction import Predictor
-from autocompress.space.search_space import AMOUNT_OF, Knob, SearchSpace
+from autocompress.space.search_space import Knob, SearchSpace
+from autocompress.technique import TECHNIQUES
 
 LAYERS = ("a", "b")
 
@@ -143,7 +144,7 @@ def simple(kind: Any, *levels: Figures | None, base: Figures | None = None) -> P
     base = base or Figures(divergence=0.0, size_bytes=1000, layer_bytes={"a": 900}, latency_ratio=1)
     table = OptionTable(
         baseline=base,
-        contexts={"quantizer:a": base} if kind in AMOUNT_OF else {},
+        contexts={"quantizer:a": base} if TECHNIQUES[kind].is_method else {},
         options=tuple(
             Option(knob=f"{kind}:a", level=i, figures=f, reason=None if f else "broke")
             for i, f in enumerate(levels, start=1)

@@ -9,7 +9,7 @@ from torch import Tensor
 from autocompress.compress.quantizers.base import STEP_FLOOR, QuantizerSpec
 from autocompress.compress.quantizers.blocks import Blocks, Granularity
 from autocompress.compress.quantizers.codebook import CodebookQuantizer, n_entries
-from autocompress.plan import BINARY_BITS, TERNARY_BITS
+from autocompress.technique import BINARY_BITS, TERNARY_BITS
 
 
 def bin_means(values: Tensor, n_bins: int) -> Tensor:

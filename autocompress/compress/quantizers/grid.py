@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from autocompress.compress.quantizers.base import STEP_FLOOR
-from autocompress.plan import BINARY_BITS, TERNARY_BITS
+from autocompress.technique import BINARY_BITS, TERNARY_BITS
 
 _STEP_CANDIDATES = 80
 

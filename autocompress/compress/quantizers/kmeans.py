@@ -19,7 +19,7 @@ from autocompress.compress.quantizers.codebook import (
 )
 from autocompress.compress.quantizers.equal_frequency import bin_means
 from autocompress.compress.quantizers.uniform import best_uniform_steps
-from autocompress.plan import BINARY_BITS, TERNARY_BITS
+from autocompress.technique import BINARY_BITS, TERNARY_BITS
 
 _MAX_SWEEPS = 100
 _SCALE_ROUNDS = 3

@@ -16,7 +16,7 @@ from autocompress.compress.quantizers.uniform import UNIFORM
 from autocompress.compress.quantizers.uniform_asymmetric import UNIFORM_ASYMMETRIC
 from autocompress.entry_points import Registry
 from autocompress.errors import InputError, unknown_name
-from autocompress.plan import FULL_BITS
+from autocompress.technique import FULL_BITS
 
 MIN_GROUP_SIZE: Final = 8  # below that, scales take as many bytes as the codes
 

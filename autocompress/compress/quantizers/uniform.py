@@ -19,7 +19,7 @@ from autocompress.compress.quantizers.base import (
 )
 from autocompress.compress.quantizers.blocks import Granularity
 from autocompress.compress.quantizers.grid import RoundToGrid, best_steps, code_limits
-from autocompress.plan import BINARY_BITS, TERNARY_BITS
+from autocompress.technique import BINARY_BITS, TERNARY_BITS
 
 
 def best_ternary_steps(rows: Tensor) -> Tensor:

@@ -21,16 +21,13 @@ from autocompress.runtime.base import Array, Runtime
 from autocompress.runtime.process import RunningModel
 from autocompress.runtime.registry import find_runtime
 from autocompress.space.build import BuiltSpace, build_space
+from autocompress.technique import TECHNIQUES
 from autocompress.train.loop import finetune_, steps_of
 from autocompress.train.precision import to_fast_layout_
 from autocompress.train.teachers import make_teacher
 
 # Kind of knob -> what is done to its targets; those that a user asks for first.
-_VERBS: Final[Mapping[str, str]] = {
-    "pruning_ratio": "pruned",
-    "rank_ratio": "factorized",
-    "weight_bits": "quantized",
-}
+_VERBS: Final = {kind: row.verb for kind, row in TECHNIQUES.items() if row.verb}
 _SHOWN: Final = 3
 
 

@@ -5,7 +5,7 @@ import torch
 
 from autocompress.compress.quantizers.registry import QUANTIZERS, find_quantizer, parse_granularity
 from autocompress.compress.quantizers.uniform import UniformQuantizer
-from autocompress.plan import BINARY_BITS, TERNARY_BITS
+from autocompress.technique import BINARY_BITS, TERNARY_BITS
 from tests.needs import need_extra
 
 CASES = [

@@ -9,8 +9,9 @@ from autocompress.compress.quantizers.registry import (
     why_not_quantize,
 )
 from autocompress.errors import InputError
-from autocompress.plan import FULL_BITS, WEIGHT_BITS, LayerPlan
+from autocompress.plan import LayerPlan
 from autocompress.runtime.integer_codes import to_integer_codes
+from autocompress.technique import FULL_BITS, WEIGHT_BITS
 from tests.needs import need_extra
 
 WAYS = [

@@ -1,8 +1,9 @@
 import pytest
 
 from autocompress.compress.quantizers.registry import QUANTIZERS, has_integer_form
-from autocompress.plan import BINARY_BITS, CompressionPlan, LayerPlan
+from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.runs.refine.training import ladder
+from autocompress.technique import BINARY_BITS
 
 
 def steps(**layers: LayerPlan) -> list[dict[str, float]]:
