@@ -30,9 +30,9 @@ class Measurement:
         latency_ms: Time of one inference in the runtime: the measured ratio to the untouched
             model, timed in between, times `baseline_latency_ms`; None if it was not measured.
         latency_spread_ms: Interquartile range of that time.
-        baseline_latency_ms: Median time of the untouched model; one figure for a whole run.
+        baseline_latency_ms: Median time of the original model; one figure for a whole run.
         latency_low_ms: Lower end of the 95 % confidence interval of `latency_ms`, from that of the
-            median ratio. The untouched model's says how far a model is from itself, timed twice.
+            median ratio. The original model's says how far a model is from itself, timed twice.
         latency_high_ms: Upper end.
         peak_memory_bytes: Most memory that loading and running it took, beyond the runtime's own.
         layer_bytes: How many of `size_bytes` the tensors of each of the base model's layers take, 0

@@ -30,7 +30,7 @@ Without it a file 20 times smaller that runs exactly as fast would be worth noth
 class Noise:
     """The fields of `Measurement` that say how far a figure is from itself, measured twice.
 
-    Such a figure is taken in turns with the untouched model's, and only its ratio to that one can
+    Such a figure is taken in turns with the original model's, and only its ratio to that one can
     be compared with other times and machines.
 
     Attributes:
@@ -38,7 +38,7 @@ class Noise:
         high: Upper end.
         spread: Interquartile range of single measurements, which stands in where there is no
             interval.
-        baseline: The untouched model's figure, measured in turns.
+        baseline: The original model's figure, measured in turns.
     """
 
     low: str

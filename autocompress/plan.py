@@ -127,8 +127,8 @@ class CompressionPlan:
     def effective(self) -> "CompressionPlan":
         """This plan without words that change nothing: two with equal ones make equal candidates.
 
-        A method says nothing where its amount is untouched, and 8-bit inputs and a price of bits
-        nothing where the weight stays float.
+        A method says nothing where its amount is untouched, and 8-bit activations and a rate
+        penalty nothing where the weight stays float.
         """
         layers = {name: layer.effective for name, layer in self.layers.items()}
         if all(layers[name] is layer for name, layer in self.layers.items()):

@@ -13,8 +13,8 @@ from autocompress.measurement import Fidelity, Measurement
 from autocompress.objective import REGION, SLACK_HALVINGS, Limits, Objective, all_costs
 from autocompress.pareto import knee, non_dominated, running_hypervolume
 from autocompress.plan import CompressionPlan
-from autocompress.space.option_table import OptionTable
 from autocompress.space.search_space import Knob
+from autocompress.space.sensitivity_table import SensitivityTable
 
 Role = Literal["baseline", "control", "search"]
 State = Literal["complete", "failed", "stopped", "running"]
@@ -80,7 +80,7 @@ class RunRecord:
     fidelity: Fidelity = 1
     refined: tuple[TrialRecord, ...] = ()
     validated: tuple[TrialRecord, ...] = ()
-    options: OptionTable | None = None
+    options: SensitivityTable | None = None
 
     @property
     def n_finished(self) -> int:
@@ -121,7 +121,7 @@ class RunRecord:
 
     @property
     def baseline(self) -> TrialRecord | None:
-        """The untouched model, if it has been measured."""
+        """The original model, if it has been measured."""
         return next((t for t in self.trials if t.role == "baseline" and self._is_complete(t)), None)
 
     @property

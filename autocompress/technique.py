@@ -253,7 +253,7 @@ _ROWS: Final = (
         untouched=0.0,
         checked=_checked_price,
         needs="weight_bits",
-        title="price of a bit",
+        title="rate penalty",
         write=lambda price: f"{price:g}" if price else "none",
         write_in_card="rounded at a price of {:g} a bit".format,
     ),

@@ -40,7 +40,7 @@ _COLUMNS: Final = (
     *("seconds", "peak_mb", "float_bytes", "packed_bytes", "difference", "reasons"),
 )
 _IMPORTED_ONCE: Final = (  # two seconds that each of a hundred processes would spend
-    *("autocompress.evaluate.deploy", "autocompress.evaluate.evidence", "onnxruntime"),
+    *("autocompress.evaluate.deploy", "autocompress.evaluate.calibration", "onnxruntime"),
     *("autocompress.evaluate.proxy", "autocompress.export.load", "autocompress.space.build"),
     *("transformers.modeling_utils", "transformers.models.bert.modeling_bert", "torch._dynamo"),
     *("transformers.models.vit.modeling_vit", "transformers.models.llama.modeling_llama"),

@@ -3,7 +3,7 @@
     python benchmarks/latency.py run results/RUN --trial N [--trial M] # a searched run
     python benchmarks/latency.py vgg                                   # untrained: latency only
 
-`run` takes the untouched model, int8 post-training, the chosen trials (refined weights where there
+`run` takes the original model, int8 post-training, the chosen trials (refined weights where there
 are some) and what a user would pick instead: a tenth to a half of all channels removed uniformly by
 torch-pruning, in integers. All forms of a net are timed block by block in turns, each file in a
 process of its own, for each runtime, batch and number of threads; speedups are medians of ratios to
@@ -59,7 +59,7 @@ _KEY = ["net", "form", "runtime", "batch", "threads"]
 def run_rows(folder: Path, trials: list[int], seconds: float) -> Iterator[dict[str, Any]]:
     run = load_run(folder)
     prepared, evaluator = reopen(run)
-    forms = {"float32": (evaluator.meter.baseline(), "untouched")}
+    forms = {"float32": (evaluator.measurer.baseline(), "untouched")}
     control = next(t for t in run.trials if t.label == "int8 post-training")
     points = [control, *(_best(run, number) for number in trials)]
     with tempfile.TemporaryDirectory() as scratch:
@@ -67,7 +67,7 @@ def run_rows(folder: Path, trials: list[int], seconds: float) -> Iterator[dict[s
             name = point.label if point is control else f"trial {point.number}"
             kind = "refined" if point.measurement and point.measurement.fidelity == 2 else "proxy"
             model = candidate_of(run, point, evaluator, Path(scratch))
-            shipment = evaluator.meter.deploy(model)
+            shipment = evaluator.measurer.deploy(model)
             forms[name] = shipment, "untrained" if point is control else kind
     is_convolutional = any(isinstance(m, nn.Conv2d) for m in prepared.task.model.modules())
     for ratio in _UNIFORM if is_convolutional else ():  # of attention its pruner makes a mess
@@ -107,7 +107,7 @@ def _int8(prepared: PreparedTask, ratio: float = 0.0) -> Shipment:
     ratios = {group.name: ratio for group in profile.groups} if ratio else {}
     plan = CompressionPlan(layers=layers, pruning_ratios=ratios)
     candidate, _ = evaluator.tuned(plan, 0, 0, lambda stage, share: None)
-    return evaluator.meter.deploy(candidate.model.to("cpu"))
+    return evaluator.measurer.deploy(candidate.model.to("cpu"))
 
 
 def vgg_rows(seconds: float) -> Iterator[dict[str, Any]]:

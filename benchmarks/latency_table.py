@@ -1,8 +1,9 @@
 """What a search is told about milliseconds, and what a candidate's graph costs.
 
-    python benchmarks/latency_table.py table results/RUN    # the option table against whole plans
-    python benchmarks/latency_table.py table results/RUN --again    # the table measured anew, here
-    python benchmarks/latency_table.py graphs results/RUN   # graphs derived, against exported
+    python benchmarks/latency_table.py table results/RUN    # the sensitivity table against whole
+    plans python benchmarks/latency_table.py table results/RUN --again    # the table measured
+    anew, here python benchmarks/latency_table.py graphs results/RUN   # graphs derived, against
+    exported
 
 Results are merged into results/latency-table-*.csv and results/graph-derivation-*.csv.
 """
@@ -22,18 +23,18 @@ import torch
 from latency import publish
 from torch import Tensor
 
-from autocompress.evaluate.sensitivity import OptionCache, measure_options
+from autocompress.evaluate.sensitivity import SensitivityCache, measure_levels
 from autocompress.run_record import RunRecord
 from autocompress.runtime.onnx_export import export_onnx, make_templates
-from autocompress.space.option_table import OptionTable
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import Method, SearchSpace
+from autocompress.space.sensitivity_table import SensitivityTable
 from autocompress.study.records import load_run
 from autocompress.study.session import reopen
 
 
 def table_rows(folder: Path, *, is_again: bool) -> Iterator[dict[str, Any]]:
-    """Measured latency of every trial against what the option table says of its plan."""
+    """Measured latency of every trial against what the sensitivity table says of its plan."""
     run = load_run(folder)
     predictor = measured_again(run) if is_again else predictor_of(run)
     errors = []
@@ -56,11 +57,11 @@ def table_rows(folder: Path, *, is_again: bool) -> Iterator[dict[str, Any]]:
 
 
 def predictor_of(run: RunRecord) -> Predictor:
-    """What the run's own option table says."""
+    """What the run's own sensitivity table says."""
     storage = f"sqlite:///{run.folder / 'study.db'}"
     (name,) = optuna.get_all_study_names(storage)
     kept = optuna.load_study(study_name=name, storage=storage).user_attrs["option_table"]
-    return Predictor(_space(run), OptionTable.from_json(kept))
+    return Predictor(_space(run), SensitivityTable.from_json(kept))
 
 
 def measured_again(run: RunRecord) -> Predictor:
@@ -69,10 +70,10 @@ def measured_again(run: RunRecord) -> Predictor:
     torch.set_num_threads(evaluator.settings.threads)
     space = _space(run)
     with tempfile.TemporaryDirectory() as scratch:
-        table = measure_options(
+        table = measure_levels(
             space,
             lambda plan: evaluator.probe(plan, has_size=True, has_latency=True),
-            OptionCache("again", Path(scratch) / "options.jsonl"),
+            SensitivityCache("again", Path(scratch) / "options.jsonl"),
             on_progress=lambda n, n_plans, label: print(f"{n} of {n_plans} {label}", flush=True),
         )
     return Predictor(space, table)

@@ -28,9 +28,9 @@ from autocompress.executors.job import EvaluationJob, OnStage, Outcome, ProbeJob
 from autocompress.measurement import Measurement
 from autocompress.report.page import write_report
 from autocompress.samplers.propose import distributions_of
-from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import SearchSpace
+from autocompress.space.sensitivity_table import Figures, SensitivityTable
 from autocompress.study.optimize import run_search
 from autocompress.study.records import load_run
 from autocompress.study.study import Study
@@ -56,7 +56,7 @@ def main() -> int:
 
 
 class _MadeUp:
-    """Answers at once, from what the option table says."""
+    """Answers at once, from what the sensitivity table says."""
 
     n_slots = 1
 
@@ -156,13 +156,13 @@ def _open(folder: Path, space: SearchSpace) -> Study:
 
 
 def _fill(
-    folder: Path, space: SearchSpace, table: OptionTable, predictor: Predictor, n_trials: int
+    folder: Path, space: SearchSpace, table: SensitivityTable, predictor: Predictor, n_trials: int
 ) -> None:
     """Write finished trials of random plans, the baseline first."""
     random = np.random.default_rng(0)
     distributions = distributions_of(space)
     with _open(folder, space) as study:
-        study.keep_option_table(table)
+        study.keep_sensitivity_table(table)
         for number in range(n_trials):
             levels = {
                 knob.name: int(random.integers(len(knob.levels))) if number else 0

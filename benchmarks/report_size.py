@@ -30,9 +30,9 @@ from autocompress.measurement import Measurement
 from autocompress.objective import parse_objectives
 from autocompress.report.page import write_report
 from autocompress.run_record import RunRecord, TrialRecord
-from autocompress.space.option_table import OptionTable
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import SearchSpace
+from autocompress.space.sensitivity_table import SensitivityTable
 
 _OPENINGS = 5
 _BASE_MS = 0.75
@@ -112,7 +112,7 @@ def _thread_seconds(session: Any) -> float:
 
 
 def made_up_run(n_trials: int, n_knobs: int) -> RunRecord:
-    """A run of random plans with the figures its option table predicts."""
+    """A run of random plans with the figures its sensitivity table predicts."""
     space = made_up_space(n_knobs)
     table = made_up_table(space)
     random, predictor = np.random.default_rng(0), Predictor(space, table)
@@ -132,7 +132,7 @@ def _trial(
     number: int,
     space: SearchSpace,
     predictor: Predictor,
-    table: OptionTable,
+    table: SensitivityTable,
     random: np.random.Generator,
 ) -> TrialRecord:
     bias = random.uniform(0.02, 0.9) if number else 0.0

@@ -21,15 +21,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from published import result_path
 
-from autocompress.evaluate.sensitivity import measure_options
+from autocompress.evaluate.sensitivity import measure_levels
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.executors.job import EvaluationJob, Executor, OnStage, Outcome, ProbeJob
 from autocompress.executors.registry import Resources, make_executor
 from autocompress.executors.worker import WorkerSpec
 from autocompress.measurement import Measurement
-from autocompress.space.option_table import Figures
+from autocompress.space.sensitivity_table import Figures
 from autocompress.study.optimize import run_search
-from autocompress.study.session import open_session, option_cache
+from autocompress.study.session import open_session, sensitivity_cache
 from autocompress.study.study import Study
 from autocompress.tasks.factory import load_task
 
@@ -119,8 +119,8 @@ def _overhead(work: Path, jobs: int, seconds: float, budget: int) -> dict[str, A
         with Study(folder, session.built.space, _OBJECTIVES, identity, info) as study:
             run = run_search(
                 study, executor, budget=budget, sampler="guided", run_seed=0,
-                measure_table=lambda probe: measure_options(
-                    study.space, probe, option_cache(session, has_latency=False)
+                measure_table=lambda probe: measure_levels(
+                    study.space, probe, sensitivity_cache(session, has_latency=False)
                 ),
                 n_shortlisted=session.n_shortlisted,
             )  # fmt: skip

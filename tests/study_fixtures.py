@@ -11,8 +11,8 @@ from autocompress.errors import TrialError
 from autocompress.executors.inline import SerialExecutor
 from autocompress.executors.job import EvaluationJob, OnStage, ProbeJob
 from autocompress.measurement import Measurement
-from autocompress.space.option_table import Figures
 from autocompress.space.search_space import Knob, SearchSpace
+from autocompress.space.sensitivity_table import Figures
 from autocompress.study.study import Study
 
 
@@ -106,19 +106,19 @@ class FakeExecutor(SerialExecutor):
 
 
 class ScreeningExecutor(FakeExecutor):
-    """Looks whether a candidate has a chance, as the evaluator does."""
+    """Probes whether a candidate has a chance, as the evaluator does."""
 
     def run(self, number: int, job: EvaluationJob, on_stage: OnStage) -> Measurement:
         figures = super().run(number, job, on_stage)
         untuned = 1.0 - figures.accuracy
         if job.rivals is not None:
-            look = Figures(
+            probed = Figures(
                 divergence=untuned,
                 size_bytes=figures.size_bytes,
                 latency_ratio=figures.latency_ms,
             )
             try:
-                job.rivals.check(look)
+                job.rivals.check(probed)
             except TrialError:
                 job.keep.unlink()
                 raise

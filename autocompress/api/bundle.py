@@ -37,7 +37,7 @@ class Bundle:
 
     @property
     def compression(self) -> float:
-        """How many times smaller than the untouched model's packed file."""
+        """How many times smaller than the original model's packed file."""
         return float(self.manifest["baseline"]["size_bytes"] / self.size_bytes)
 
     @property

@@ -82,9 +82,9 @@ class Point:
         state: `complete`, `failed`, `stopped` or `running`.
         accuracy: On val.
         size_bytes: Of the packed file.
-        compression: How many times smaller than the untouched model's.
+        compression: How many times smaller than the original model's.
         latency_ms: Of one inference.
-        speedup: How many times faster than the untouched model.
+        speedup: How many times faster than the original model.
         reason: Why it failed or was stopped.
         record: Everything that is known of it.
     """

@@ -60,7 +60,7 @@ class Result:
 
     @property
     def baseline(self) -> Point | None:
-        """The untouched model."""
+        """The original model."""
         return None if self.run.baseline is None else point_of(self.run, self.run.baseline)
 
     @property
@@ -76,7 +76,7 @@ class Result:
         """The smallest point that loses at most so much accuracy; refined ones count.
 
         Args:
-            max_drop: Share of accuracy that it may lose against the untouched model.
+            max_drop: Share of accuracy that it may lose against the original model.
             by: `size` or `latency`: what is made smallest.
 
         Raises:
@@ -173,7 +173,7 @@ class Result:
         Args:
             which: Numbers of trials, or points.
             top: Members of the front that dominate most, beside those; 3 if none is named.
-            teacher: What to distill from instead of the untouched model.
+            teacher: What to distill from instead of the original model.
             patience: Epochs without a better accuracy after which one ends.
             minutes: Time for each.
             seed: Of the refinements.

@@ -84,7 +84,7 @@ def search(
         runtime: Whose latency is measured; ONNX Runtime's by default.
         runtime_threads: Of the runtime.
         runtime_batch: Examples of an inference that is timed.
-        integer: Grids of 8-bit inputs: auto, static or dynamic.
+        integer: Grids of 8-bit activations: auto, static or dynamic.
         input_shapes: Shape of a timed example for each input, without the batch.
         device: Where to train.
         executor: local, inline or ray; decided by the task by default.

@@ -1,4 +1,4 @@
-"""The option table in words, tables and JSON."""
+"""The sensitivity table in words, tables and JSON."""
 
 import dataclasses
 import math
@@ -18,16 +18,16 @@ from autocompress.evaluate.additivity import (
     additivity,
     prediction_errors,
 )
-from autocompress.evaluate.sensitivity import measure_options
+from autocompress.evaluate.sensitivity import measure_levels
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.executors.local import LocalExecutor
 from autocompress.executors.worker import WorkerSpec
-from autocompress.samplers.initial_design import make_seeds
-from autocompress.space.option_table import Figures, Option
+from autocompress.samplers.initial_design import initial_trials
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import Knob
+from autocompress.space.sensitivity_table import Figures, MeasuredLevel
 from autocompress.space.targets import Target
-from autocompress.study.session import Session, open_session, option_cache, probe_with
+from autocompress.study.session import Session, open_session, probe_with, sensitivity_cache
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.fingerprint import model_fingerprint
 from autocompress.terminal.progress_bar import LiveBar
@@ -41,7 +41,7 @@ class Sensitivity:
 
     Attributes:
         session: Task, evaluator and space.
-        predictor: What the option table says; holds the table.
+        predictor: What the sensitivity table says; holds the table.
         wholes: The controls, beside what the table predicts for them.
     """
 
@@ -59,7 +59,7 @@ def measure_sensitivity(
     timeout_s: float,
     **settings: Any,
 ) -> Sensitivity:
-    """Measure the option table and the controls in a worker, with progress on stderr.
+    """Measure the sensitivity table and the controls in a worker, with progress on stderr.
 
     Args:
         task: The task's spec.
@@ -71,7 +71,7 @@ def measure_sensitivity(
 
     Raises:
         InputError: If the task, the space or a setting cannot be used.
-        TrialError: If the untouched model cannot be measured.
+        TrialError: If the original model cannot be measured.
     """
     wanted = EvaluationSettings(**settings)
     progress = SensitivityProgress()
@@ -82,10 +82,10 @@ def measure_sensitivity(
     spec = WorkerSpec(task=task, arguments=arguments, settings=evaluator.settings, model=model)
     worker = LocalExecutor(spec, timeout_s)
     probe = probe_with(worker, has_latency=wanted.has_latency)
-    cache = option_cache(session, has_latency=wanted.has_latency)
+    cache = sensitivity_cache(session, has_latency=wanted.has_latency)
     try:
         with progress:
-            table = measure_options(
+            table = measure_levels(
                 space_found,
                 probe,
                 cache,
@@ -93,7 +93,7 @@ def measure_sensitivity(
             )
             predictor = Predictor(space_found, table)
             progress.note("Measuring the controls, whole plans to hold the table against")
-            controls = [seed for seed in make_seeds(space_found) if seed.role == "control"]
+            controls = [seed for seed in initial_trials(space_found) if seed.role == "control"]
             plans = {seed.label: space_found.decode(seed.levels) for seed in controls}
             wholes = additivity(predictor, plans, probe, cache)
     except KeyboardInterrupt:
@@ -148,7 +148,7 @@ def sensitivity_json(found: Sensitivity) -> dict[str, Any]:
     """Everything that was measured, as plain containers.
 
     Returns:
-        `table` (see `OptionTable.to_json`), `live_levels` (knob -> indices of the levels worth
+        `table` (see `SensitivityTable.to_json`), `live_levels` (knob -> indices of the levels worth
         proposing) and `additivity`: each whole plan with its prediction, and how far off these are.
     """
     predictor = found.predictor
@@ -222,7 +222,7 @@ def _levels_table(found: Sensitivity, kind: str) -> Table:
     return table
 
 
-def _note(option: Option, *, is_live: bool) -> str:
+def _note(option: MeasuredLevel, *, is_live: bool) -> str:
     if option.figures is None:
         return "failed"
     return "" if is_live else "dropped"
@@ -286,7 +286,7 @@ def _plans(error: PredictionError) -> str:
     return "1 plan" if error.n_plans == 1 else f"{error.n_plans} plans"
 
 
-def _value(found: Sensitivity, option: Option) -> str:
+def _value(found: Sensitivity, option: MeasuredLevel) -> str:
     knobs = {knob.name: knob for knob in found.predictor.space.knobs}
     return _level(knobs[option.knob], option.level)
 

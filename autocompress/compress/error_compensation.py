@@ -1,6 +1,6 @@
 """Rounding of a model's layers that makes up for its own errors, without training.
 
-By GPTQ (Frantar et al. 2022); with a price of bits, by its rate-distortion form (Conzelmann &
+By GPTQ (Frantar et al. 2022); with a rate penalty, by its rate-distortion form (Conzelmann &
 Bamler 2025, "Reducing storage of pretrained neural networks by rate-constrained quantization and
 entropy coding").
 
@@ -125,7 +125,7 @@ def compensate_(
     )
 
 
-def is_priced(model: nn.Module) -> bool:
+def has_rate_penalty(model: nn.Module) -> bool:
     """Whether bits are worth something in any layer that can be rounded for them."""
     return any(
         _is_quantized(layer) and _price_of(layer) > 0.0 and not _why_not(model, layer)
@@ -213,7 +213,7 @@ def _why_unusable(moment: Tensor | None) -> str:
 
 
 def _frozen(model: nn.Module) -> nn.Module:
-    """A copy with plain layers that hold quantized weights, without input grids."""
+    """A copy with plain layers that hold quantized weights, without activation grids."""
     frozen = copy.deepcopy(model)
     for module in frozen.modules():
         module._modules.pop("input_quantizer", None)

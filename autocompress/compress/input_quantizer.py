@@ -7,7 +7,7 @@ from autocompress.compress.codes import ActivationRange
 from autocompress.compress.quantizers.base import positive
 from autocompress.compress.quantizers.grid import RoundToOneGrid
 
-ACTIVATION_MAX = 255  # unsigned: signed 8-bit inputs run slower than floats on x86 kernels
+ACTIVATION_MAX = 255  # unsigned: signed 8-bit activations run slower than floats on x86 kernels
 
 
 class InputQuantizer(nn.Module):

@@ -8,8 +8,8 @@ from torch import nn
 
 from autocompress.analysis.channel_groups import ChannelGroup, cut_channels_
 from autocompress.analysis.regroup import regroup
+from autocompress.compress.calibration import CalibrationStatistics, Gradients
 from autocompress.compress.drop_blocks import drop_block_
-from autocompress.compress.evidence import Evidence, Gradients
 from autocompress.compress.importance.registry import find_criterion
 from autocompress.compress.low_rank.surgery import factorize_layers_
 from autocompress.compress.model_copy import copy_model, early_model, rewind_
@@ -49,7 +49,7 @@ def apply_plan(
     groups: tuple[ChannelGroup, ...],
     example_inputs: Inputs,
     policy: PruningPolicy,
-    evidence: Evidence | None = None,
+    evidence: CalibrationStatistics | None = None,
     blocks: Collection[str] | None = None,
 ) -> Candidate:
     """Build a candidate from a copy of the base model, in one go, and run it once.
@@ -105,7 +105,7 @@ class Construction:
         groups: tuple[ChannelGroup, ...],
         example_inputs: Inputs,
         policy: PruningPolicy,
-        evidence: Evidence | None = None,
+        evidence: CalibrationStatistics | None = None,
         n_steps: int = 1,
         blocks: Collection[str] | None = None,
     ) -> None:
@@ -118,7 +118,7 @@ class Construction:
         self._groups = tuple(group for group in groups if group.name in plan.pruning_ratios)
         self._example_inputs = example_inputs
         self._policy = policy
-        self._evidence = evidence or Evidence()
+        self._evidence = evidence or CalibrationStatistics()
         self._early = early_model(self.model, self._evidence.initial_state)
         self._n_steps = n_steps
         self._step = 0

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from autocompress.analysis.channel_group import ChannelGroup
-from autocompress.compress.evidence import Evidence
+from autocompress.compress.calibration import CalibrationStatistics
 from autocompress.compress.importance.score import score_channels
 from autocompress.errors import InputError
 
@@ -48,7 +48,7 @@ def choose_channels(
     *,
     criterion: str,
     round_to: int,
-    evidence: Evidence | None = None,
+    evidence: CalibrationStatistics | None = None,
     scope: Scope = "local",
     counts: Mapping[str, int] | None = None,
 ) -> list[tuple[ChannelGroup, Channels]]:

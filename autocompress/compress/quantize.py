@@ -60,9 +60,9 @@ def quantize_(model: nn.Module, name: str, plan: LayerPlan) -> tuple[str, ...]:
 def requantize_(model: nn.Module, layers: Mapping[str, LayerPlan]) -> None:
     """Put quantized weights on grids of other bits, in place.
 
-    Grids start anew from the weights behind the old ones, which training has moved; input grids and
-    masks stay. Of several layers that own a weight the first decides, as it did for the old grid.
-    A weight that is not quantized, or has its bits already, is left alone.
+    Grids start anew from the weights behind the old ones, which training has moved; activation
+    grids and masks stay. Of several layers that own a weight the first decides, as it did for the
+    old grid. A weight that is not quantized, or has its bits already, is left alone.
 
     Args:
         model: Changed; `quantize_` was called for its layers in this order, with the same methods.

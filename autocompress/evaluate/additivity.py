@@ -1,4 +1,4 @@
-"""How well the option table predicts whole plans: additivity, checked against measurements."""
+"""How well the sensitivity table predicts whole plans: additivity, checked against measurements."""
 
 import dataclasses
 import math
@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from autocompress.errors import TrialError
-from autocompress.evaluate.sensitivity import OptionCache, ProbePlan, TablePlans
+from autocompress.evaluate.sensitivity import ProbePlan, SensitivityCache, TablePlans
 from autocompress.plan import CompressionPlan
-from autocompress.space.option_table import Figures
 from autocompress.space.prediction import Predictor
+from autocompress.space.sensitivity_table import Figures
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +22,7 @@ class WholePlan:
         label: What tables call it.
         est_divergence: Predicted, as are all that begin with `est_`.
         est_size_bytes: In bytes.
-        est_latency_ratio: Time over the untouched model's; None if latency was not measured.
+        est_latency_ratio: Time over the original model's; None if latency was not measured.
         figures: What was measured; None if it failed.
         reason: Why it failed, one line; None if it did not.
     """
@@ -54,7 +54,7 @@ def additivity(
     predictor: Predictor,
     wholes: Mapping[str, CompressionPlan],
     probe: ProbePlan,
-    cache: OptionCache,
+    cache: SensitivityCache,
 ) -> tuple[WholePlan, ...]:
     """Measure whole plans and predict them from their options.
 
@@ -62,8 +62,8 @@ def additivity(
         predictor: Predicts from the table; knows the space.
         wholes: Label -> a plan of that space. Equal plans count once, and those that the table was
             measured on not at all: nothing has to be predicted of them.
-        probe: As for `measure_options`.
-        cache: As for `measure_options`.
+        probe: As for `measure_levels`.
+        cache: As for `measure_levels`.
     """
     found: dict[str, WholePlan] = {}
     known = TablePlans(predictor.space).by_digest
@@ -76,7 +76,7 @@ def additivity(
         ratio = float(predictor.latency_ratio(levels)[0])
         figures, reason = None, None
         try:
-            figures = cache.look(plan, probe).figures
+            figures = cache.probed(plan, probe).figures
         except TrialError as error:
             reason = f"{error.reason}: {error.message}"
         found[digest] = WholePlan(

@@ -87,7 +87,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], CompressionPlan]:
 
 
 def load_state_(model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Load what `model_state` gave, in place, and take input grids as they are."""
+    """Load what `model_state` gave, in place, and take activation grids as they are."""
     state = model_state(model)
     with torch.no_grad():
         for name, tensor in tensors.items():

@@ -87,8 +87,8 @@ def deploy(
         model: A tuned candidate, in eval mode, on the CPU; not modified.
         prepared: Supplies example inputs, and training data to calibrate what lies between layers.
         templates: Graphs of candidates of the same model, see `export_onnx`.
-        is_dynamic: Whether integer layers other than convolutions find their input grids when they
-            run, see `runtime.dynamic`.
+        is_dynamic: Whether integer layers other than convolutions find their activation grids when
+            they run, see `runtime.dynamic`.
 
     Raises:
         TrialError: If the model cannot be exported.

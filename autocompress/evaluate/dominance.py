@@ -5,7 +5,7 @@ import dataclasses
 from autocompress.errors import TrialError
 from autocompress.objective import LATENCY, SIZE, Limits
 from autocompress.run_record import RunRecord, TrialRecord
-from autocompress.space.option_table import Figures
+from autocompress.space.sensitivity_table import Figures
 
 _LEAST_WITNESSES = 6
 _SHRINKS_BY_TUNING = 0.02
@@ -33,7 +33,7 @@ class Rival:
         label: What tables call it.
         accuracy: On the validation split.
         size_bytes: Of its packed file.
-        latency_ratio: Time over the untouched model's; None where latency is no objective.
+        latency_ratio: Time over the original model's; None where latency is no objective.
     """
 
     label: str
@@ -127,7 +127,7 @@ def rivals_of(run: RunRecord, number: int) -> Rivals:
     """
     past = dataclasses.replace(run, trials=run.trials[:number], limits=Limits())
     costs = {row for row in (*run.objectives, *run.limits.bounds) if row.is_cost}
-    # a look takes bytes and time: of another cost it cannot say that a rival has no more
+    # a probe takes bytes and time: of another cost it cannot say that a rival has no more
     front = past.front() if costs <= {SIZE, LATENCY} else ()
     history = [(t.measurement.untuned_divergence, t.measurement.accuracy)
                for t in past.comparable if t.measurement]  # fmt: skip

@@ -14,17 +14,17 @@ from autocompress.analysis.profile import ModelProfile, profile_model
 from autocompress.compress.importance.registry import find_criterion
 from autocompress.compress.pipeline import Candidate, Construction, apply_plan
 from autocompress.errors import TrialError
+from autocompress.evaluate.calibration import StatisticsCollector
 from autocompress.evaluate.candidate_file import load_candidate_
 from autocompress.evaluate.deploy import timed_inputs
 from autocompress.evaluate.dominance import Rivals
-from autocompress.evaluate.evidence import EvidenceCollector
-from autocompress.evaluate.meter import Meter, OnStage
+from autocompress.evaluate.measurer import Measurer, OnStage
 from autocompress.evaluate.probe import Probe
 from autocompress.evaluate.proxy import Tuner
 from autocompress.evaluate.settings import EvaluationSettings, recipe_for
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.plan import CompressionPlan, LayerPlan
-from autocompress.space.option_table import Figures
+from autocompress.space.sensitivity_table import Figures
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.precision import fastest_precision, find_device, to_fast_layout_
@@ -54,7 +54,7 @@ class Evaluator:
         self.model = copy.deepcopy(prepared.task.model).eval()
         self.profile: ModelProfile = profile_model(self.model, self.example_inputs)
         self.recipe = recipe_for(prepared, settings)
-        self._evidence = EvidenceCollector(
+        self._evidence = StatisticsCollector(
             self.model,
             prepared,
             settings.policy.criterion,
@@ -62,14 +62,14 @@ class Evaluator:
         )
         timed_inputs(self.example_inputs, 1, settings.input_shapes)  # shapes that do not fit raise
         layers = {layer.name: layer.kind for layer in self.profile.layers}
-        self.meter = Meter(self.model, prepared, layers, settings, self.device)
+        self.measurer = Measurer(self.model, prepared, layers, settings, self.device)
         self._probe = Probe(
             self.model,
             prepared,
             layers=layers,
             build=self.build,
-            deploy=self.meter.deploy,
-            time_candidate=self.meter.latency,
+            deploy=self.measurer.deploy,
+            time_candidate=self.measurer.latency,
             compensates_all=self.recipe.rounding == "compensated",
             device=self.device,
         )
@@ -118,7 +118,7 @@ class Evaluator:
         if has_half_batch:
             note = f"batches of {self.recipe.batch_size}: memory ran out; {recipe.batch_size} used"
             candidate = dataclasses.replace(candidate, skipped=(*candidate.skipped, note))
-        measured = self.meter.measure(
+        measured = self.measurer.measure(
             candidate,
             plan,
             fidelity=fidelity,
@@ -155,7 +155,7 @@ class Evaluator:
         """
         if self.settings.integer == "auto":
             self.settings = dataclasses.replace(self.settings, integer=self._faster_integer())
-            self.meter.settings = self.settings
+            self.measurer.settings = self.settings
 
     def _faster_integer(self) -> Literal["static", "dynamic"]:
         layers = {
@@ -177,7 +177,7 @@ class Evaluator:
             return "static"
         try:
             candidate, _ = self.tuned(CompressionPlan(layers=layers), 0, 0, lambda *_: None)
-            is_faster = self.meter.is_faster_dynamic(candidate.model.to("cpu"))
+            is_faster = self.measurer.is_faster_dynamic(candidate.model.to("cpu"))
         except TrialError:
             return "static"
         return "dynamic" if is_faster else "static"
@@ -185,11 +185,11 @@ class Evaluator:
     def probe(
         self, plan: CompressionPlan, *, has_size: bool = False, has_latency: bool = False
     ) -> Figures:
-        """Look at a plan without training; see `Probe.measure`."""
+        """Probe a plan without training; see `Probe.measure`."""
         return self._probe.measure(plan, has_size=has_size, has_latency=has_latency)
 
     def probe_fingerprint(self) -> str:
-        """sha256 in hex over the examples that `probe` looks at."""
+        """sha256 in hex over the examples that `probe` probes."""
         return self._probe.fingerprint()
 
     def _screen(self, plan: CompressionPlan, rivals: Rivals | None) -> float:

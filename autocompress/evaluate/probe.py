@@ -22,7 +22,7 @@ from autocompress.evaluate.scoring import divergence_of
 from autocompress.plan import CompressionPlan
 from autocompress.runtime.base import Shipment
 from autocompress.runtime.latency import Latency
-from autocompress.space.option_table import Figures
+from autocompress.space.sensitivity_table import Figures
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.precision import keep_freed_memory, to_device, to_fast_layout_
@@ -32,7 +32,7 @@ from autocompress.train.recalibrate import calibration_batches, recalibrate_
 # is 0.93 with these numbers and 0.90 with half as many compared; twice the statistics add nothing.
 _N_STATISTICS: Final = 256
 _N_COMPARED: Final = 512
-_N_RECENT: Final = 64  # a plan that a search looked at is looked at again when it is tuned
+_N_RECENT: Final = 64  # a plan that a search probed is probed again when it is tuned
 _BATCH_SIZE: Final = 128  # larger ones are no faster, and take memory
 _SEED: Final = 0
 
@@ -42,7 +42,7 @@ class _Sample:
     """What every plan is measured on: fixed, in memory, on the device.
 
     Attributes:
-        statistics: Augmented batches that batch-norm and input grids are re-estimated on.
+        statistics: Augmented batches that batch-norm and activation grids are re-estimated on.
         compared: Batches, not augmented, on which outputs are compared.
         base_outputs: Of the base model on those.
     """
@@ -53,7 +53,7 @@ class _Sample:
 
 
 class Probe:
-    """Looks at plans without training, always on the same few examples of train.
+    """Probes plans without training, always on the same few examples of train.
 
     Args:
         model: The base model, on the CPU, in eval mode; not modified.
@@ -113,10 +113,10 @@ class Probe:
         if key not in self._recent:
             while len(self._recent) >= _N_RECENT:
                 del self._recent[next(iter(self._recent))]
-            self._recent[key] = self._look(plan, has_size=has_size, has_latency=has_latency)
+            self._recent[key] = self._probe(plan, has_size=has_size, has_latency=has_latency)
         return self._recent[key]
 
-    def _look(self, plan: CompressionPlan, *, has_size: bool, has_latency: bool) -> Figures:
+    def _probe(self, plan: CompressionPlan, *, has_size: bool, has_latency: bool) -> Figures:
         sample = self._sample()
         model = to_fast_layout_(self._build(plan).model, self._device)
         self._settle_(model, plan, sample.statistics)
@@ -181,7 +181,7 @@ def _outputs(model: nn.Module, batches: tuple[Inputs, ...]) -> Tensor:
 
 
 def n_looked_at(n_priced: int) -> int:
-    """Examples that go through a model when a plan is looked at.
+    """Examples that go through a model when a plan is probed.
 
     Args:
         n_priced: Layers whose bits may have a price: what each does to the outputs is measured.

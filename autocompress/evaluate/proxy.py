@@ -8,7 +8,7 @@ from torch import nn
 
 from autocompress.compress.error_compensation import compensate_
 from autocompress.compress.pipeline import Candidate, Construction
-from autocompress.evaluate.evidence import mean_gradients, removes_weights
+from autocompress.evaluate.calibration import mean_gradients, removes_weights
 from autocompress.measurement import Fidelity
 from autocompress.plan import CompressionPlan
 from autocompress.tasks.base import Inputs
@@ -61,12 +61,13 @@ class Tuner:
     ) -> tuple[Candidate, Throughput]:
         """Build a candidate and bring it to what a fidelity promises.
 
-        Batch-norm statistics and input grids are re-estimated on training data when it is built
-        (fidelity 0 stops there); after the fine-tune batch-norm statistics once more, because those
-        gathered while the weights moved lag behind them. With several steps of pruning, a penalty
-        that prepares it, or a price of bits, the epochs are shared out evenly between the phases;
-        the penalty holds until the last step of pruning. What has lost weights is tuned before it
-        is rounded for a price, and after it, because rounding keeps what the model computes then.
+        Batch-norm statistics and activation grids are re-estimated on training data when it is
+        built (fidelity 0 stops there); after the fine-tune batch-norm statistics once more,
+        because those gathered while the weights moved lag behind them. With several steps of
+        pruning, a penalty that prepares it, or a rate penalty, the epochs are shared out evenly
+        between the phases; the penalty holds until the last step of pruning. What has lost weights
+        is tuned before it is rounded for a price, and after it, because rounding keeps what the
+        model computes then.
 
         Args:
             construction: The candidate, not pruned yet.

@@ -1,4 +1,4 @@
-"""Measure the option table: every level of every knob, each plan once."""
+"""Measure the sensitivity table: every level of every knob, each plan once."""
 
 import contextlib
 import dataclasses
@@ -14,8 +14,13 @@ from typing import Any, Final
 
 from autocompress.errors import TrialError
 from autocompress.plan import CompressionPlan
-from autocompress.space.option_table import Figures, Option, OptionTable, context_of
 from autocompress.space.search_space import Knob, SearchSpace
+from autocompress.space.sensitivity_table import (
+    Figures,
+    MeasuredLevel,
+    SensitivityTable,
+    context_of,
+)
 from autocompress.tasks.model_cache import cache_folder
 
 ProbePlan = Callable[[CompressionPlan], Figures]
@@ -25,7 +30,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class KnownFigures:
-    """Figures of a plan that was looked at.
+    """Figures of a plan that was probed.
 
     Attributes:
         figures: What was measured.
@@ -36,7 +41,7 @@ class KnownFigures:
     seconds: float
 
 
-class OptionCache:
+class SensitivityCache:
     """Figures by plan, for one way of measuring them.
 
     A file of JSON lines that is only appended to: a measurement that is killed goes on where it
@@ -60,7 +65,7 @@ class OptionCache:
         except OSError:  # there is none yet, or none to be had
             return
 
-    def look(self, plan: CompressionPlan, probe: ProbePlan) -> KnownFigures:
+    def probed(self, plan: CompressionPlan, probe: ProbePlan) -> KnownFigures:
         """What is known of a plan, measured now if nothing is. Failures are not kept.
 
         Raises:
@@ -123,14 +128,14 @@ _LIBRARIES: Final = (
 )
 
 
-def measure_options(
+def measure_levels(
     space: SearchSpace,
     probe: ProbePlan,
-    cache: OptionCache,
+    cache: SensitivityCache,
     *,
     on_progress: OnProgress = lambda n_known, n_plans, label: None,
-) -> OptionTable:
-    """Look at every level of every knob by itself, or in its context (see `context_of`).
+) -> SensitivityTable:
+    """Probe every level of every knob by itself, or in its context (see `context_of`).
 
     What the cache knows is not measured again, and each plan once, however many knobs lead to it.
 
@@ -146,7 +151,7 @@ def measure_options(
         whose context failed.
 
     Raises:
-        TrialError: If the untouched model cannot be measured.
+        TrialError: If the original model cannot be measured.
     """
     plans = TablePlans(space)
     results: dict[str, KnownFigures | _Failure] = {}
@@ -158,7 +163,7 @@ def measure_options(
     for digest, (label, plan) in plans.by_digest.items():
         if digest in results:
             continue
-        result = _look(plan, probe, cache)
+        result = _probe(plan, probe, cache)
         if digest == plans.baseline and isinstance(result, _Failure):
             raise result.error
         results[digest] = result
@@ -166,7 +171,7 @@ def measure_options(
     baseline = results[plans.baseline]
     assert isinstance(baseline, KnownFigures)
     contexts = {name: results[digest] for name, digest in plans.contexts.items()}
-    return OptionTable(
+    return SensitivityTable(
         baseline=baseline.figures,
         contexts={n: c.figures for n, c in contexts.items() if isinstance(c, KnownFigures)},
         options=tuple(
@@ -178,7 +183,7 @@ def measure_options(
 
 
 class TablePlans:
-    """The plans that an option table is measured on, each once.
+    """The plans that a sensitivity table is measured on, each once.
 
     Plans are known by the digest of what they do, so that words without effect do not count.
 
@@ -236,7 +241,7 @@ def options_key(
 
     Args:
         model: Fingerprint of the base model.
-        data: Name -> fingerprint of whatever data is looked at.
+        data: Name -> fingerprint of whatever data is probed.
         policy: How channels and weights are chosen.
         recipe: Of the fine-tune what counts before it: `rounding`, `rewind`, `distill`.
         has_size: Whether plans are packed.
@@ -291,20 +296,22 @@ class _Failure:
         return f"{self.error.reason}: {self.error.message}"
 
 
-def _look(plan: CompressionPlan, probe: ProbePlan, cache: OptionCache) -> KnownFigures | _Failure:
+def _probe(
+    plan: CompressionPlan, probe: ProbePlan, cache: SensitivityCache
+) -> KnownFigures | _Failure:
     start = time.perf_counter()
     try:
-        return cache.look(plan, probe)
+        return cache.probed(plan, probe)
     except TrialError as error:
         return _Failure(error=error, seconds=time.perf_counter() - start)
 
 
 def _option(
     knob: str, level: int, result: KnownFigures | _Failure, context: KnownFigures | _Failure | None
-) -> Option:
+) -> MeasuredLevel:
     if isinstance(result, _Failure):
-        return Option(knob=knob, level=level, figures=None, reason=result.reason)
+        return MeasuredLevel(knob=knob, level=level, figures=None, reason=result.reason)
     if isinstance(context, _Failure):
         reason = f"what it works on failed: {context.reason}"
-        return Option(knob=knob, level=level, figures=None, reason=reason)
-    return Option(knob=knob, level=level, figures=result.figures)
+        return MeasuredLevel(knob=knob, level=level, figures=None, reason=reason)
+    return MeasuredLevel(knob=knob, level=level, figures=result.figures)

@@ -19,9 +19,10 @@ class EvaluationSettings:
         runtime: Runtime whose latency is measured, a name in `runtime.table`.
         runtime_threads: Its threads.
         runtime_batch: Examples of an inference that is timed.
-        integer: How layers with 8-bit inputs find their grids at run time: `static`, the trained
-            ones, or `dynamic`, one for each inference (ONNX Runtime only; not for convolutions).
-            `auto` is what an `Evaluator` decides by measuring, see `Evaluator.settle_integer`.
+        integer: How layers with 8-bit activations find their grids at run time: `static`, the
+            trained ones, or `dynamic`, one for each inference (ONNX Runtime only; not for
+            convolutions). `auto` is what an `Evaluator` decides by measuring, see
+            `Evaluator.settle_integer`.
         input_shapes: Shape of one timed example for each input, without the batch; None leaves them
             as the task gives them.
         proxy_epochs: Passes over the training data; None takes the task's.

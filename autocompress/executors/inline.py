@@ -9,7 +9,7 @@ from autocompress.errors import AutocompressError, TrialError
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.executors.job import EvaluationJob, OnStage, Outcome, ProbeJob
 from autocompress.measurement import Measurement
-from autocompress.space.option_table import Figures
+from autocompress.space.sensitivity_table import Figures
 from autocompress.tasks.user_code import describe_error
 
 
@@ -32,7 +32,7 @@ class SerialExecutor(abc.ABC):
 
     @abc.abstractmethod
     def probe(self, job: ProbeJob) -> Figures:
-        """Look at a plan without training.
+        """Probe a plan without training.
 
         Raises:
             TrialError: If the candidate cannot be built or measured.
@@ -78,7 +78,7 @@ class InlineExecutor(SerialExecutor):
         return evaluate_job(self._evaluator, number, job, on_stage)
 
     def probe(self, job: ProbeJob) -> Figures:
-        """Look at a plan without training; every exception becomes a TrialError."""
+        """Probe a plan without training; every exception becomes a TrialError."""
         return probe_job(self._evaluator, job)
 
 
@@ -104,7 +104,7 @@ def evaluate_job(
 
 
 def probe_job(evaluator: Evaluator, job: ProbeJob) -> Figures:
-    """Look at a plan without training; whatever goes wrong becomes a TrialError with a reason.
+    """Probe a plan without training; whatever goes wrong becomes a TrialError with a reason.
 
     Raises:
         TrialError: If the candidate cannot be built or measured.

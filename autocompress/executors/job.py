@@ -9,7 +9,7 @@ from autocompress.errors import TrialError
 from autocompress.evaluate.dominance import Rivals
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.plan import CompressionPlan
-from autocompress.space.option_table import Figures
+from autocompress.space.sensitivity_table import Figures
 
 OnStage = Callable[[int, str, float], None]
 """Told the number of a trial, the stage it is in, and the share of it that is done."""
@@ -39,7 +39,7 @@ class EvaluationJob:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeJob:
-    """A plan to look at without training.
+    """A plan to probe without training.
 
     Attributes:
         plan: What to build.
@@ -105,7 +105,7 @@ class Executor(Protocol):
         ...
 
     def probe(self, job: ProbeJob) -> Figures:
-        """Look at a plan without training; at least one slot must be free.
+        """Probe a plan without training; at least one slot must be free.
 
         Raises:
             TrialError: If the candidate cannot be built or measured.

@@ -12,7 +12,7 @@ from autocompress.errors import TrialError
 from autocompress.executors.job import EvaluationJob, OnStage, Outcome, ProbeJob
 from autocompress.executors.worker import Answer, Share, Worker, WorkerSpec
 from autocompress.measurement import Measurement
-from autocompress.space.option_table import Figures
+from autocompress.space.sensitivity_table import Figures
 
 _POLL_S: Final = 0.2
 
@@ -76,7 +76,7 @@ class LocalExecutor:
         return Outcome(number=number, result=answer)
 
     def probe(self, job: ProbeJob) -> Figures:
-        """Look at a plan without training, in a worker that has nothing else to do.
+        """Probe a plan without training, in a worker that has nothing else to do.
 
         Raises:
             TrialError: If the candidate failed, took too long, or killed its worker.

@@ -24,7 +24,7 @@ from autocompress.executors.inline import evaluate_job, probe_job
 from autocompress.executors.job import EvaluationJob, OnStage, Outcome, ProbeJob
 from autocompress.executors.worker import WorkerSpec, make_evaluator
 from autocompress.measurement import Measurement
-from autocompress.space.option_table import Figures
+from autocompress.space.sensitivity_table import Figures
 
 _POLL_S: Final = 0.5
 _REACH_S: Final = 10.0
@@ -104,7 +104,7 @@ class RayExecutor:
                 return None
 
     def probe(self, job: ProbeJob) -> Figures:
-        """Look at a plan without training, on some node.
+        """Probe a plan without training, on some node.
 
         Raises:
             TrialError: If the candidate failed, or its worker or node was lost.

@@ -6,7 +6,7 @@ from typing import Final
 
 from autocompress.errors import AutocompressError, TrialError
 from autocompress.executors.job import EvaluationJob, Executor, OnStage, Outcome, ProbeJob
-from autocompress.space.option_table import Figures
+from autocompress.space.sensitivity_table import Figures
 
 _RETRIED: Final = ("worker_died", "oom")
 
@@ -54,7 +54,7 @@ class RetryingExecutor:
             self._executor.submit(outcome.number, again)
 
     def probe(self, job: ProbeJob) -> Figures:
-        """Look at a plan without training.
+        """Probe a plan without training.
 
         Raises:
             TrialError: If it failed, twice where that may have been the machine's fault.

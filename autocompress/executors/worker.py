@@ -22,7 +22,7 @@ from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.executors.inline import evaluate_job, probe_job
 from autocompress.executors.job import EvaluationJob, OnStage, ProbeJob
 from autocompress.measurement import Measurement
-from autocompress.space.option_table import Figures
+from autocompress.space.sensitivity_table import Figures
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.fingerprint import model_fingerprint
 from autocompress.tasks.prepare import prepare_task
@@ -30,7 +30,7 @@ from autocompress.tasks.prepare import prepare_task
 Answer = Measurement | Figures | TrialError
 
 _GRACE_S: Final = 2.0
-_WEIGH_S: Final = 0.2  # between two looks at its memory
+_WEIGH_S: Final = 0.2  # between two probes its memory
 _TELL_S: Final = 0.1  # between two words on one stage: a driver may read none for minutes
 _CONTEXT: Final = multiprocessing.get_context("spawn")
 _NOBODY: Final = -1

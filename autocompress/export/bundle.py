@@ -173,8 +173,8 @@ def _fill(
     runtimes: Sequence[str],
     has_weights: bool,
 ) -> dict[str, Any]:
-    shipment = evaluator.meter.deploy(candidate_of(run, point, evaluator, scratch))
-    graph, baseline = shipment.graph, evaluator.meter.baseline()
+    shipment = evaluator.measurer.deploy(candidate_of(run, point, evaluator, scratch))
+    graph, baseline = shipment.graph, evaluator.measurer.baseline()
     size = write_packed(bundle / _PACKED, graph.model, graph.quantized, file_metadata(point.plan))
     _write_json(bundle / _PLAN, point.plan.to_json())
     if has_weights:

@@ -110,7 +110,7 @@ def _plan_lines(plan: CompressionPlan) -> list[str]:
     for name, layer in plan.effective.layers.items():
         if not layer.is_untouched:
             lines.append(f"- `{name}`: {', '.join(_layer_parts(layer))}")
-    return lines or ["Nothing: this is the untouched model."]
+    return lines or ["Nothing: this is the original model."]
 
 
 def _layer_parts(layer: LayerPlan) -> Iterator[str]:

@@ -44,8 +44,9 @@ def load(
 
     Before it is returned, the model is compared with the file's graph in ONNX Runtime on the
     example inputs and on random ones: outputs must agree to 1e-3 of the largest value (1e-6 is
-    usual). In files with 8-bit inputs, layers get the file's input grids (`InputQuantizer`). The
-    file rounds to 8 bits in other places as well, before additions for instance, and the model does
+    usual). In files with 8-bit activations, layers get the file's activation grids
+    (`InputQuantizer`). The file rounds to 8 bits in other places as well, before additions for
+    instance, and the model does
     not: outputs then agree to the rounding of 8-bit arithmetic (a few per cent of the largest value
     are usual) and must agree to 15 % of it. Only the unpacked ONNX file has the accuracy that was
     measured, to the last bit. Files with dynamic integer layers are not loaded.
@@ -85,8 +86,8 @@ def _load(
 ) -> nn.Module:
     if any(node.op_type.startswith("DynamicQuantize") for node in graph.graph.node):
         raise InputError(
-            "Its integer layers choose their input grids when they run, and PyTorch has no such "
-            "layers.",
+            "Its integer layers choose their activation grids when they run, and PyTorch has no "
+            "such layers.",
             "Search with `integer=static`, or use the unpacked ONNX file.",
         )
     generator = torch.Generator().manual_seed(_SEED)

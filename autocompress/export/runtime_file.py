@@ -36,10 +36,10 @@ def ship(
 
     Args:
         shipment: The candidate.
-        baseline: The untouched model, which is written as well and timed in between.
+        baseline: The original model, which is written as well and timed in between.
         runtime: Who runs it.
         path: Where to write the candidate.
-        baseline_path: Where to write the untouched model; a file that is there is taken.
+        baseline_path: Where to write the original model; a file that is there is taken.
         prepared: Examples to score with.
         settings: Threads, batch and shape of an inference that is timed.
 
@@ -78,7 +78,7 @@ def timing(
     prepared: PreparedTask,
     settings: EvaluationSettings,
 ) -> dict[str, Any]:
-    """Latency of a file against the untouched model's, with its interval, and memory."""
+    """Latency of a file against the original model's, with its interval, and memory."""
     example = timed_inputs(prepared.example_inputs, settings.runtime_batch, settings.input_shapes)
     latency = time_files(path, baseline, example, runtime, settings.runtime_threads)
     return {

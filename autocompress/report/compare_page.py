@@ -199,7 +199,7 @@ _CAPTION: Final = (
     "Up and to the left is better. A line is the best accuracy of one run up to that {cost}."
 )
 _NOISY_CAPTION: Final = (
-    f"{_CAPTION} Figures are ratios to the run's own untouched model, measured in turns with each "
+    f"{_CAPTION} Figures are ratios to the run's own original model, measured in turns with each "
     "candidate: those of different hours do not compare."
 )
 _HOW: Final = (

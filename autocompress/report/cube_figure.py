@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from autocompress.objective import Objective
-from autocompress.report.plane import TRIALS, Plane, place_trials, texts_of
+from autocompress.report.axes import TRIALS, Plane, place_trials, texts_of
 from autocompress.report.theme import (
     BLUE,
     GREEN,

@@ -171,7 +171,7 @@ def is_told_apart(run: RunRecord, one: TrialRecord, other: TrialRecord, cost: Ob
     """Whether two trials differ in a cost by more than measuring it twice does.
 
     Exact figures do where they are not equal. Of noisy ones the 95 % confidence intervals must lie
-    apart, by more than the noise: how far the untouched model was from itself, measured twice, at
+    apart, by more than the noise: how far the original model was from itself, measured twice, at
     least 2 %. Runs that kept no intervals have the spread of single measurements instead.
     """
     if cost.noise is None:
@@ -188,7 +188,7 @@ def is_told_apart(run: RunRecord, one: TrialRecord, other: TrialRecord, cost: Ob
 
 
 def differs_from_baseline(run: RunRecord, trial: TrialRecord, cost: Objective) -> bool:
-    """Whether a trial's cost is told apart from the untouched model's."""
+    """Whether a trial's cost is told apart from the original model's."""
     return run.baseline is not None and is_told_apart(run, trial, run.baseline, cost)
 
 
@@ -199,7 +199,7 @@ def is_level_with_baseline(run: RunRecord, trial: TrialRecord, cost: Objective) 
 
 
 def noise_of(run: RunRecord, cost: Objective) -> float:
-    """By how much, as a share, the untouched model was from itself, measured twice; 0 if exact."""
+    """By how much, as a share, the original model was from itself, measured twice; 0 if exact."""
     if cost.noise is None:
         return 0.0
     if run.baseline is None:

@@ -9,14 +9,7 @@ from typing import Any, Final
 import plotly.graph_objects as go
 
 from autocompress.objective import OBJECTIVES
-from autocompress.report.findings import (
-    MAX_DROP,
-    cheapest_within,
-    headline,
-    measured,
-)
-from autocompress.report.hover import short_name
-from autocompress.report.plane import (
+from autocompress.report.axes import (
     TRIALS,
     Plane,
     add_trained,
@@ -26,6 +19,13 @@ from autocompress.report.plane import (
     texts_of,
     view_floor,
 )
+from autocompress.report.findings import (
+    MAX_DROP,
+    cheapest_within,
+    headline,
+    measured,
+)
+from autocompress.report.hover import short_name
 from autocompress.report.theme import (
     BLUE,
     GREEN,

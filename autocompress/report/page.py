@@ -44,7 +44,7 @@ _CAPTIONS: Final = {
     "colour, the stronger the compression; empty cells are untouched.",
     "sensitivity": "A row is a knob, a cell one of its levels, everything else untouched: how far "
     "the outputs then lie from the model's on calibration data, in nats where they are classes. "
-    "Methods and 8-bit inputs, which do nothing alone, were measured on quantized layers.",
+    "Methods and 8-bit activations, which do nothing alone, were measured on quantized layers.",
     "importance": "How well the ranking of trials by a figure follows the level of one knob; what "
     "lies in the grey band is no more than chance gives one knob 19 times in 20; of many knobs a "
     "few leave it by chance, which the title allows for. A correlation, not a cause: a search "

@@ -8,9 +8,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from autocompress.report.axes import REFINED, VALIDATED
 from autocompress.report.findings import accuracy_change, cost_of, measured
 from autocompress.report.hover import hover_figures, wrapped_plan
-from autocompress.report.plane import REFINED, VALIDATED
 from autocompress.report.trial_columns import columns_for, trial_name
 from autocompress.report.wording import format_level, format_points, run_argument
 from autocompress.run_record import RunRecord, TrialRecord

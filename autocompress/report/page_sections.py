@@ -138,7 +138,7 @@ def _with_spread(spread: Spread, words: Callable[[float], str], unit: str) -> st
 
 _HOW_MEASURED: Final = (
     ("memory", "the most that loading and running took beyond the runtime's own."),
-    ("divergence", "how far the outputs on the validation split lie from the untouched model's, in "
+    ("divergence", "how far the outputs on the validation split lie from the original model's, in "
      "nats where they are classes; it decides between points of equal figures."),
     ("controls", "plans nobody had to search for, measured exactly as searched trials are."),
     ("tuning", "training behind a figure: none (statistics re-estimated only), brief or full."),
@@ -146,7 +146,7 @@ _HOW_MEASURED: Final = (
      "beats in all objectives."),
 )  # fmt: skip
 _MAY_MISS: Final = {
-    "sensitivity": "What each level does by itself: this run has not measured its option table.",
+    "sensitivity": "What each level does by itself: this run has no sensitivity table.",
     "importance": f"Which knobs matter: that takes {LEAST_TRIALS} tuned trials whose figures "
     "differ.",
 }

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import plotly.graph_objects as go
 
-from autocompress.report.plane import REFINED, TRIALS, VALIDATED
+from autocompress.report.axes import REFINED, TRIALS, VALIDATED
 from autocompress.report.tables import hypervolume_history
 from autocompress.report.trial_columns import MISSING, columns_for, trial_name
 from autocompress.report.wording import plan_lines

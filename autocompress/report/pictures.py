@@ -32,8 +32,9 @@ def run_figures(run: RunRecord, *, has_texts: bool = True) -> dict[str, go.Figur
     """Every picture this run has data for, by name.
 
     They are a front for every cost, such as `size`, `cube` (with two costs), `hypervolume`,
-    `choices`, `sensitivity` (with an option table) and `importance` (with enough trials). A cost
-    that no finished trial has measured gets no picture; a run without any finished trial has none.
+    `choices`, `sensitivity` (with a sensitivity table) and `importance` (with enough trials). A
+    cost that no finished trial has measured gets no picture; a run without any finished trial has
+    none.
 
     Args:
         run: Any state of a run.

@@ -1,4 +1,4 @@
-"""What every level does by itself, before any training: the option table as a heat map."""
+"""What every level does by itself, before any training: the sensitivity table as a heat map."""
 
 import html
 import math
@@ -12,8 +12,8 @@ from autocompress.report.choices_figure import rows_of
 from autocompress.report.theme import SEQUENTIAL, new_figure, note_figure
 from autocompress.report.wording import format_gain, format_level, shorten
 from autocompress.run_record import RunRecord
-from autocompress.space.option_table import Figures, Option, OptionTable
 from autocompress.space.search_space import Knob
+from autocompress.space.sensitivity_table import Figures, MeasuredLevel, SensitivityTable
 from autocompress.technique import TECHNIQUES
 
 _ROW_PX: Final = 21
@@ -25,8 +25,8 @@ _FLOOR_NATS: Final = 1e-6
 def sensitivity_figure(run: RunRecord) -> go.Figure:
     """A row per knob, a cell per level: how far it alone moves the outputs, in nats, log scale.
 
-    Knobs that do nothing by themselves (a quantizer, 8-bit inputs) were measured in the context
-    that `space.option_table.context_of` names.
+    Knobs that do nothing by themselves (a quantizer, 8-bit activations) were measured in the
+    context that `space.sensitivity_table.context_of` names.
     """
     table = run.options
     measured = [] if table is None else [o for o in table.options if o.figures is not None]
@@ -46,7 +46,7 @@ def sensitivity_figure(run: RunRecord) -> go.Figure:
 
 
 def option_rows(run: RunRecord) -> list[tuple[str, str, str, str, str]]:
-    """The same as a table: knob, level, divergence, size and speed against the untouched model."""
+    """The same as a table: knob, level, divergence, size and speed against the original model."""
     table, knobs = run.options, {knob.name: knob for knob in run.knobs}
     if table is None:
         return []
@@ -67,7 +67,7 @@ def option_rows(run: RunRecord) -> list[tuple[str, str, str, str, str]]:
     return rows
 
 
-def _title(run: RunRecord, strongest: Option) -> str:
+def _title(run: RunRecord, strongest: MeasuredLevel) -> str:
     knob = next((k for k in run.knobs if k.name == strongest.knob), None)
     if knob is None:
         return "What each level does by itself"
@@ -86,7 +86,9 @@ def _costs(figures: Figures, base: Figures) -> tuple[str, str]:
 
 
 def _cells(
-    rows: Sequence[Knob | str], options: Mapping[tuple[str, int], Option], table: OptionTable
+    rows: Sequence[Knob | str],
+    options: Mapping[tuple[str, int], MeasuredLevel],
+    table: SensitivityTable,
 ) -> dict[str, Any]:
     n_columns = max((len(row.levels) for row in rows if isinstance(row, Knob)), default=2) - 1
     shades: list[list[float | None]] = []
@@ -129,13 +131,13 @@ def _cells(
     }
 
 
-def _shade(option: Option | None) -> float | None:
+def _shade(option: MeasuredLevel | None) -> float | None:
     if option is None or option.figures is None:
         return None
     return math.log10(max(option.figures.divergence, _FLOOR_NATS))
 
 
-def _text(row: Knob | str, option: Option | None) -> str:
+def _text(row: Knob | str, option: MeasuredLevel | None) -> str:
     if isinstance(row, str) or option is None:
         return ""
     if option.figures is None:
@@ -143,7 +145,7 @@ def _text(row: Knob | str, option: Option | None) -> str:
     return html.escape(format_level(row.kind, row.levels[option.level])).replace(" bit", "")
 
 
-def _hover(row: Knob | str, option: Option | None, table: OptionTable) -> str:
+def _hover(row: Knob | str, option: MeasuredLevel | None, table: SensitivityTable) -> str:
     if isinstance(row, str) or option is None:
         return ""
     level = html.escape(format_level(row.kind, row.levels[option.level]))

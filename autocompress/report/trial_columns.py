@@ -127,7 +127,7 @@ def _interval(noise: Noise, write: Callable[[float], str]) -> Cell:
         low, high = (getattr(measured(trial), field) for field in (noise.low, noise.high))
         if low is None or high is None:
             return MISSING
-        # the untouched model is compared with itself: how far two timings of it lie apart
+        # the original model is compared with itself: how far two timings of it lie apart
         again = ", timed again" if trial.role == "baseline" else ""
         return f"{write(low)} to {write(high)}{again}"
 

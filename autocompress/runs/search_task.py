@@ -1,6 +1,6 @@
 """A whole search: what the command line and the Python API both run."""
 
-from autocompress.evaluate.sensitivity import measure_options
+from autocompress.evaluate.sensitivity import measure_levels
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.executors.registry import Resources, make_executor
 from autocompress.executors.worker import WorkerSpec
@@ -15,7 +15,7 @@ from autocompress.storages.open_storage import store_for
 from autocompress.storages.server import parse_storage
 from autocompress.study.listener import Watch, both
 from autocompress.study.optimize import run_search
-from autocompress.study.session import absolute_spec, open_session, option_cache
+from autocompress.study.session import absolute_spec, open_session, sensitivity_cache
 from autocompress.study.study import Study
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.in_memory import is_in_memory
@@ -92,11 +92,11 @@ def search_task(options: SearchOptions, watch: Watch) -> RunRecord:
                     sampler=options.sampler,
                     run_seed=options.seed,
                     without=options.without,
-                    measure_table=lambda probe: measure_options(
+                    measure_table=lambda probe: measure_levels(
                         study.space,
                         probe,
-                        option_cache(session, has_latency=study.has_latency),
-                        on_progress=watch.tell_option,
+                        sensitivity_cache(session, has_latency=study.has_latency),
+                        on_progress=watch.tell_level,
                     ),
                     n_shortlisted=session.n_shortlisted,
                     listener=refreshing(both(watch.listener, tracking.listener), watch.warn),

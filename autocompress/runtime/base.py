@@ -24,8 +24,8 @@ class Shipment:
 
     Attributes:
         graph: As an ONNX graph, integer layers and all.
-        static_graph: The same with integer layers on fixed input grids only, for runtimes that know
-            no others.
+        static_graph: The same with integer layers on fixed activation grids only, for runtimes
+            that know no others.
         deployable: As a plain float module, with what its weights are stored as and the grids of
             its integer layers.
         example_inputs: Inputs of the module, examples in dimension 0, at least two.

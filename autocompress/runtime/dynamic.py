@@ -37,7 +37,7 @@ _FLOAT: Final = onnx.TensorProto.FLOAT
 
 
 def to_dynamic(exported: ExportedGraph, layers: Collection[str]) -> ExportedGraph:
-    """Rewrite a float graph so that layers run in integer kernels with dynamic input grids.
+    """Rewrite a float graph so that layers run in integer kernels with dynamic activation grids.
 
     Args:
         exported: From `export_onnx` or `to_integer`; not changed.

@@ -131,7 +131,7 @@ def measure_latency(
 
     Args:
         candidate: What to time.
-        baseline: The untouched model, with the same inputs.
+        baseline: The original model, with the same inputs.
         example: Inputs of one inference, one array per input, examples in dimension 0.
         runtime: Who runs both.
         threads: Threads inside an operator.

@@ -1,4 +1,4 @@
-"""What is measured before the sampler is asked: the baseline, the controls, the swept plans."""
+"""What is measured before the sampler is asked: the baseline, the controls, the initial plans."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,9 +11,9 @@ from autocompress.objective import LATENCY, SIZE, Limits
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import Role
 from autocompress.samplers.guided.lagrangian_sweep import sweep
-from autocompress.space.option_table import Levels
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import Knob, SearchSpace
+from autocompress.space.sensitivity_table import Levels
 from autocompress.technique import TECHNIQUES, KnobKind
 
 _UNIFORM_BITS = (8, 4, 3, 2)
@@ -24,7 +24,7 @@ _TIME_SHARE = 1.0  # halving the time is worth halving the size
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Seed:
+class InitialTrial:
     """One plan of the start.
 
     Attributes:
@@ -40,25 +40,27 @@ class Seed:
     fidelity: Fidelity = 1
 
 
-def make_seeds(space: SearchSpace, swept: Sequence[Mapping[str, int]] = ()) -> tuple[Seed, ...]:
-    """Baseline first, then swept plans, then controls, without repeats.
+def initial_trials(
+    space: SearchSpace, swept: Sequence[Mapping[str, int]] = ()
+) -> tuple[InitialTrial, ...]:
+    """Baseline first, then initial plans, then controls, without repeats.
 
     Controls are all that this space can express: uniform bits set every layer to the given bits, or
-    to the next higher level its knob has, with 8-bit inputs where the space has them; a price of
-    bits is the same for all layers. A swept plan that is a control stays one: what nobody had to
-    search for is no merit of the search.
+    to the next higher level its knob has, with 8-bit activations where the space has them; a price
+    of bits is the same for all layers. A initial plan that is a control stays one: what nobody had
+    to search for is no merit of the search.
 
     Args:
         space: The knobs.
-        swept: Plans of `swept_levels`, the most promising first.
+        swept: Plans of `swept_plans`, the most promising first.
     """
-    baseline = Seed(role="baseline", label="baseline", levels=_levels(space, {}))
+    baseline = InitialTrial(role="baseline", label="baseline", levels=_levels(space, {}))
     controls = [
-        Seed(role="control", label=label, levels=_levels(space, choose), fidelity=fidelity)
+        InitialTrial(role="control", label=label, levels=_levels(space, choose), fidelity=fidelity)
         for label, fidelity, choose in _controls(space)
     ]
     sweep = [
-        Seed(role="search", label=f"initial {i + 1}", levels=levels)
+        InitialTrial(role="search", label=f"initial {i + 1}", levels=levels)
         for i, levels in enumerate(swept)
     ]
     of_controls = {_key(space, seed) for seed in controls}
@@ -71,11 +73,11 @@ def make_seeds(space: SearchSpace, swept: Sequence[Mapping[str, int]] = ()) -> t
     return tuple(seeds)
 
 
-def next_seed(upcoming: Sequence[Seed], last: Role | None) -> Seed | None:
+def next_initial_trial(upcoming: Sequence[InitialTrial], last: Role | None) -> InitialTrial | None:
     """The seed whose turn it is, or None if it is the sampler's.
 
-    Swept plans come first; then controls and proposals take turns, because a sampler that has seen
-    a few plans finds better ones than controls are, and a small budget should see both.
+    Initial plans come first; then controls and proposals take turns, because a sampler that has
+    seen a few plans finds better ones than controls are, and a small budget should see both.
 
     Args:
         upcoming: Seeds that have not been started, in order.
@@ -86,28 +88,28 @@ def next_seed(upcoming: Sequence[Seed], last: Role | None) -> Seed | None:
     return upcoming[0]
 
 
-def _key(space: SearchSpace, seed: Seed) -> tuple[CompressionPlan, Fidelity]:
+def _key(space: SearchSpace, seed: InitialTrial) -> tuple[CompressionPlan, Fidelity]:
     """Equal for seeds that make the same candidate."""
     return space.decode(seed.levels).effective, seed.fidelity
 
 
-def swept_levels(
+def swept_plans(
     predictor: Predictor,
     limits: Limits,
     *,
     has_latency: bool,
     baseline_latency_ms: float | None = None,
 ) -> list[dict[str, int]]:
-    """Plans for a spread of budgets from the option table.
+    """Plans for a spread of budgets from the sensitivity table.
 
     Budgets lie between mild and nearly as small as the space goes, even in the logarithm of the
     size; where latency is an objective every second plan pays for time as well.
 
     Args:
-        predictor: What the option table says.
+        predictor: What the sensitivity table says.
         limits: Plans predicted to break one are left out.
         has_latency: Whether latency is an objective.
-        baseline_latency_ms: Latency of the untouched model, for a limit on it.
+        baseline_latency_ms: Latency of the original model, for a limit on it.
 
     Returns:
         Knob name -> level index for each, those in the middle first.
@@ -149,7 +151,7 @@ def _controls(space: SearchSpace) -> Iterator[tuple[str, Fidelity, Choose]]:
         yield f"uniform {_lowest_bits(space, bits):g} bit", 1, _uniform_bits(bits)
     if any(knob.kind == "rate_price" for knob in space.knobs):
         for name, place in (("mild", 0.0), ("middle", 0.5), ("strong", 1.0)):
-            yield f"{name} rate penalty", 1, {**_PRICED_BITS, "rate_price": _at(place)}
+            yield f"{name} rate penalty", 1, {**_PENALIZED_BITS, "rate_price": _at(place)}
     for technique in TECHNIQUES.values():
         if technique.control is not None:
             label, level = technique.control
@@ -169,8 +171,8 @@ def _uniform_bits(bits: int) -> Choose:
     return {"weight_bits": lowest_not_below, "activation_bits": lambda knob: len(knob.levels) - 1}
 
 
-_PRICED_BITS: Final[Choose] = {**_uniform_bits(8), "weight_bits": lambda knob: 1}
-"""Levels that prices are measured at, see `space.option_table.context_of`."""
+_PENALIZED_BITS: Final[Choose] = {**_uniform_bits(8), "weight_bits": lambda knob: 1}
+"""Levels that prices are measured at, see `space.sensitivity_table.context_of`."""
 
 
 def _nearest(ratio: float) -> Callable[[Knob], int]:

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial
 from autocompress.entry_points import Registry
 from autocompress.objective import Direction, Limits
 from autocompress.samplers.guided.guided_sampler import GuidedSampler
-from autocompress.samplers.guided.look import Look, LookAt
+from autocompress.samplers.guided.probed_plan import ProbedPlan, ProbePlans
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import SearchSpace
 from autocompress.technique import TECHNIQUES
@@ -106,12 +106,12 @@ class Guidance:
     """What the guided sampler knows besides the trials.
 
     Attributes:
-        predictor: What the option table says; None to know nothing before the first trial.
+        predictor: What the sensitivity table says; None to know nothing before the first trial.
         costs: Fields of `Measurement` that are minimised.
         limits: Constraints.
         is_learning: Whether trials correct the table.
-        looks: Plans that were looked at before, oldest first.
-        look_at: Looks at plans; None to propose without.
+        probes: Plans that were probed before, oldest first.
+        probe_plans: Probes plans; None to propose without.
         n_shortlisted: Plans it is asked about at once.
     """
 
@@ -119,8 +119,8 @@ class Guidance:
     costs: Sequence[str]
     limits: Limits
     is_learning: bool = True
-    looks: Sequence[Look] = ()
-    look_at: LookAt | None = None
+    probes: Sequence[ProbedPlan] = ()
+    probe_plans: ProbePlans | None = None
     n_shortlisted: int = 4
 
 
@@ -156,7 +156,7 @@ def propose_levels(
 ) -> dict[str, int] | None:
     """Propose one plan nobody has tried yet.
 
-    A fresh sampler with a seed of its own looks at a copy of the finished trials in memory, so the
+    A fresh sampler with a seed of its own probes a copy of the finished trials in memory, so the
     proposal depends on nothing but (run seed, trial number, finished trials) and the guidance.
 
     Args:
@@ -213,8 +213,8 @@ def _guided(
         limits=guidance.limits,
         seed=seed,
         is_new=is_new,
-        looks=guidance.looks,
-        look_at=guidance.look_at,
+        probes=guidance.probes,
+        probe_plans=guidance.probe_plans,
         n_shortlisted=guidance.n_shortlisted,
         is_learning=guidance.is_learning,
     )
@@ -223,7 +223,7 @@ def _guided(
 def _first_untried(space: SearchSpace, tried: Set[str]) -> dict[str, int] | None:
     """The first plan nobody has tried: chance rarely finds the last ones of a small space.
 
-    Knobs that are idle by themselves (methods, 8-bit inputs, prices) come first and so change
+    Knobs that are idle by themselves (methods, 8-bit activations, prices) come first and so change
     slowest.
     """
     knobs = sorted(space.knobs, key=lambda knob: (TECHNIQUES[knob.kind].needs is None, knob.name))

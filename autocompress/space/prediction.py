@@ -1,4 +1,4 @@
-"""From the option table to whole plans: what a plan would do if its options did not interact.
+"""From the sensitivity table to whole plans: what a plan would do if its options did not interact.
 
 Dimension key: `N` plans, `K` knobs, `L` layers.
 """
@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 
 from autocompress.objective import LATENCY, SIZE
-from autocompress.space.option_table import Array, Figures, Levels, OptionTable
 from autocompress.space.search_space import SearchSpace
+from autocompress.space.sensitivity_table import Array, Figures, Levels, SensitivityTable
 from autocompress.technique import TECHNIQUES
 
 _LEAST_DIVERGENCE: Final = 1e-6  # nats; below it, what a method makes of it is noise
@@ -30,7 +30,7 @@ class OptionContext:
         layers: The same -> which layers both set, as 0 and 1; (L,).
         others: Layers that are none of its targets, as 0 and 1; (L,).
         factors: What each level multiplies the divergence of the context by, for methods;
-            (levels,). None for 8-bit inputs and prices of bits, which diverge by themselves.
+            (levels,). None for 8-bit activations and rate penalties, which diverge by themselves.
     """
 
     knob: int
@@ -104,10 +104,10 @@ class Predictor:
     at half the bits leave a quarter, and layers add up. Shares of the time that structural knobs
     save add up, and all other knobs change what is left.
 
-    Knobs measured in a context (see `context_of`) have an effect where that is given: 8-bit inputs
-    by the share of their layers that have integer weights, a method in the layers whose amount is
-    touched. There it multiplies the divergence of the amount, by as much as in its context. Bytes
-    are those of a layer's bits or of its price of bits, whichever are fewer.
+    Knobs measured in a context (see `context_of`) have an effect where that is given: 8-bit
+    activations by the share of their layers that have integer weights, a method in the layers
+    whose amount is touched. There it multiplies the divergence of the amount, by as much as in its
+    context. Bytes are those of a layer's bits or of its rate penalty, whichever are fewer.
 
     Args:
         space: The knobs.
@@ -115,7 +115,7 @@ class Predictor:
             leaves it out.
 
     Attributes:
-        layers: Names of the layers that have bytes of their own in the untouched model's file.
+        layers: Names of the layers that have bytes of their own in the original model's file.
         base_bytes: Their bytes; (L,).
         base_rest: Bytes of its file outside of layers.
         added_divergence: Per knob, what each of its levels adds to the divergence; (levels,), nats.
@@ -127,7 +127,7 @@ class Predictor:
             (levels,).
     """
 
-    def __init__(self, space: SearchSpace, table: OptionTable) -> None:
+    def __init__(self, space: SearchSpace, table: SensitivityTable) -> None:
         self.space = space
         self.table = table
         base = table.baseline
@@ -215,7 +215,7 @@ class Predictor:
     def _spared_bytes(self, context: OptionContext, levels: Levels) -> Array:
         """Log of what a layer takes with the bits of a knob's context over what it takes; (N, L).
 
-        A price of bits decides what codes take in the file: it adds to what fewer bits save only
+        A rate penalty decides what codes take in the file: it adds to what fewer bits save only
         where it asks for fewer still.
         """
         spared = np.zeros((len(levels), len(self.layers)))
@@ -225,7 +225,7 @@ class Predictor:
         return spared
 
     def latency_ratio(self, levels: Levels) -> Array:
-        """(N, K) level indices -> (N,), time over the untouched model's; 1 if none was measured."""
+        """(N, K) level indices -> (N,), time over the original model's; 1 if none was measured."""
         logs = self._in_context(_picked(self.log_latency, levels), levels)
         saved = np.zeros(len(levels))
         for k, saved_time in self.saved_time.items():
@@ -237,7 +237,7 @@ class Predictor:
         return np.asarray(np.exp(logs.sum(axis=1)) * np.maximum(1.0 - saved, _LEAST_TIME))
 
     def log_cost(self, field: str, levels: Levels) -> Array | None:
-        """Log of a cost over the untouched model's; None for one the table says nothing about.
+        """Log of a cost over the original model's; None for one the table says nothing about.
 
         Args:
             field: Of `Measurement`.

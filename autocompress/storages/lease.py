@@ -64,7 +64,7 @@ class LeaseNote:
 
 
 class Witness:
-    """Sees leases expire: not at the first look after an outage, when nobody could renew any."""
+    """Sees leases expire: not at the first probed after an outage, when nobody could renew any."""
 
     def __init__(self) -> None:
         self._stale_since: dict[str, tuple[float, float]] = {}

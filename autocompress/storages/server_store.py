@@ -90,7 +90,7 @@ class ServerStore:
         directions: Sequence[Direction],
         claim: Callable[[optuna.Study], Mapping[str, Any]],
     ) -> optuna.Study:
-        # One driver at a time looks whose study it is, and makes it its own.
+        # One driver at a time probes whose study it is, and makes it its own.
         with self._mapped(), self._locked(sqlalchemy.select(_VERSIONS), _TURN_S):
             try:
                 study = optuna.create_study(

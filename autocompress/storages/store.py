@@ -33,7 +33,7 @@ class Store(Protocol):
 
         Args:
             directions: `maximize` or `minimize` per objective.
-            claim: Looks at the attributes that a study has already, and raises if it is another
+            claim: Probes the attributes that a study has already, and raises if it is another
                 one; returns those to be written, in order.
 
         Raises:

@@ -20,7 +20,7 @@ class Listener:
             done.
         on_finish: Called with each finished trial and the run so far.
         on_wait: Called with how many trials other drivers are at, when none is left for this one;
-            with 0 while one of them measures the option table.
+            with 0 while one of them measures the sensitivity table.
         on_end: Called once, with why the search ended, unless an error ended it.
     """
 
@@ -77,8 +77,8 @@ class Watch(Protocol):
         """Say what lies ahead."""
         ...
 
-    def tell_option(self, n_known: int, n_plans: int, label: str) -> None:
-        """Show how far the option table is."""
+    def tell_level(self, n_known: int, n_plans: int, label: str) -> None:
+        """Show how far the sensitivity table is."""
         ...
 
     def __enter__(self) -> object: ...

@@ -9,7 +9,7 @@ from autocompress.executors.retrying import RetryingExecutor
 from autocompress.run_record import RunRecord
 from autocompress.samplers.propose import check_sampler
 from autocompress.study.listener import Listener
-from autocompress.study.running_trials import UnderWay
+from autocompress.study.running_trials import RunningTrials
 from autocompress.study.stop_rules import StopRules
 from autocompress.study.strategy import MeasureTable, Strategy
 from autocompress.study.study import Study
@@ -56,9 +56,9 @@ def run_search(
             the next session if the executor can; None for no such rule.
         without: Names in `PARTS` of what to leave out. Proposals and outcomes depend on it: it
             belongs into the study's identity.
-        measure_table: Measures the option table with the probe it is given, once the baseline is
-            measured and if anything needs it; None to do without.
-        n_shortlisted: Plans that the guided sampler looks at at once before one is tuned, >= 1.
+        measure_table: Measures the sensitivity table with the probe it is given, once the baseline
+            is measured and if anything needs it; None to do without.
+        n_shortlisted: Plans that the guided sampler probes at once before one is tuned, >= 1.
         listener: Told about progress.
         clock: Seconds since whenever.
 
@@ -74,7 +74,7 @@ def run_search(
     rules = StopRules(budget=budget, until_stalled=until_stalled, timeout_s=timeout_s)
     listener, began = listener or Listener(), clock()
     waiting = study.interrupted()
-    trials = UnderWay(
+    trials = RunningTrials(
         study,
         RetryingExecutor(executor),
         listener,

@@ -12,8 +12,8 @@ from autocompress.measurement import Measurement
 from autocompress.objective import Limits, parse_objectives
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, State, TrialRecord
-from autocompress.space.option_table import OptionTable
 from autocompress.space.search_space import Knob
+from autocompress.space.sensitivity_table import SensitivityTable
 from autocompress.storages.open_storage import is_on_server, reading_run
 from autocompress.storages.sqlite import DATABASE_ERRORS, unreadable
 from autocompress.study.identity import check_format, current_label
@@ -88,7 +88,7 @@ def _record_of(folder: Path, study: optuna.Study, known: dict[int, TrialRecord])
         fidelity=identity.get("fidelity", 1),
         refined=refined_trials(folder, trials),
         validated=validated_trials(folder, trials),
-        options=None if table is None else OptionTable.from_json(table),
+        options=None if table is None else SensitivityTable.from_json(table),
     )
 
 

@@ -29,7 +29,7 @@ def trial_seed(run_seed: int, number: int) -> int:
     return derive_seed(run_seed, "trial", number)
 
 
-class UnderWay:
+class RunningTrials:
     """The trials under way; a context manager that leaves none at work behind.
 
     Args:
@@ -186,6 +186,6 @@ def _drop_weights(run: RunRecord) -> None:
 def _check_baseline(run: RunRecord) -> None:
     if run.trials and run.trials[0].state == "failed":
         raise AllTrialsFailedError(
-            f"The untouched model could not be measured: {run.trials[0].reason}",
+            f"The original model could not be measured: {run.trials[0].reason}",
             "Nothing can be compared without it: fix the cause and start anew with `name=NAME`.",
         )

@@ -17,7 +17,7 @@ from autocompress.entry_points import Registry
 from autocompress.errors import StudyMismatchError
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.probe import n_looked_at
-from autocompress.evaluate.sensitivity import OptionCache, ProbePlan, options_key
+from autocompress.evaluate.sensitivity import ProbePlan, SensitivityCache, options_key
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.executors.job import Executor, ProbeJob
 from autocompress.run_record import RunRecord
@@ -134,7 +134,7 @@ class Session:
 
     @property
     def n_shortlisted(self) -> int:
-        """Plans to look at at once: what a small share of a trial's work pays for.
+        """Plans to probe at once: what a small share of a trial's work pays for.
 
         Counted in examples that go through the model, three passes for a training step, so that it
         does not depend on the clock.
@@ -200,7 +200,8 @@ def open_session(
     with naming_user_code():
         prepared = prepare_task(task)
     evaluator = Evaluator(prepared, settings)
-    evaluator.meter.check_scores()  # a study is tied to its task: a fault is told before one exists
+    # A study is tied to its task: a fault is said before there is one.
+    evaluator.measurer.check_scores()
     evaluator.settle_integer()
     return Session(
         prepared=prepared,
@@ -284,7 +285,7 @@ def absolute_spec(spec: str) -> str:
     return f"{Path(path).absolute()}{separator}{function}" if path.endswith(".py") else spec
 
 
-def option_cache(session: Session, *, has_latency: bool) -> OptionCache:
+def sensitivity_cache(session: Session, *, has_latency: bool) -> SensitivityCache:
     """The cache of the figures that `probe_with` measures for a session.
 
     Args:
@@ -319,7 +320,7 @@ def option_cache(session: Session, *, has_latency: bool) -> OptionCache:
             **accelerator,
         },
     )
-    return OptionCache(key)
+    return SensitivityCache(key)
 
 
 def _runtime(settings: EvaluationSettings) -> dict[str, Any]:
@@ -334,5 +335,5 @@ def _runtime(settings: EvaluationSettings) -> dict[str, Any]:
 
 
 def probe_with(executor: Executor, *, has_latency: bool) -> ProbePlan:
-    """Measures plans for the option table: divergence and size, and latency if wanted."""
+    """Measures plans for the sensitivity table: divergence and size, and latency if wanted."""
     return lambda plan: executor.probe(ProbeJob(plan=plan, has_size=True, has_latency=has_latency))

@@ -1,4 +1,4 @@
-"""What comes next: the baseline, the option table, swept plans and controls, then proposals."""
+"""What comes next: baseline, sensitivity table, initial design, then proposals."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence, Set
@@ -11,17 +11,22 @@ from autocompress.evaluate.sensitivity import ProbePlan
 from autocompress.executors.job import Executor, ProbeJob
 from autocompress.measurement import Fidelity
 from autocompress.plan import CompressionPlan
-from autocompress.samplers.guided.look import Look, look_of
-from autocompress.samplers.initial_design import Seed, make_seeds, next_seed, swept_levels
+from autocompress.samplers.guided.probed_plan import ProbedPlan, probed_plan
+from autocompress.samplers.initial_design import (
+    InitialTrial,
+    initial_trials,
+    next_initial_trial,
+    swept_plans,
+)
 from autocompress.samplers.propose import GUIDED, Guidance, derive_seed, propose_levels
-from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.prediction import Predictor
+from autocompress.space.sensitivity_table import Figures, SensitivityTable
 from autocompress.study.study import Study
 from autocompress.study.trials import Job
 
 _LATENCY_TOLERANCE = 0.05  # of products of single options' ratios
 
-MeasureTable = Callable[[ProbePlan], OptionTable]
+MeasureTable = Callable[[ProbePlan], SensitivityTable]
 
 
 class Strategy:
@@ -29,12 +34,12 @@ class Strategy:
 
     Args:
         study: Opened study.
-        executor: Looks at plans without training.
+        executor: Probes plans without training.
         sampler: Name in `sampler.SAMPLERS`.
-        run_seed: Seed of the run.
+        run_seed: InitialTrial of the run.
         without: Parts of the search that are left out, see `PARTS`.
-        measure_table: Measures the option table; None to do without.
-        n_shortlisted: Plans that are looked at at once before one of them is tuned.
+        measure_table: Measures the sensitivity table; None to do without.
+        n_shortlisted: Plans that are probed at once before one of them is tuned.
     """
 
     def __init__(
@@ -56,12 +61,12 @@ class Strategy:
         self._measure_table = measure_table
         self._n_shortlisted = n_shortlisted
         self._predictor: Predictor | None = None
-        self._seeds: list[Seed] | None = None
+        self._initial: list[InitialTrial] | None = None
         self.is_waiting = False
-        """Whether another driver is measuring the option table."""
+        """Whether another driver is measuring the sensitivity table."""
 
     def prepare(self) -> bool:
-        """Measure the option table and plan the start, once the baseline is measured.
+        """Measure the sensitivity table and plan the start, once the baseline is measured.
 
         The table is kept in the study.
 
@@ -69,14 +74,14 @@ class Strategy:
             Whether there was something to do, or to wait for: time may be up now.
 
         Raises:
-            AutocompressError: If the untouched model cannot be looked at.
+            AutocompressError: If the original model cannot be probed.
         """
-        if self._seeds is not None or self._study.n_finished() == 0:
+        if self._initial is not None or self._study.n_finished() == 0:
             return False
         self.is_waiting = self._needs_table and not self._has_table()
         if not self.is_waiting:
             self._predictor = self._open_table()
-            self._seeds = self._all_seeds()
+            self._initial = self._all_initial()
         return True
 
     def next_job(self, budget: int | None = None) -> Job | None:
@@ -93,23 +98,25 @@ class Strategy:
         trials = self._study.record().trials
         number = len(trials)
         if number == 0:
-            baseline = make_seeds(self._study.space)[0]
+            baseline = initial_trials(self._study.space)[0]
             return self._add(baseline, self._fidelity, budget)
-        if self._seeds is None:
+        if self._initial is None:
             return None
         started = {trial.label for trial in trials}
-        upcoming = [seed for seed in self._seeds if seed.label not in started]
-        seed = next_seed(upcoming, trials[-1].role)
+        upcoming = [seed for seed in self._initial if seed.label not in started]
+        seed = next_initial_trial(upcoming, trials[-1].role)
         if seed is None:
-            levels, looks = self._proposed(number, [seed.levels for seed in upcoming])
+            levels, probes = self._proposed(number, [seed.levels for seed in upcoming])
             if levels is not None:
-                return self._study.add(levels, "search", None, self._fidelity, looks, budget=budget)
+                return self._study.add(
+                    levels, "search", None, self._fidelity, probes, budget=budget
+                )
             if not upcoming:
                 return None
             seed = upcoming[0]
         return self._add(seed, seed.fidelity, budget)
 
-    def _add(self, seed: Seed, fidelity: Fidelity, budget: int | None) -> Job | None:
+    def _add(self, seed: InitialTrial, fidelity: Fidelity, budget: int | None) -> Job | None:
         return self._study.add(seed.levels, seed.role, seed.label, fidelity, budget=budget)
 
     @property
@@ -124,18 +131,18 @@ class Strategy:
         )
 
     def _has_table(self) -> bool:
-        """Whether the study has its option table, measured now if nobody else is at it."""
-        if self._study.option_table() is None:
+        """Whether the study has its sensitivity table, measured now if nobody else is at it."""
+        if self._study.sensitivity_table() is None:
             return self._study.alone(self._measure_if_missing)
         return True
 
     def _open_table(self) -> Predictor | None:
-        table = self._study.option_table() if self._needs_table else None
+        table = self._study.sensitivity_table() if self._needs_table else None
         return None if table is None else Predictor(self._study.space, table)
 
     def _measure_if_missing(self) -> None:
         """Measure the table; another driver may have done so while this one waited."""
-        if self._study.option_table() is not None:
+        if self._study.sensitivity_table() is not None:
             return
         assert self._measure_table is not None
         has_latency = self._study.has_latency
@@ -147,25 +154,25 @@ class Strategy:
             )
         except TrialError as error:
             raise AutocompressError(
-                f"The untouched model cannot be looked at without training: {error.message}",
+                f"The original model cannot be probed without training: {error.message}",
                 "Search without it, as another run: `without=sensitivity_table` `name=NAME`.",
             ) from error
-        self._study.keep_option_table(table)
+        self._study.keep_sensitivity_table(table)
 
-    def _all_seeds(self) -> list[Seed]:
+    def _all_initial(self) -> list[InitialTrial]:
         """Seeds, none trained more than the run trains; the first of equal ones."""
         swept: Sequence[Mapping[str, int]] = ()
         if self._predictor is not None and "initial_design" not in self._without:
             baseline = self._study.record().baseline
             measured = None if baseline is None else baseline.measurement
-            swept = swept_levels(
+            swept = swept_plans(
                 self._predictor,
                 self._study.limits,
                 has_latency=self._study.has_latency,
                 baseline_latency_ms=None if measured is None else measured.latency_ms,
             )
-        seeds: dict[tuple[str, int], Seed] = {}
-        for seed in make_seeds(self._study.space, swept):
+        seeds: dict[tuple[str, int], InitialTrial] = {}
+        for seed in initial_trials(self._study.space, swept):
             fidelity = seed.fidelity if self._fidelity > 0 else self._fidelity
             plan = self._study.space.decode(seed.levels).effective
             seeds.setdefault((plan.digest, fidelity), dataclasses.replace(seed, fidelity=fidelity))
@@ -173,14 +180,14 @@ class Strategy:
 
     def _proposed(
         self, number: int, planned: Sequence[Mapping[str, int]]
-    ) -> tuple[dict[str, int] | None, list[Look]]:
-        """A plan that neither was tried nor is about to be, and what was looked at to choose it."""
+    ) -> tuple[dict[str, int] | None, list[ProbedPlan]]:
+        """A plan that neither was tried nor is about to be, and what was probed to choose it."""
         study, seen = self._study, self._study.seen()
-        earlier = seen.looks
-        looks: list[Look] = []
+        earlier = seen.probes
+        probes: list[ProbedPlan] = []
 
-        def look_at(plans: Sequence[Mapping[str, int]]) -> list[Look]:
-            looks.extend(found := self._looked_at(plans, earlier))
+        def probe_plans(plans: Sequence[Mapping[str, int]]) -> list[ProbedPlan]:
+            probes.extend(found := self._probed(plans, earlier))
             return found
 
         guidance = Guidance(
@@ -188,11 +195,13 @@ class Strategy:
             costs=tuple(o.field for o in study.objectives if o.direction == "minimize"),
             limits=study.limits,
             is_learning="surrogate" not in self._without,
-            looks=earlier,
-            look_at=None if "early_stopping" in self._without or self._fidelity == 0 else look_at,
+            probes=earlier,
+            probe_plans=None
+            if "early_stopping" in self._without or self._fidelity == 0
+            else probe_plans,
             n_shortlisted=self._n_shortlisted,
         )
-        unbuildable = [look.levels for look in earlier if look.divergence is None]
+        unbuildable = [probed.levels for probed in earlier if probed.divergence is None]
         levels = propose_levels(
             study.space,
             self._sampler,
@@ -204,25 +213,27 @@ class Strategy:
             running=seen.running,
             guidance=guidance,
         )
-        return levels, looks
+        return levels, probes
 
     def _proposal_seed(self) -> int:
         """The run's; one of its own for each of several drivers, or all would propose the same."""
         signature = self._study.signature()
         return derive_seed(self._run_seed, *signature.items()) if signature else self._run_seed
 
-    def _looked_at(self, plans: Sequence[Mapping[str, int]], earlier: Sequence[Look]) -> list[Look]:
-        """Looks at plans; what an earlier look found is only judged anew."""
-        run, known = self._study.record(), {_frozen(look.levels): look for look in earlier}
+    def _probed(
+        self, plans: Sequence[Mapping[str, int]], earlier: Sequence[ProbedPlan]
+    ) -> list[ProbedPlan]:
+        """Probes plans; what an earlier probe found is only judged anew."""
+        run, known = self._study.record(), {_frozen(probed.levels): probed for probed in earlier}
         rivals = rivals_of(run, len(run.trials))
         ratios = self._est_latency_ratios(plans) if rivals.has_latency else [None] * len(plans)
-        looks = []
+        probes = []
         for levels, ratio in zip(plans, ratios, strict=True):
-            look = known.get(_frozen(levels))
-            if look is None:
-                look = look_at(levels, self._study.space.decode(levels), self._executor.probe)
-            looks.append(judged(look, rivals, ratio))
-        return looks
+            probed = known.get(_frozen(levels))
+            if probed is None:
+                probed = probe_plans(levels, self._study.space.decode(levels), self._executor.probe)
+            probes.append(judged(probed, rivals, ratio))
+        return probes
 
     def _est_latency_ratios(self, plans: Sequence[Mapping[str, int]]) -> list[float | None]:
         """What the table says of each plan's time, on its better side; None without a table."""
@@ -234,35 +245,37 @@ class Strategy:
         return [float(ratio) for ratio in ratios]
 
 
-def look_at(
+def probe_plans(
     levels: Mapping[str, int], plan: CompressionPlan, probe: Callable[[ProbeJob], Figures]
-) -> Look:
-    """Look at a plan: packed, not timed, since timing what is merely considered costs too much."""
+) -> ProbedPlan:
+    """Probe a plan: packed, not timed, since timing what is merely considered costs too much."""
     try:
         figures = probe(ProbeJob(plan=plan, has_size=True))
     except TrialError:
-        return Look(levels=levels, divergence=None, size_bytes=None, has_chance=False)
-    return look_of(levels, figures, has_chance=True)
+        return ProbedPlan(levels=levels, divergence=None, size_bytes=None, has_chance=False)
+    return probed_plan(levels, figures, has_chance=True)
 
 
-def judged(look: Look, rivals: Rivals, est_latency_ratio: float | None = None) -> Look:
-    """A look with its chance against rivals.
+def judged(
+    probed: ProbedPlan, rivals: Rivals, est_latency_ratio: float | None = None
+) -> ProbedPlan:
+    """A probe with its chance against rivals.
 
     Where latency counts a plan that was not timed is judged by its estimate, and without one only
     by its size; what has no chance when it is timed is stopped before it is tuned all the same.
     """
-    if look.divergence is None:
-        return look
+    if probed.divergence is None:
+        return probed
     figures = Figures(
-        divergence=look.divergence,
-        size_bytes=look.size_bytes,
-        latency_ratio=look.latency_ratio or est_latency_ratio,
+        divergence=probed.divergence,
+        size_bytes=probed.size_bytes,
+        latency_ratio=probed.latency_ratio or est_latency_ratio,
     )
     try:
         rivals.check(figures)
     except TrialError:
-        return dataclasses.replace(look, has_chance=False)
-    return dataclasses.replace(look, has_chance=True)
+        return dataclasses.replace(probed, has_chance=False)
+    return dataclasses.replace(probed, has_chance=True)
 
 
 def _frozen(levels: Mapping[str, int]) -> frozenset[tuple[str, int]]:

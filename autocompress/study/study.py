@@ -11,16 +11,16 @@ from optuna.trial import FrozenTrial, TrialState
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.objective import LATENCY, Direction, Limits, parse_objectives
 from autocompress.run_record import Role, RunRecord, TrialRecord
-from autocompress.samplers.guided.look import Look, look_of
-from autocompress.space.option_table import Figures, OptionTable
+from autocompress.samplers.guided.probed_plan import ProbedPlan, probed_plan
 from autocompress.space.search_space import SearchSpace
+from autocompress.space.sensitivity_table import Figures, SensitivityTable
 from autocompress.storages.sqlite_store import SqliteStore
 from autocompress.storages.store import Store
 from autocompress.study.identity import attributes_of, check_format, check_identity, write_info
 from autocompress.study.records import record_of
 from autocompress.study.trials import (
     Job,
-    Seen,
+    TrialHistory,
     constrain,
     is_among,
     job_of,
@@ -132,16 +132,16 @@ class Study:
         """Running trials that this session has not begun."""
         return [t for t in self._trials(TrialState.RUNNING) if t.number not in self._mine]
 
-    def seen(self) -> Seen:
+    def seen(self) -> TrialHistory:
         """What there is to learn from, for whoever proposes the next trial."""
-        return Seen(trials=self._trials(), fidelity=self.fidelity)
+        return TrialHistory(trials=self._trials(), fidelity=self.fidelity)
 
-    def option_table(self) -> OptionTable | None:
-        """The option table this study was begun with; None if it has none yet."""
+    def sensitivity_table(self) -> SensitivityTable | None:
+        """The sensitivity table this study was begun with; None if it has none yet."""
         kept = self._store.attempt(lambda: self._study.user_attrs.get("option_table"))
-        return None if kept is None else OptionTable.from_json(kept)
+        return None if kept is None else SensitivityTable.from_json(kept)
 
-    def keep_option_table(self, table: OptionTable) -> None:
+    def keep_sensitivity_table(self, table: SensitivityTable) -> None:
         """Keep it: a resumed search must not depend on whether it is still in a cache."""
 
         def keep() -> None:
@@ -206,18 +206,18 @@ class Study:
         role: Role,
         label: str | None,
         fidelity: Fidelity,
-        looks: Sequence[Look] = (),
+        probes: Sequence[ProbedPlan] = (),
         *,
         budget: int | None = None,
     ) -> Job | None:
-        """Write a new running trial and what was looked at to choose it, in one transaction.
+        """Write a new running trial and what was probed to choose it, in one transaction.
 
         Args:
             levels: Knob name -> level index.
             role: Of the trial.
             label: What tables call it; None for `trial N`.
             fidelity: Training to put behind it.
-            looks: What was looked at to choose it.
+            probes: What was probed to choose it.
             budget: Trials the study may hold; None for any number.
 
         Returns:
@@ -232,7 +232,7 @@ class Study:
             name = label or f"trial {len(trials)}"
             facts = {"role": role, "label": name, "fidelity": fidelity, **self.signature()}
             self._store.check_turn()
-            self._study.add_trial(running_trial(self.space, levels, looks, facts))
+            self._study.add_trial(running_trial(self.space, levels, probes, facts))
             added = self._study.get_trials(deepcopy=False)[-1]
             self._store.write_trial(added)
             return job_of(added)
@@ -264,8 +264,8 @@ class Study:
 
         Optuna calls it pruned: finished, without values, and not a failure.
         """
-        look = dataclasses.asdict(look_of(job.levels, figures, has_chance=False))
-        self._end(job, reason, TrialState.PRUNED, look=look)
+        probed = dataclasses.asdict(probed_plan(job.levels, figures, has_chance=False))
+        self._end(job, reason, TrialState.PRUNED, probed=probed)
 
     def _end(self, job: Job, reason: str, state: TrialState, **attributes: Any) -> None:
         def write() -> None:

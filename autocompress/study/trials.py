@@ -9,14 +9,14 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.run_record import RunRecord
-from autocompress.samplers.guided.look import Look, looks_in
+from autocompress.samplers.guided.probed_plan import ProbedPlan, probed_plans_in
 from autocompress.samplers.propose import distributions_of
 from autocompress.space.search_space import SearchSpace
 from autocompress.study.identity import current_label
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class TrialHistory:
     """A study's trials at one moment.
 
     Attributes:
@@ -49,9 +49,9 @@ class Seen:
         return self._levels_of(TrialState.PRUNED)
 
     @property
-    def looks(self) -> list[Look]:
-        """All plans that were looked at, to choose a trial or as one that was stopped, in order."""
-        return [look for trial in self.trials for look in looks_in(trial.user_attrs)]
+    def probes(self) -> list[ProbedPlan]:
+        """All plans that were probed, to choose a trial or as one that was stopped, in order."""
+        return [probed for trial in self.trials for probed in probed_plans_in(trial.user_attrs)]
 
     def _levels_of(self, state: TrialState) -> list[dict[str, int]]:
         trials = (trial for trial in self.trials if trial.state == state)
@@ -64,7 +64,7 @@ _MILLISECONDS: Final = ("latency_ms", "latency_spread_ms", "latency_low_ms", "la
 def running_trial(
     space: SearchSpace,
     levels: Mapping[str, int],
-    looks: Sequence[Look],
+    probes: Sequence[ProbedPlan],
     facts: Mapping[str, Any],
 ) -> FrozenTrial:
     """A trial that is being evaluated for the first time.
@@ -72,7 +72,7 @@ def running_trial(
     Args:
         space: The knobs.
         levels: Knob name -> level index.
-        looks: What was looked at to choose it.
+        probes: What was probed to choose it.
         facts: What else to say of it.
     """
     return optuna.trial.create_trial(
@@ -83,7 +83,7 @@ def running_trial(
             **facts,
             "attempts": 1,
             "plan": space.decode(levels).to_json(),
-            **({"looks": [dataclasses.asdict(look) for look in looks]} if looks else {}),
+            **({"looks": [dataclasses.asdict(probed) for probed in probes]} if probes else {}),
         },
     )
 
@@ -92,7 +92,7 @@ def on_one_scale(measurement: Measurement, baseline: FrozenTrial) -> Measurement
     """A measurement in milliseconds of the study's baseline: another machine may have taken it.
 
     Args:
-        measurement: With the latency of the untouched model where it was taken.
+        measurement: With the latency of the original model where it was taken.
         baseline: First trial of the study; if it has not been measured yet, nothing changes.
     """
     told, own = baseline.user_attrs.get("measurement"), measurement.baseline_latency_ms

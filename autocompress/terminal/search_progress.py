@@ -89,7 +89,7 @@ _BAR_COLUMNS = 24
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
-class UnderWay:
+class RunningTrials:
     """A trial that runs.
 
     Attributes:
@@ -116,7 +116,7 @@ class LiveView:
     """
 
     def __init__(self, budget: int, pace: Pace) -> None:
-        self.running: dict[int, UnderWay] = {}
+        self.running: dict[int, RunningTrials] = {}
         self.aside = ""
         self._budget = budget
         self._pace = pace
@@ -279,8 +279,8 @@ class SearchProgress:
         verb = f"Continuing after {run.n_finished} trials" if run.n_finished else "Starting"
         self.note(f"{verb}: {len(run.knobs)} knobs, budget {self._options.budget}, in {run.folder}")
 
-    def tell_option(self, n_known: int, n_plans: int, label: str) -> None:
-        """Show how far the option table is."""
+    def tell_level(self, n_known: int, n_plans: int, label: str) -> None:
+        """Show how far the sensitivity table is."""
         if not label and n_known < n_plans:
             self._print(f"Looking at {n_plans - n_known} single options, without training")
         left = ""
@@ -299,7 +299,7 @@ class SearchProgress:
         self._has_started, self._is_waiting = True, False
         self._pace.start()
         self._view.aside = ""
-        self._view.running[number] = UnderWay(label=printable(label))
+        self._view.running[number] = RunningTrials(label=printable(label))
 
     def _on_stage(self, number: int, stage: str, share: float) -> None:
         if (trial := self._view.running.get(number)) is not None:

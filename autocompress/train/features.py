@@ -122,7 +122,7 @@ def find_taps(kind: str, base: nn.Module, inputs: Inputs) -> tuple[Tap, ...]:
 
     Args:
         kind: Name in `FEATURES`.
-        base: The untouched model.
+        base: The original model.
         inputs: Inputs of two or more examples, on the model's device.
 
     Raises:
@@ -142,7 +142,7 @@ def matching(
 
     Args:
         kind: Name in `FEATURES`.
-        base: The untouched model.
+        base: The original model.
         candidate: Made from it.
         inputs: Inputs of two or more examples, on the models' device, for one trial run.
 

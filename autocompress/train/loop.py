@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from autocompress.compress.error_compensation import is_priced
+from autocompress.compress.error_compensation import has_rate_penalty
 from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.compress.quantizers.base import WeightQuantizer
 from autocompress.errors import TrialError
@@ -186,7 +186,7 @@ class Training:
         torch.manual_seed(seed)
         self._model, self._prepared, self._teacher = model, prepared, teacher
         self._recipe, self._device, self._precision = recipe, device, precision
-        self._has_prices = is_priced(model)
+        self._has_rate_penalty = has_rate_penalty(model)
         self._batches = Batches(prepared, recipe.batch_size, torch.Generator().manual_seed(seed))
         assert teacher.cached is None or len(teacher.cached) == self._batches.n_examples
         self._stack = contextlib.ExitStack()
@@ -279,7 +279,7 @@ class Training:
         It is 1 throughout where weights were rounded for a price: their codes take few bits from
         the start, and without a penalty would take more and more.
         """
-        return 1.0 if self._has_prices else entropy_ramp(step, self.n_steps)
+        return 1.0 if self._has_rate_penalty else entropy_ramp(step, self.n_steps)
 
     def state(self) -> dict[str, Tensor]:
         """What a later `resume_` needs beside the model: between two epochs, or at the end."""

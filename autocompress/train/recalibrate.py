@@ -1,4 +1,4 @@
-"""Re-estimate what training statistics say about a changed model: batch-norm and input grids.
+"""Re-estimate what training statistics say about a changed model: batch-norm and activation grids.
 
 The cheapest gain there is before any training (EagleEye; Li et al. 2020).
 """
@@ -21,7 +21,7 @@ def calibration_batches(
     """Yield the inputs of up to `n_batches` random training batches, augmented as in training.
 
     Without the augmentation they would be the images a model knows by heart, and statistics of
-    those do not fit others: re-estimating the batch-norms of an untouched CIFAR-10 ResNet-20 cost
+    those do not fit others: re-estimating the batch-norms of an original CIFAR-10 ResNet-20 cost
     3.6 points on plain training images and nothing on augmented ones.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -35,7 +35,7 @@ def calibration_batches(
 def recalibrate_(
     model: nn.Module, batches: Iterable[Inputs], *, batch_norm: bool = True, grids: bool = True
 ) -> None:
-    """Re-estimate running statistics and lay input grids over observed ranges, in place.
+    """Re-estimate running statistics and lay activation grids over observed ranges, in place.
 
     Batch-norm layers average the statistics of the batches with equal weights; nothing is trained.
 

@@ -85,7 +85,7 @@ def make_teacher(
 
     Args:
         prepared: The task.
-        base: The untouched model; copied.
+        base: The original model; copied.
         recipe: Decides how several are averaged and whether outputs are needed.
         device: Where the teacher runs.
         precision: Format of convolutions and matrix products.

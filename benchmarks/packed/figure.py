@@ -44,17 +44,17 @@ def _draw_net(axes: Axes, net: str, rows: list[dict[str, str]]) -> None:
         key = (price > 0.0, int(row["n_epochs"]), row["teacher"], entropy)
         point = (int(row["size_bytes"]) / 1e3, 100.0 * float(row["held_out_accuracy"]), row)
         curves[key].append(point)
-    for (is_priced, n_epochs, teacher, entropy), curve in sorted(curves.items()):
+    for (has_rate_penalty, n_epochs, teacher, entropy), curve in sorted(curves.items()):
         sizes, accuracies, _ = zip(*sorted(curve, key=lambda p: p[0]), strict=True)
-        label = f"{_NAMES[is_priced]}, {n_epochs} epochs"
+        label = f"{_NAMES[has_rate_penalty]}, {n_epochs} epochs"
         label += "" if teacher == net else f", learned from {teacher.split('-')[-1]}"
         label += f", entropy penalty {entropy:g}" if entropy > 0.0 else ", no entropy penalty"
         axes.plot(
             sizes,
             accuracies,
             _marker(net, teacher, n_epochs),
-            color=_COLOURS[is_priced],
-            mfc=_COLOURS[is_priced] if entropy > 0.0 else "white",
+            color=_COLOURS[has_rate_penalty],
+            mfc=_COLOURS[has_rate_penalty] if entropy > 0.0 else "white",
             lw=1.2,
             label=label,
         )

@@ -170,7 +170,7 @@ def _onnx_scores(model: bytes, prepared: PreparedTask) -> dict[str, float]:
 
 
 def _with_float_inputs(model: nn.Module) -> nn.Module:
-    """A copy whose layers take floats: what the 8-bit inputs cost is the difference."""
+    """A copy whose layers take floats: what the 8-bit activations cost is the difference."""
     model = copy.deepcopy(model)
     for module in model.modules():
         module._modules.pop("input_quantizer", None)

@@ -22,13 +22,13 @@ from autocompress.measurement import Measurement
 from autocompress.objective import Limits
 from autocompress.pareto import hypervolume, non_dominated
 from autocompress.plan import CompressionPlan
-from autocompress.samplers.guided.look import Look
-from autocompress.samplers.initial_design import make_seeds, next_seed, swept_levels
+from autocompress.samplers.guided.probed_plan import ProbedPlan
+from autocompress.samplers.initial_design import initial_trials, next_initial_trial, swept_plans
 from autocompress.samplers.propose import Guidance, distributions_of, propose_levels
-from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import SearchSpace
-from autocompress.study.strategy import judged, look_at
+from autocompress.space.sensitivity_table import Figures, SensitivityTable
+from autocompress.study.strategy import judged, probe_plans
 from quality.samplers import Config
 
 REGION = 0.1
@@ -63,31 +63,31 @@ def linear_volume(points: list[Measurement], base: Measurement) -> float:
 
 
 def run_search(
-    bench: Bench, table: OptionTable, config: Config, repeat: int, budget: int
+    bench: Bench, table: SensitivityTable, config: Config, repeat: int, budget: int
 ) -> list[dict]:
     """One row per trial: what was measured, the hypervolume and the seconds so far."""
     space = bench.space
     predictor = Predictor(space, table)
     uses_table = config.has_table or config.has_seeds
-    swept = swept_levels(predictor, Limits(), has_latency=False) if config.has_seeds else []
-    upcoming, last = list(make_seeds(space, swept)), None
+    swept = swept_plans(predictor, Limits(), has_latency=False) if config.has_seeds else []
+    upcoming, last = list(initial_trials(space, swept)), None
     spent = table.seconds if uses_table else 0.0
     tuned: list[Measurement] = []
     finished, stopped, rows = [], [], []
-    looks: list[Look] = []
+    probes: list[ProbedPlan] = []
     for number in range(budget):
-        seed = next_seed(upcoming, last)
+        seed = next_initial_trial(upcoming, last)
         fidelity, label, is_proposed = 1, f"trial {number}", seed is None
         last = "search" if seed is None else seed.role
         start = time.process_time()
-        looked: list[float] = []  # what looks took when they were taken, and what they took here
+        probed: list[float] = []  # what probes took when they were taken, and what they took here
         inside: list[float] = []
         if seed is not None:
             upcoming.remove(seed)
             levels, fidelity, label = dict(seed.levels), seed.fidelity, seed.label
         else:
             looking = (
-                _looking(bench, looked, inside, looks, _rivals(tuned))
+                _looking(bench, probed, inside, probes, _rivals(tuned))
                 if config.has_ladder
                 else None
             )
@@ -96,8 +96,8 @@ def run_search(
                 costs=("size_bytes",),
                 limits=Limits(),
                 is_learning=config.is_learning,
-                looks=tuple(looks),
-                look_at=looking,
+                probes=tuple(probes),
+                probe_plans=looking,
                 n_shortlisted=bench.n_shortlisted,
             )
             levels = propose_levels(
@@ -109,7 +109,7 @@ def run_search(
                 number=number,
                 failed=[
                     *stopped,
-                    *(look.levels for look in looks if look.divergence is None),
+                    *(probed.levels for probed in probes if probed.divergence is None),
                     *(dict(seed.levels) for seed in upcoming),
                 ],
                 guidance=guidance,
@@ -119,9 +119,9 @@ def run_search(
         proposing = time.process_time() - start - sum(inside)
         plan = space.decode(levels)
         rivals = _rivals(tuned) if config.has_ladder and is_proposed else None
-        is_looked_at = any(look.levels == levels for look in looks)
+        is_looked_at = any(probed.levels == levels for probed in probes)
         result, seconds = _evaluate(bench, plan, repeat, fidelity, rivals, is_looked_at)
-        spent += seconds + sum(looked) + proposing
+        spent += seconds + sum(probed) + proposing
         if result is None:
             stopped.append(levels)
         elif fidelity == 1:
@@ -143,23 +143,23 @@ def run_search(
 
 
 def _looking(
-    bench: Bench, looked: list[float], inside: list[float], looks: list[Look], rivals: Rivals
+    bench: Bench, probed: list[float], inside: list[float], probes: list[ProbedPlan], rivals: Rivals
 ):
     def probe(job: ProbeJob) -> Figures:
         start = time.process_time()
         figures, seconds = bench.probe(job.plan)
         inside.append(time.process_time() - start)
-        looked.append(seconds)
+        probed.append(seconds)
         if figures is None:
             raise TrialError("probe", "It could not be built.")
         return figures
 
     def looking(plans):
         for levels in plans:
-            look = next((look for look in looks if look.levels == levels), None)
-            look = look or look_at(levels, bench.space.decode(levels), probe)
-            looks.append(judged(look, rivals))
-        return looks[-len(plans) :]
+            probed = next((probed for probed in probes if probed.levels == levels), None)
+            probed = probed or probe_plans(levels, bench.space.decode(levels), probe)
+            probes.append(judged(probed, rivals))
+        return probes[-len(plans) :]
 
     return looking
 
@@ -174,7 +174,7 @@ def _evaluate(
 ) -> tuple[Measurement | None, float]:
     """Measure a plan, unless it is hopeless; and the seconds that took.
 
-    An evaluation looks at the plan, too, but without packing it; so the whole look is counted on
+    An evaluation probes the plan, too, but without packing it; so the whole probed is counted on
     top, which is more than it takes, once.
     """
     seconds = 0.0
@@ -229,7 +229,7 @@ def code_digest() -> str:
 
 def run_all(
     bench: Bench,
-    table: OptionTable,
+    table: SensitivityTable,
     configs: list[Config],
     repeats: list[int],
     budget: int,

@@ -53,7 +53,7 @@ def write_figure(folders: dict[str, Path], path: Path) -> None:
         by_trial.set_title(f"{net}, {n_seeds}", loc="left")
         by_trial.set_xlabel("trials")
         by_trial.set_ylabel("hypervolume, halvings of the file")
-        by_time.set_xlabel("CPU seconds, option table included")
+        by_time.set_xlabel("CPU seconds, sensitivity table included")
         for axes in (by_trial, by_time):
             axes.grid(alpha=0.25)
             axes.spines[["top", "right"]].set_visible(False)

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from autocompress.errors import TrialError
-from autocompress.evaluate.sensitivity import OptionCache, measure_options
+from autocompress.evaluate.sensitivity import SensitivityCache, measure_levels
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.measurement import Measurement
 from autocompress.plan import CompressionPlan
-from autocompress.space.option_table import Figures, OptionTable
+from autocompress.space.sensitivity_table import Figures, SensitivityTable
 from autocompress.study.session import Session, open_session
 from autocompress.tasks.factory import load_task
 
@@ -65,8 +65,8 @@ class Lab:
             self._remember(key, result.to_json(), plan)
         return Measurement.from_json(self._known[key]["value"])
 
-    def table(self) -> OptionTable:
-        """The option table, with its CPU seconds; what is missing of it is measured."""
+    def table(self) -> SensitivityTable:
+        """The sensitivity table, with its CPU seconds; what is missing of it is measured."""
 
         spent = self._folder / "options_seconds.jsonl"
 
@@ -78,12 +78,14 @@ class Lab:
                 with spent.open("a") as file:
                     file.write(json.dumps(time.process_time() - start) + "\n")
 
-        cache = OptionCache(f"{self.session.prepared.task.name}", self._folder / "options.jsonl")
-        table = measure_options(self.space, probe, cache)
+        cache = SensitivityCache(
+            f"{self.session.prepared.task.name}", self._folder / "options.jsonl"
+        )
+        table = measure_levels(self.space, probe, cache)
         return dataclasses.replace(table, seconds=sum(map(json.loads, spent.open())))
 
     def probe(self, plan: CompressionPlan) -> tuple[Figures | None, float]:
-        """Look at a plan without training; figures (None if it failed) and CPU seconds."""
+        """Probe a plan without training; figures (None if it failed) and CPU seconds."""
         key = f"probe:{plan.effective.digest}"
         if key not in self._known:
             start = time.process_time()
@@ -91,8 +93,8 @@ class Lab:
                 figures = self.session.evaluator.probe(plan, has_size=True).to_json()
             except TrialError:
                 figures = None
-            looked = {"figures": figures, "seconds": time.process_time() - start}
-            self._remember(key, looked, plan)
+            probed = {"figures": figures, "seconds": time.process_time() - start}
+            self._remember(key, probed, plan)
         value = self._known[key]["value"]
         figures = value["figures"] and Figures.from_json(value["figures"])
         return figures, value["seconds"]

@@ -9,11 +9,11 @@ import optuna
 
 from autocompress.measurement import Measurement
 from autocompress.objective import Limits
-from autocompress.samplers.guided.look import Look
+from autocompress.samplers.guided.probed_plan import ProbedPlan
 from autocompress.samplers.propose import Guidance, distributions_of, propose_levels
-from autocompress.space.option_table import Figures, Option, OptionTable
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import Knob, SearchSpace
+from autocompress.space.sensitivity_table import Figures, MeasuredLevel, SensitivityTable
 
 _N_KNOBS = 60
 _REPEATS = 5
@@ -32,7 +32,7 @@ def measure_proposals(work: Path) -> None:
                 predictor=predictor,
                 costs=("size_bytes",),
                 limits=Limits(),
-                looks=_looks(space, predictor, _LOOKS_PER_TRIAL * n_trials),
+                probes=_probes(space, predictor, _LOOKS_PER_TRIAL * n_trials),
             )
             seconds = []
             for repeat in range(_REPEATS):
@@ -76,8 +76,8 @@ def made_up_space(n_knobs: int = _N_KNOBS) -> SearchSpace:
     )
 
 
-def made_up_table(space: SearchSpace) -> OptionTable:
-    """An option table of a space like that."""
+def made_up_table(space: SearchSpace) -> SensitivityTable:
+    """An sensitivity table of a space like that."""
     random = np.random.default_rng(0)
     layers = {knob.targets[0]: 40_000 for knob in space.knobs}
 
@@ -87,11 +87,11 @@ def made_up_table(space: SearchSpace) -> OptionTable:
         harm = float(np.exp(random.normal()) * (1.0 - value / full) ** 8)
         return Figures(divergence=harm, size_bytes=sum(held.values()) + 999, layer_bytes=held)
 
-    return OptionTable(
+    return SensitivityTable(
         baseline=Figures(divergence=0.0, size_bytes=sum(layers.values()) + 999, layer_bytes=layers),
         contexts={},
         options=tuple(
-            Option(knob=knob.name, level=level, figures=figures(knob, level))
+            MeasuredLevel(knob=knob.name, level=level, figures=figures(knob, level))
             for knob in space.knobs
             for level in range(1, len(knob.levels))
         ),
@@ -99,13 +99,13 @@ def made_up_table(space: SearchSpace) -> OptionTable:
     )
 
 
-def _looks(space: SearchSpace, predictor: Predictor, n: int) -> list[Look]:
+def _probes(space: SearchSpace, predictor: Predictor, n: int) -> list[ProbedPlan]:
     random = np.random.default_rng(n)
     columns = [random.integers(len(knob.levels), size=n) for knob in space.knobs]
     levels = np.stack(columns, axis=1)
     sizes, harms = predictor.size_bytes(levels), predictor.divergence(levels)
     return [
-        Look(
+        ProbedPlan(
             levels={k.name: int(i) for k, i in zip(space.knobs, row, strict=True)},
             divergence=float(harm * np.exp(0.1 * random.normal())),
             size_bytes=int(size),

@@ -2,11 +2,11 @@
 
 The model is fitted to everything a `Lab` has tuned on one net, and its cross-validated errors are
 published beside every figure that rests on it. Regressors of several kinds compete for each figure,
-with the option table's divergences among the inputs and without. What a model gets wrong is drawn
-from the cross-validated residuals of measured plans that diverge about as much, for all figures of
-a plan at once: what our sampler learns from (divergences) is as uncertain as what the others learn
-from (accuracy). Searches look for the luckiest plans, so that hypervolumes come out higher than in
-reality; it is the order of searches that such a bench can speak of.
+with the sensitivity table's divergences among the inputs and without. What a model gets wrong is
+drawn from the cross-validated residuals of measured plans that diverge about as much, for all
+figures of a plan at once: what our sampler learns from (divergences) is as uncertain as what the
+others learn from (accuracy). Searches look for the luckiest plans, so that hypervolumes come out
+higher than in reality; it is the order of searches that such a bench can speak of.
 """
 
 import json
@@ -25,8 +25,8 @@ from sklearn.preprocessing import StandardScaler
 
 from autocompress.measurement import Measurement
 from autocompress.plan import CompressionPlan
-from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.prediction import Predictor
+from autocompress.space.sensitivity_table import Figures, SensitivityTable
 from quality.nets import Lab
 
 _FOLDS = 10
@@ -47,10 +47,10 @@ class RecordedBench:
 
     Args:
         lab: Its recorded evaluations are what is modelled; nothing new is measured.
-        table: Its option table.
+        table: Its sensitivity table.
     """
 
-    def __init__(self, lab: Lab, table: OptionTable) -> None:
+    def __init__(self, lab: Lab, table: SensitivityTable) -> None:
         self.space = lab.space
         self.n_shortlisted = lab.n_shortlisted
         self._lab = lab
@@ -98,7 +98,7 @@ class RecordedBench:
         )
 
     def probe(self, plan: CompressionPlan) -> tuple[Figures, float]:
-        """Predicted divergence and size before tuning, and what a real look takes."""
+        """Predicted divergence and size before tuning, and what a real probed takes."""
         result = self.evaluate(plan, 0)
         figures = Figures(divergence=result.untuned_divergence, size_bytes=result.size_bytes)
         return figures, self._probe_s
@@ -108,7 +108,7 @@ class RecordedBench:
         path.write_text(json.dumps(self.errors, indent=2) + "\n")
 
     def _predicted(self, plan: CompressionPlan, seed: int) -> dict[str, float]:
-        """Figures of a plan; what a look finds does not depend on the seed, the rest does."""
+        """Figures of a plan; what a probe finds does not depend on the seed, the rest does."""
         levels = np.array([self._levels(plan)])
         found = {
             name: float(model.predict(self._features(levels, kind))[0])
@@ -118,9 +118,9 @@ class RecordedBench:
         alike = np.argsort(distance, kind="stable")[:_NEIGHBOURS]
         number = int(plan.effective.digest[:8], 16)
         row = int(np.random.default_rng([number, seed]).choice(alike))
-        looked = int(np.random.default_rng(number).choice(alike))
+        probed = int(np.random.default_rng(number).choice(alike))
         for name, residuals in self._residuals.items():
-            found[name] += residuals[looked if name == "log_untuned" else row]
+            found[name] += residuals[probed if name == "log_untuned" else row]
         return found
 
     def _fit(self, name: str, levels: np.ndarray, y: np.ndarray, plans: list[str]) -> None:

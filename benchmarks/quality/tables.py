@@ -47,7 +47,7 @@ def search_table(folder: Path) -> pd.DataFrame:
 
     `trials_to_tpe` and `time_to_tpe` say when a search first reached the hypervolume that Optuna's
     default TPE without our seeds ended with in the same repeat; the time as a share of TPE's whole
-    time, the option table included.
+    time, the sensitivity table included.
     """
     searches, codes = {}, set()
     for path in sorted(folder.glob("*.json")):

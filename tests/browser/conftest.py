@@ -40,7 +40,7 @@ def make_run() -> Callable[..., RunRecord]:
 
 @pytest.fixture(scope="session")
 def full_run(make_run: Callable[..., RunRecord]) -> RunRecord:
-    """A run that has everything: an option table, refined, validated and failed trials."""
+    """A run that has everything: a sensitivity table, refined, validated and failed trials."""
     run: RunRecord = _BUILDERS.with_longer_training(_BUILDERS.with_options(make_run(24)))
     return run
 

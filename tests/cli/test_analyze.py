@@ -32,7 +32,7 @@ def test_sensitivity_is_measured_once_and_says_everything(
     assert list(table["baseline"]["layer_bytes"]) == ["0", "2"]
     assert set(live) == {knob["name"] for knob in known["knobs"]}
     assert all(levels[0] == 0 for levels in live.values())
-    # of files of a kilobyte: what 8-bit inputs add does not shrink with the price of bits
+    # of files of a kilobyte: what 8-bit activations add does not shrink with the rate penalty
     assert found["additivity"]["errors"]["size"]["worst"] < 0.3
     assert {"label", "est_size_bytes", "figures"} <= set(found["additivity"]["plans"][0])
     assert "known already" not in first.stderr

@@ -1,4 +1,4 @@
-"""The option table in words: every level has a row, and what is wrong with one is said."""
+"""The sensitivity table in words: every level has a row, and what is wrong with one is said."""
 
 import json
 from types import SimpleNamespace
@@ -8,9 +8,9 @@ import pytest
 
 from autocompress.cli.sensitivity_table import Sensitivity, print_sensitivity, sensitivity_json
 from autocompress.evaluate.additivity import WholePlan
-from autocompress.space.option_table import Figures, Option, OptionTable
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import Knob, SearchSpace
+from autocompress.space.sensitivity_table import Figures, Option, SensitivityTable
 
 SPACE = SearchSpace(
     knobs=(
@@ -39,7 +39,7 @@ def found(request: pytest.FixtureRequest) -> Sensitivity:
         for i, f in enumerate(figures, start=1)
     ]
     inputs = Option(knob="activation_bits:all", level=1, figures=at(0.003, 510, half))
-    table = OptionTable(
+    table = SensitivityTable(
         baseline=at(0.0, 1000, one),
         contexts={"activation_bits:all": at(0.001, 500, one)},
         options=(*weights, inputs),
@@ -95,7 +95,7 @@ def test_print_sensitivity_has_a_row_per_level(
 
 def test_sensitivity_json_holds_everything(found: Sensitivity) -> None:
     data = json.loads(json.dumps(sensitivity_json(found)))
-    assert OptionTable.from_json(data["table"]) == found.predictor.table
+    assert SensitivityTable.from_json(data["table"]) == found.predictor.table
     assert data["live_levels"] == {
         "weight_bits:[a]": [0, 1, 2],
         "activation_bits:all": [0, 1] if found.predictor.has_latency else [0],

@@ -7,7 +7,7 @@ from torch import nn
 
 from autocompress.compress import error_compensation, input_moments
 from autocompress.compress.compressed_layers import quantizer_of, set_mask_
-from autocompress.compress.error_compensation import Compensation, compensate_, is_priced
+from autocompress.compress.error_compensation import Compensation, compensate_, has_rate_penalty
 from autocompress.compress.output_damage import N_EXAMPLES
 from autocompress.compress.quantize import freeze_, quantize_
 from autocompress.plan import LayerPlan
@@ -228,9 +228,9 @@ def test_only_layers_with_a_price_are_looked_at_where_that_is_asked_for():
 
 def test_a_model_is_priced_if_one_of_its_layers_is():
     model = _quantized(6)
-    assert not is_priced(model)
+    assert not has_rate_penalty(model)
     quantizer_of(model.head).rate_price = 0.1
-    assert is_priced(model)
+    assert has_rate_penalty(model)
 
 
 def test_price_of_a_layer_does_not_depend_on_which_others_have_one(model_hash):
@@ -352,4 +352,4 @@ def test_tied_weights_keep_the_price_of_the_first_and_say_so():
     assert quantize_(model, "a", LayerPlan(weight_bits=4)) == ()
     (note,) = quantize_(model, "b", LayerPlan(weight_bits=4, rate_price=0.1))
     assert note.startswith("rate_price=0.1 of 'b' skipped: its weight is that of a layer whose")
-    assert not is_priced(model)
+    assert not has_rate_penalty(model)

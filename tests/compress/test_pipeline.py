@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from autocompress.analysis.slots import width_of
+from autocompress.compress.calibration import CalibrationStatistics
 from autocompress.compress.codes import QuantizedTensor
-from autocompress.compress.evidence import Evidence
 from autocompress.compress.pipeline import Construction, apply_plan
 from autocompress.compress.prune import PruningPolicy, kept_channels
 from autocompress.compress.quantize import make_deployable
@@ -176,7 +176,7 @@ def test_taylor_asks_the_gradients(zoo):
     gradients["conv1.weight"][[0, 1, 2, 3]] = 1.0 / net.model.conv1.weight[[0, 1, 2, 3]].detach()
     plan = CompressionPlan(pruning_ratios={"conv1": 0.5})
     policy = PruningPolicy(criterion="taylor", round_to=2)
-    candidate = _apply(net, plan, policy, evidence=Evidence(gradients=gradients))
+    candidate = _apply(net, plan, policy, evidence=CalibrationStatistics(gradients=gradients))
     assert torch.equal(candidate.model.conv1.weight, net.model.conv1.weight[:4])
 
 
@@ -294,7 +294,7 @@ def test_lottery_ticket_keeps_early_weights_where_trained_ones_survive(zoo, n_st
     early = {name: torch.randn_like(v) if v.is_floating_point() else v
              for name, v in net.model.state_dict().items()}  # fmt: skip
     early["norm1.running_var"] = net.model.state_dict()["norm1.running_var"]
-    evidence = Evidence(initial_state=early)
+    evidence = CalibrationStatistics(initial_state=early)
     construction = _construct(net, n_steps, evidence=evidence)
     while not construction.is_pruned:
         construction.prune()

@@ -9,7 +9,7 @@ from torch import nn
 
 from autocompress.analysis.channel_group import ChannelGroup, GroupMember
 from autocompress.analysis.cut import cut_channels_
-from autocompress.compress.evidence import Evidence
+from autocompress.compress.calibration import CalibrationStatistics
 from autocompress.compress.importance.score import score_channels
 from autocompress.compress.prune import (
     choose_channels,
@@ -109,7 +109,7 @@ def test_prune_leaves_a_model_that_runs(zoo_net, criterion, scope):
         [(group, 0.6) for group in zoo_net.profile.groups],
         criterion=criterion,
         round_to=2,
-        evidence=Evidence(squared_gradients=facts),
+        evidence=CalibrationStatistics(squared_gradients=facts),
         scope=scope,
     )
     n_channels = {group.name: group.n_channels for group in zoo_net.profile.groups}

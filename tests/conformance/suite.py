@@ -25,8 +25,8 @@ from autocompress.compress.pipeline import Candidate, Construction
 from autocompress.compress.prune import PruningPolicy
 from autocompress.compress.quantize import make_deployable
 from autocompress.errors import InputError
+from autocompress.evaluate.calibration import StatisticsCollector
 from autocompress.evaluate.deploy import deploy
-from autocompress.evaluate.evidence import EvidenceCollector
 from autocompress.evaluate.proxy import Tuner
 from autocompress.onnx_graph.session import make_session
 from autocompress.packing.packed import read_packed, write_packed
@@ -215,7 +215,7 @@ def make_candidate(net: Net, rules: SpaceRules, plan: CompressionPlan) -> Candid
         distill="mse",
         **rules.recipe.model_dump(exclude_none=True),
     )
-    evidence = EvidenceCollector(
+    evidence = StatisticsCollector(
         net.model, net.prepared, rules.pruning.criterion, is_rewound=recipe.rewind
     )
     teacher = make_teacher(net.prepared, net.model, recipe, device=CPU, precision="fp32")

@@ -8,11 +8,11 @@ import pytest
 from autocompress.errors import TrialError
 from autocompress.evaluate.additivity import WholePlan, additivity, prediction_errors
 from autocompress.evaluate.evaluator import Evaluator
-from autocompress.evaluate.sensitivity import OptionCache, measure_options
+from autocompress.evaluate.sensitivity import SensitivityCache, measure_levels
 from autocompress.plan import CompressionPlan
-from autocompress.space.option_table import Figures
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import Knob, SearchSpace
+from autocompress.space.sensitivity_table import Figures
 
 SPACE = SearchSpace(
     knobs=tuple(
@@ -34,12 +34,12 @@ def figures_of(plan: CompressionPlan) -> Figures:
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> OptionCache:
-    return OptionCache("k", tmp_path / "options.jsonl")
+def cache(tmp_path: Path) -> SensitivityCache:
+    return SensitivityCache("k", tmp_path / "options.jsonl")
 
 
-def test_additivity_predicts_what_does_not_interact(cache: OptionCache) -> None:
-    predictor = Predictor(SPACE, measure_options(SPACE, figures_of, cache))
+def test_additivity_predicts_what_does_not_interact(cache: SensitivityCache) -> None:
+    predictor = Predictor(SPACE, measure_levels(SPACE, figures_of, cache))
     plans = {
         "both": SPACE.decode({"weight_bits:a": 1, "weight_bits:b": 2}),
         "the same": SPACE.decode({"weight_bits:a": 1, "weight_bits:b": 2}),
@@ -57,8 +57,8 @@ def test_additivity_predicts_what_does_not_interact(cache: OptionCache) -> None:
         assert error.worst == pytest.approx(0.0, abs=1e-9)
 
 
-def test_additivity_measures_a_plan_once_and_keeps_why_one_failed(cache: OptionCache) -> None:
-    predictor = Predictor(SPACE, measure_options(SPACE, figures_of, cache))
+def test_additivity_measures_a_plan_once_and_keeps_why_one_failed(cache: SensitivityCache) -> None:
+    predictor = Predictor(SPACE, measure_levels(SPACE, figures_of, cache))
     plans = {
         "good": SPACE.decode({"weight_bits:a": 1, "weight_bits:b": 2}),
         "bad": SPACE.decode({"weight_bits:a": 2, "weight_bits:b": 2}),
@@ -116,7 +116,7 @@ def test_prediction_errors_leave_out_what_was_not_measured() -> None:
 
 
 def test_table_of_a_real_net_predicts_its_whole_plans(
-    evaluator: Evaluator, cache: OptionCache
+    evaluator: Evaluator, cache: SensitivityCache
 ) -> None:
     layers = ("conv1", "conv2", "fc")
     space = SearchSpace(
@@ -136,7 +136,7 @@ def test_table_of_a_real_net_predicts_its_whole_plans(
     def probe(plan: CompressionPlan) -> Figures:
         return evaluator.probe(plan, has_size=True)
 
-    predictor = Predictor(space, measure_options(space, probe, cache))
+    predictor = Predictor(space, measure_levels(space, probe, cache))
     names = [knob.name for knob in space.knobs]
     levels = [
         (1, 1, 1, 1, 1, 0),

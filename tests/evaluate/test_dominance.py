@@ -3,7 +3,7 @@
 import pytest
 
 from autocompress.evaluate.dominance import HopelessError, Rival, Rivals
-from autocompress.space.option_table import Figures
+from autocompress.space.sensitivity_table import Figures
 
 SMALL = Rival(label="trial 3", accuracy=0.9, size_bytes=1000, latency_ratio=0.5)
 # what started as far away or farther came out at 0.8 at best

@@ -12,9 +12,9 @@ from torch import nn
 from autocompress.compress.prune import PruningPolicy
 from autocompress.errors import InputError, TrialError
 from autocompress.evaluate import proxy
+from autocompress.evaluate.calibration import StatisticsCollector, mean_gradients
 from autocompress.evaluate.deploy import deploy, timed_inputs
 from autocompress.evaluate.evaluator import Evaluator
-from autocompress.evaluate.evidence import EvidenceCollector, mean_gradients
 from autocompress.evaluate.scoring import score
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.measurement import Fidelity
@@ -227,7 +227,7 @@ def test_squared_gradients_are_those_of_the_batches(evaluator: Evaluator) -> Non
 
 
 def test_evidence_is_gathered_only_for_what_asks_for_it(evaluator: Evaluator) -> None:
-    collector = EvidenceCollector(evaluator.model, evaluator.prepared, "obd", is_rewound=False)
+    collector = StatisticsCollector(evaluator.model, evaluator.prepared, "obd", is_rewound=False)
     nothing = collector.for_plan(CompressionPlan(layers={"fc": LayerPlan(weight_bits=4)}))
     assert nothing.gradients is None
     assert nothing.squared_gradients is None

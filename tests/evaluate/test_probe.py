@@ -18,7 +18,7 @@ from autocompress.evaluate.probe import Probe
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.runtime.latency import Latency
-from autocompress.space.option_table import Figures
+from autocompress.space.sensitivity_table import Figures
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.fingerprint import model_fingerprint
 from autocompress.tasks.prepare import PreparedTask
@@ -55,7 +55,7 @@ def make(
         prepared or evaluator.prepared,
         layers={layer.name: layer.kind for layer in evaluator.profile.layers},
         build=build or evaluator.build,
-        deploy=evaluator.meter.deploy,
+        deploy=evaluator.measurer.deploy,
         time_candidate=time_graph,
         compensates_all=compensates_all,
         device=torch.device("cpu"),
@@ -215,11 +215,11 @@ def test_where_latency_counts_only_what_could_be_hopeless_is_timed_and_stopped(
     settings = EvaluationSettings(threads=1, proxy_epochs=0.05)
     evaluator = Evaluator(evaluator.prepared, settings)
     timed: list[bool] = []
-    look = evaluator.probe
+    probed = evaluator.probe
 
     def probe(plan: CompressionPlan, **how: bool) -> Figures:
         timed.append(how.get("has_latency", False))
-        return look(plan, **how)
+        return probed(plan, **how)
 
     monkeypatch.setattr(evaluator, "probe", probe)
     fast = Rival(label="trial 7", accuracy=0.99, size_bytes=10, latency_ratio=1e-3)

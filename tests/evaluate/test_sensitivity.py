@@ -8,10 +8,15 @@ from typing import Any
 import pytest
 
 from autocompress.errors import TrialError
-from autocompress.evaluate.sensitivity import OptionCache, TablePlans, measure_options, options_key
+from autocompress.evaluate.sensitivity import (
+    SensitivityCache,
+    TablePlans,
+    measure_levels,
+    options_key,
+)
 from autocompress.plan import CompressionPlan
-from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.search_space import Knob, SearchSpace
+from autocompress.space.sensitivity_table import Figures, SensitivityTable
 
 SPACE = SearchSpace(
     knobs=(
@@ -22,8 +27,8 @@ SPACE = SearchSpace(
         Knob(kind="quantizer", targets=("a",), levels=("uniform", "kmeans"), label="a"),
     )
 )
-# untouched, the levels, and both weights at 8 bits; the 8-bit inputs of that. The quantizer is
-# looked at where weights of `a` have 8 bits, which is a level already, and so is not counted.
+# untouched, the levels, and both weights at 8 bits; the 8-bit activations of that. The quantizer is
+# probed where weights of `a` have 8 bits, which is a level already, and so is not counted.
 N_PLANS = 1 + 2 + 1 + 1 + 1 + 1 + 1
 
 
@@ -45,17 +50,17 @@ class Counting:
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> OptionCache:
-    return OptionCache("k", tmp_path / "options.jsonl")
+def cache(tmp_path: Path) -> SensitivityCache:
+    return SensitivityCache("k", tmp_path / "options.jsonl")
 
 
-def without_seconds(table: OptionTable) -> OptionTable:
+def without_seconds(table: SensitivityTable) -> SensitivityTable:
     return dataclasses.replace(table, seconds=0.0)
 
 
-def test_measure_options_looks_at_every_level_in_its_context_once(cache: OptionCache) -> None:
+def test_measure_options_looks_at_every_level_in_its_context_once(cache: SensitivityCache) -> None:
     probe = Counting()
-    table = measure_options(SPACE, probe, cache)
+    table = measure_levels(SPACE, probe, cache)
     alone = {knob.name: 0 for knob in SPACE.knobs}
 
     def at(**levels: int) -> Figures:
@@ -82,7 +87,7 @@ def test_measure_options_looks_at_every_level_in_its_context_once(cache: OptionC
 
 def test_measure_options_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     path = tmp_path / "options.jsonl"
-    whole = measure_options(SPACE, Counting(), OptionCache("k", tmp_path / "other.jsonl"))
+    whole = measure_levels(SPACE, Counting(), SensitivityCache("k", tmp_path / "other.jsonl"))
     first = Counting()
 
     def killed(plan: CompressionPlan) -> Figures:
@@ -91,10 +96,10 @@ def test_measure_options_goes_on_where_it_was_killed(tmp_path: Path) -> None:
         return first(plan)
 
     with pytest.raises(KeyboardInterrupt):
-        measure_options(SPACE, killed, OptionCache("k", path))
+        measure_levels(SPACE, killed, SensitivityCache("k", path))
     second, told = Counting(), []
-    table = measure_options(
-        SPACE, second, OptionCache("k", path), on_progress=lambda *now: told.append(now)
+    table = measure_levels(
+        SPACE, second, SensitivityCache("k", path), on_progress=lambda *now: told.append(now)
     )
 
     assert len(first.plans) == 3
@@ -108,15 +113,15 @@ def test_measure_options_goes_on_where_it_was_killed(tmp_path: Path) -> None:
 def test_measure_options_counts_the_seconds_of_what_it_knew(tmp_path: Path) -> None:
     path = tmp_path / "options.jsonl"
     for digest, (_, plan) in TablePlans(SPACE).by_digest.items():
-        OptionCache("k", path).put(digest, figures_of(plan), 2.0)
+        SensitivityCache("k", path).put(digest, figures_of(plan), 2.0)
 
-    table = measure_options(SPACE, Counting(lambda plan: True), OptionCache("k", path))
+    table = measure_levels(SPACE, Counting(lambda plan: True), SensitivityCache("k", path))
     assert table.seconds == 2.0 * N_PLANS
 
 
-def test_measure_options_says_why_an_option_failed(cache: OptionCache) -> None:
+def test_measure_options_says_why_an_option_failed(cache: SensitivityCache) -> None:
     probe = Counting(lambda plan: "a" in plan.pruning_ratios)
-    table = measure_options(SPACE, probe, cache)
+    table = measure_levels(SPACE, probe, cache)
     failed = [option for option in table.options if option.figures is None]
 
     assert [(o.knob, o.level, o.reason) for o in failed] == [
@@ -125,13 +130,13 @@ def test_measure_options_says_why_an_option_failed(cache: OptionCache) -> None:
 
 
 def test_measure_options_gives_up_what_was_to_be_measured_in_a_context_that_failed(
-    cache: OptionCache,
+    cache: SensitivityCache,
 ) -> None:
     def is_context(plan: CompressionPlan) -> bool:
         bits = [layer.weight_bits for layer in plan.layers.values()]
         return bits == [8, 8] and all(la.activation_bits == 32 for la in plan.layers.values())
 
-    table = measure_options(SPACE, Counting(is_context), cache)
+    table = measure_levels(SPACE, Counting(is_context), cache)
     failed = [option for option in table.options if option.figures is None]
 
     assert list(table.contexts) == ["quantizer:a"]
@@ -140,10 +145,10 @@ def test_measure_options_gives_up_what_was_to_be_measured_in_a_context_that_fail
     ]
 
 
-def test_measure_options_fails_where_the_untouched_model_does(cache: OptionCache) -> None:
+def test_measure_options_fails_where_the_untouched_model_does(cache: SensitivityCache) -> None:
     probe = Counting(lambda plan: True)
     with pytest.raises(TrialError, match=r"It broke\."):
-        measure_options(SPACE, probe, cache)
+        measure_levels(SPACE, probe, cache)
     assert len(probe.plans) == 1
 
 

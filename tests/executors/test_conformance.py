@@ -67,9 +67,9 @@ def job(tmp_path: Path, plan: CompressionPlan, rivals: Rivals | None = None) -> 
 def test_executor_does_one_job_after_the_other_and_says_why_one_failed(
     executor: Executor, evaluator: Evaluator, task_path: Path, tmp_path: Path
 ) -> None:
-    looked = executor.probe(ProbeJob(plan=PLAN))
-    assert looked == evaluator.probe(PLAN)
-    assert looked.size_bytes is None
+    probed = executor.probe(ProbeJob(plan=PLAN))
+    assert probed == evaluator.probe(PLAN)
+    assert probed.size_bytes is None
 
     with pytest.raises(TrialError, match="nowhere") as caught:
         executor.probe(ProbeJob(plan=UNKNOWN, has_size=True))
@@ -77,7 +77,7 @@ def test_executor_does_one_job_after_the_other_and_says_why_one_failed(
 
     stages: list[str] = []
     measured = run(executor, job(tmp_path, PLAN), stages)
-    assert measured.untuned_divergence == looked.divergence
+    assert measured.untuned_divergence == probed.divergence
     if not isinstance(executor, RayExecutor):  # which cannot tell
         assert {"build", "tune", "score", "export"} <= set(stages)
     assert (tmp_path / "w.safetensors").is_file()
@@ -96,7 +96,7 @@ def test_executor_does_one_job_after_the_other_and_says_why_one_failed(
     with pytest.raises(HopelessError, match="trial 3 has 100") as hopeless:
         run(executor, job(tmp_path, PLAN, rivals))
     assert hopeless.value.figures == sized
-    assert executor.probe(ProbeJob(plan=PLAN)) == looked
+    assert executor.probe(ProbeJob(plan=PLAN)) == probed
 
     for does, reason in (("raise", "crashed"), ("exhaust", "oom")):
         task_path.with_name("augment_does").write_text(does)

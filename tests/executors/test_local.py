@@ -40,7 +40,7 @@ def evaluate(executor: LocalExecutor, tmp_path: Path) -> object:
     return run(executor, job(tmp_path))
 
 
-def look(executor: LocalExecutor, tmp_path: Path) -> object:
+def probed(executor: LocalExecutor, tmp_path: Path) -> object:
     return executor.probe(PROBE)
 
 
@@ -78,7 +78,7 @@ def test_local_executor_measures_reproducibly_in_a_warm_worker(
         ("raise", "crashed", "RuntimeError: the augmentation broke"),
     ],
 )
-@pytest.mark.parametrize("ask", [evaluate, look])
+@pytest.mark.parametrize("ask", [evaluate, probed])
 def test_local_executor_survives_a_trial_that_dies(
     make: Callable[..., LocalExecutor],
     tmp_path: Path,
@@ -99,7 +99,7 @@ def test_local_executor_survives_a_trial_that_dies(
     assert ask(executor, tmp_path) is not None
 
 
-@pytest.mark.parametrize("ask", [evaluate, look])
+@pytest.mark.parametrize("ask", [evaluate, probed])
 def test_local_executor_kills_a_trial_that_hangs_and_ignores_sigterm(
     make: Callable[..., LocalExecutor],
     tmp_path: Path,

@@ -22,11 +22,11 @@ def evaluate(executor: RetryingExecutor, folder: Path) -> object:
     return outcome.measurement()
 
 
-def look(executor: RetryingExecutor, folder: Path) -> object:
+def probed(executor: RetryingExecutor, folder: Path) -> object:
     return executor.probe(ProbeJob(plan=PLAN, has_size=True))
 
 
-ASK = pytest.mark.parametrize("ask", [evaluate, look])
+ASK = pytest.mark.parametrize("ask", [evaluate, probed])
 
 
 @ASK

@@ -11,8 +11,8 @@ from autocompress.measurement import Fidelity, Measurement
 from autocompress.objective import parse_objectives
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, TrialRecord
-from autocompress.space.option_table import Figures, Option, OptionTable
 from autocompress.space.search_space import Knob, SearchSpace
+from autocompress.space.sensitivity_table import Figures, MeasuredLevel, SensitivityTable
 
 INFO = {
     "task": "examples/02_cifar10_resnet20.py",
@@ -181,7 +181,7 @@ def with_longer_training(run: RunRecord) -> RunRecord:
 
 
 def with_options(run: RunRecord) -> RunRecord:
-    """The same run with an option table: stronger levels diverge more and are smaller."""
+    """The same run with a sensitivity table: stronger levels diverge more and are smaller."""
     layers = {target: 8000 for knob in run.knobs for target in knob.targets}
     base = Figures(divergence=0.0, size_bytes=9000 + sum(layers.values()), layer_bytes=layers,
                    latency_ratio=1.0)  # fmt: skip
@@ -191,18 +191,18 @@ def with_options(run: RunRecord) -> RunRecord:
             kept = {**layers, **dict.fromkeys(knob.targets, 8000 // (level + 1))}
             figures = Figures(divergence=1e-3 * 3.0**level / (1 + place), layer_bytes=kept,
                               size_bytes=9000 + sum(kept.values()), latency_ratio=0.9)  # fmt: skip
-            options.append(Option(knob=knob.name, level=level, figures=figures))
+            options.append(MeasuredLevel(knob=knob.name, level=level, figures=figures))
     options[-1] = dataclasses.replace(options[-1], figures=None, reason="no kernel for <b>this</b>")
     # what does nothing alone was measured with 8-bit weights
     context = dataclasses.replace(base, divergence=2e-3)
     contexts = {k.name: context for k in run.knobs if k.kind == "activation_bits"}
-    table = OptionTable(baseline=base, contexts=contexts, options=tuple(options), seconds=12.0)
+    table = SensitivityTable(baseline=base, contexts=contexts, options=tuple(options), seconds=12.0)
     return dataclasses.replace(run, options=table)
 
 
 @pytest.fixture
 def add_options() -> Callable[[RunRecord], RunRecord]:
-    """Gives a run an option table."""
+    """Gives a run a sensitivity table."""
     return with_options
 
 

@@ -158,7 +158,7 @@ def test_render_page_of_many_trials_stays_small(make_run: Factory) -> None:
 
 def test_render_page_says_what_is_not_shown_and_why(make_run: Factory) -> None:
     text = text_of(render_page(make_run(5)))
-    assert "this run has not measured its option table" in text
+    assert "this run has no sensitivity table" in text
     assert "takes 20 tuned trials" in text
 
 

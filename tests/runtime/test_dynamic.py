@@ -108,5 +108,5 @@ def test_load_says_that_dynamic_files_have_no_pytorch_form(build, quantize, tmp_
     write_packed(
         tmp_path / "model.acz", made.model, made.quantized, {"plan": CompressionPlan().to_json()}
     )
-    with pytest.raises(InputError, match="choose their input grids when they run"):
+    with pytest.raises(InputError, match="choose their activation grids when they run"):
         load(tmp_path / "model.acz", module)

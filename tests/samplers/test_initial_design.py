@@ -1,20 +1,20 @@
 import numpy as np
 
 from autocompress.objective import Limits
-from autocompress.samplers.initial_design import make_seeds, swept_levels
+from autocompress.samplers.initial_design import initial_trials, swept_plans
 from autocompress.space.search_space import Knob, SearchSpace
 from tests.samplers.guided.conftest import make_world
 
 
 def test_make_seeds_starts_with_the_untouched_baseline(space: SearchSpace) -> None:
-    baseline = make_seeds(space)[0]
+    baseline = initial_trials(space)[0]
 
     assert baseline.role == "baseline"
     assert set(baseline.levels.values()) == {0}
 
 
 def test_make_seeds_sets_uniform_bits_in_every_layer(space: SearchSpace) -> None:
-    by_label = {seed.label: seed for seed in make_seeds(space)}
+    by_label = {seed.label: seed for seed in initial_trials(space)}
 
     for bits in (8, 4, 3, 2):
         plan = space.decode(by_label[f"uniform {bits} bit"].levels)
@@ -28,7 +28,7 @@ def test_make_seeds_takes_the_next_higher_level_where_a_knob_has_no_such_bits() 
         Knob(kind="weight_bits", targets=("a",), levels=(32, 8, 4, 2), label="a"),
         Knob(kind="weight_bits", targets=("b",), levels=(32, 8), label="b"),
     )
-    by_label = {seed.label: seed for seed in make_seeds(SearchSpace(knobs=knobs))}
+    by_label = {seed.label: seed for seed in initial_trials(SearchSpace(knobs=knobs))}
 
     assert by_label["uniform 4 bit"].levels == {"weight_bits:a": 2, "weight_bits:b": 1}
     assert "uniform 3 bit" not in by_label  # it would be the same plan
@@ -44,7 +44,7 @@ def test_make_seeds_prices_bits_of_all_layers_alike() -> None:
         seed.label: {
             (la.weight_bits, la.rate_price) for la in space.decode(seed.levels).layers.values()
         }
-        for seed in make_seeds(space)
+        for seed in initial_trials(space)
         if seed.label.endswith("rate penalty")
     }
     assert prices == {
@@ -60,7 +60,7 @@ def test_prices_of_bits_stand_at_the_bits_they_are_measured_at() -> None:
         Knob(kind="weight_bits", targets=("b",), levels=(32, 8), label="b"),
         Knob(kind="rate_price", targets=("a", "b"), levels=(0.0, 0.01), label="all"),
     )
-    seeds = {seed.label: seed.levels for seed in make_seeds(SearchSpace(knobs=knobs))}
+    seeds = {seed.label: seed.levels for seed in initial_trials(SearchSpace(knobs=knobs))}
     assert set(seeds["mild rate penalty"].values()) == {1}
     assert "strong rate penalty" not in seeds  # it would be the same plan
 
@@ -68,25 +68,25 @@ def test_prices_of_bits_stand_at_the_bits_they_are_measured_at() -> None:
 def test_make_seeds_names_the_bits_that_a_control_has() -> None:
     knobs = (Knob(kind="weight_bits", targets=("a", "b"), levels=(32, 6, 5), label="all"),)
     space = SearchSpace(knobs=knobs, methods=())
-    labels = [seed.label for seed in make_seeds(space)]
+    labels = [seed.label for seed in initial_trials(space)]
     assert labels == ["baseline", "uniform 5 bit"]
 
 
 def test_make_seeds_prunes_uniformly_near_thirty_percent(space: SearchSpace) -> None:
-    seed = next(s for s in make_seeds(space) if s.label == "uniform pruning")
+    seed = next(s for s in initial_trials(space) if s.label == "uniform pruning")
 
     assert space.decode(seed.levels).pruning_ratios == {"stem": 0.25}
 
 
 def test_make_seeds_leaves_out_what_the_space_cannot_say() -> None:
     knob = Knob(kind="pruning_ratio", targets=("a",), levels=(0.0, 0.5), label="a")
-    labels = [seed.label for seed in make_seeds(SearchSpace(knobs=(knob,)))]
+    labels = [seed.label for seed in initial_trials(SearchSpace(knobs=(knob,)))]
 
     assert labels == ["baseline", "uniform pruning"]
 
 
 def test_make_seeds_never_repeats_a_plan_at_one_fidelity(space: SearchSpace) -> None:
-    seeds = make_seeds(space)
+    seeds = initial_trials(space)
     keys = [(tuple(sorted(s.levels.items())), s.fidelity) for s in seeds]
 
     assert len(set(keys)) == len(keys)
@@ -95,9 +95,9 @@ def test_make_seeds_never_repeats_a_plan_at_one_fidelity(space: SearchSpace) -> 
 
 def test_make_seeds_puts_swept_plans_before_controls(space: SearchSpace) -> None:
     swept = [{knob.name: min(i, 1) for knob in space.knobs} for i in (0, 1)]
-    seeds = make_seeds(space, swept)
+    seeds = initial_trials(space, swept)
 
-    # the first swept plan is the baseline over again: left out
+    # the first initial plan is the baseline over again: left out
     assert [s.label for s in seeds[:4]] == [
         "baseline",
         "initial 2",
@@ -108,10 +108,10 @@ def test_make_seeds_puts_swept_plans_before_controls(space: SearchSpace) -> None
 
 
 def test_make_seeds_leaves_a_control_to_the_controls(space: SearchSpace) -> None:
-    controls = {seed.label: seed.levels for seed in make_seeds(space)}
+    controls = {seed.label: seed.levels for seed in initial_trials(space)}
     other = {knob.name: 1 for knob in space.knobs}
     swept = [controls["uniform 2 bit"], other, controls["uniform pruning"]]
-    seeds = make_seeds(space, swept)
+    seeds = initial_trials(space, swept)
 
     assert [s.label for s in seeds if s.role == "search"] == ["initial 2"]
     assert {s.label: s.levels for s in seeds if s.role != "search"} == controls
@@ -120,7 +120,7 @@ def test_make_seeds_leaves_a_control_to_the_controls(space: SearchSpace) -> None
 def test_swept_levels_spread_over_sizes() -> None:
     predictor = make_world(1).predictor
     names = [knob.name for knob in predictor.space.knobs]
-    plans = swept_levels(predictor, Limits(), has_latency=False)
+    plans = swept_plans(predictor, Limits(), has_latency=False)
     levels = np.array([[plan[name] for name in names] for plan in plans])
     ratios = predictor.table.baseline.size_bytes / predictor.size_bytes(levels)
 
@@ -132,7 +132,7 @@ def test_swept_levels_keep_the_limit_on_size() -> None:
     predictor = make_world(1).predictor
     limit = predictor.table.baseline.size_bytes // 10
     names = [knob.name for knob in predictor.space.knobs]
-    plans = swept_levels(predictor, Limits(max_size_bytes=limit), has_latency=False)
+    plans = swept_plans(predictor, Limits(max_size_bytes=limit), has_latency=False)
     levels = np.array([[plan[name] for name in names] for plan in plans])
 
     assert len(np.unique(levels, axis=0)) > 1
@@ -141,4 +141,4 @@ def test_swept_levels_keep_the_limit_on_size() -> None:
 
 def test_swept_levels_are_none_where_no_plan_keeps_the_limit() -> None:
     predictor = make_world(1).predictor
-    assert swept_levels(predictor, Limits(max_size_bytes=1), has_latency=False) == []
+    assert swept_plans(predictor, Limits(max_size_bytes=1), has_latency=False) == []

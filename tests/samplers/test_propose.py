@@ -10,9 +10,9 @@ from optuna.trial import FrozenTrial
 from autocompress.errors import InputError
 from autocompress.measurement import Measurement
 from autocompress.objective import Limits
-from autocompress.samplers.guided.acquisition_search import Goal, Guide
+from autocompress.samplers.guided.acquisition_search import AcquisitionSearch, Goal
 from autocompress.samplers.guided.guided_sampler import GuidedSampler
-from autocompress.samplers.guided.look import Look
+from autocompress.samplers.guided.probed_plan import ProbedPlan
 from autocompress.samplers.propose import (
     SAMPLERS,
     Guidance,
@@ -118,12 +118,14 @@ def test_guided_minds_what_is_running(space: SearchSpace) -> None:
 def test_guided_looks_at_several_plans(space: SearchSpace) -> None:
     asked: list[int] = []
 
-    def look_at(plans: Any) -> list[Look]:
+    def probe_plans(plans: Any) -> list[ProbedPlan]:
         asked.append(len(plans))
-        nothing = Look(levels={}, divergence=None, size_bytes=None, has_chance=False)
+        nothing = ProbedPlan(levels={}, divergence=None, size_bytes=None, has_chance=False)
         return [dataclasses.replace(nothing, levels=plan) for plan in plans]
 
-    guidance = Guidance(predictor=None, costs=("size_bytes",), limits=Limits(), look_at=look_at)
+    guidance = Guidance(
+        predictor=None, costs=("size_bytes",), limits=Limits(), probe_plans=probe_plans
+    )
 
     assert propose(space, "guided", finished(space, 8), guidance=guidance) is not None
     assert asked == [4]
@@ -149,12 +151,12 @@ def test_guided_counts_as_the_hypervolume_does_and_within_the_limits(
     """Up to twice a cost where there are two axes; a cost that is only limited, to its limit."""
     goals: list[Goal] = []
 
-    class ToldGuide(Guide):
+    class ToldGuide(AcquisitionSearch):
         def __init__(self, *arguments: Any, **changes: Any) -> None:
             goals.append(arguments[3])
             super().__init__(*arguments, **changes)
 
-    monkeypatch.setattr("autocompress.samplers.guided.guided_sampler.Guide", ToldGuide)
+    monkeypatch.setattr("autocompress.samplers.guided.guided_sampler.AcquisitionSearch", ToldGuide)
     baseline = measured(space, {knob.name: 0 for knob in space.knobs}, 0.8, 1000)
     baseline.user_attrs["measurement"]["latency_ms"] = 1.0
     guidance = Guidance(predictor=None, costs=costs, limits=limits)

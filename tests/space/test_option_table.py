@@ -6,13 +6,13 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocompress.space.option_table import (
+from autocompress.space.search_space import Knob, SearchSpace
+from autocompress.space.sensitivity_table import (
     Figures,
-    Option,
-    OptionTable,
+    MeasuredLevel,
+    SensitivityTable,
     context_of,
 )
-from autocompress.space.search_space import Knob, SearchSpace
 
 finite = st.floats(min_value=0.0, max_value=1e9)
 names = st.text(max_size=8)
@@ -24,10 +24,10 @@ figures = st.builds(
     latency_ratio=st.none() | finite,
 )
 options = st.builds(
-    Option, knob=names, level=st.integers(1, 9), figures=figures, reason=st.none()
-) | st.builds(Option, knob=names, level=st.integers(1, 9), figures=st.none(), reason=names)
+    MeasuredLevel, knob=names, level=st.integers(1, 9), figures=figures, reason=st.none()
+) | st.builds(MeasuredLevel, knob=names, level=st.integers(1, 9), figures=st.none(), reason=names)
 tables = st.builds(
-    OptionTable,
+    SensitivityTable,
     baseline=figures,
     contexts=st.dictionaries(names, figures, max_size=3),
     options=st.lists(options, max_size=5).map(tuple),
@@ -36,8 +36,8 @@ tables = st.builds(
 
 
 @given(tables)
-def test_option_table_comes_back_from_json(table: OptionTable) -> None:
-    assert OptionTable.from_json(json.loads(json.dumps(table.to_json()))) == table
+def test_option_table_comes_back_from_json(table: SensitivityTable) -> None:
+    assert SensitivityTable.from_json(json.loads(json.dumps(table.to_json()))) == table
 
 
 @given(figures)

@@ -1,4 +1,4 @@
-"""Predictions from an option table, against models whose options act as it supposes."""
+"""Predictions from a sensitivity table, against models whose options act as it supposes."""
 
 import dataclasses
 import itertools
@@ -11,9 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from autocompress.space.option_table import Figures, Option, OptionTable, context_of
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import Knob, SearchSpace
+from autocompress.space.sensitivity_table import (
+    Figures,
+    MeasuredLevel,
+    SensitivityTable,
+    context_of,
+)
 from autocompress.technique import TECHNIQUES
 
 LAYERS = ("a", "b")
@@ -47,7 +52,7 @@ class Synthetic:
     def figures(self, levels: Mapping[str, int]) -> Figures:
         at = [levels[name] for name in NAMES]
         touched = {"a": at[0] > 0, "b": at[1] > 0}
-        share = sum(touched.values()) / 2  # of the layers with 8-bit inputs
+        share = sum(touched.values()) / 2  # of the layers with 8-bit activations
         method = self.divergence[4][at[4]] if touched["a"] else 1.0
         divergence = self.divergence[0][at[0]] * method
         divergence += self.divergence[1][at[1]] + self.divergence[2][at[2]]
@@ -74,7 +79,7 @@ class Synthetic:
             ),
         )
 
-    def table(self) -> OptionTable:
+    def table(self) -> SensitivityTable:
         contexts, options = {}, []
         for k in SPACE.knobs:
             context = context_of(SPACE, k)
@@ -82,8 +87,8 @@ class Synthetic:
                 contexts[k.name] = self.figures(context)
             for level in range(1, len(k.levels)):
                 figures = self.figures({**context, k.name: level})
-                options.append(Option(knob=k.name, level=level, figures=figures))
-        return OptionTable(
+                options.append(MeasuredLevel(knob=k.name, level=level, figures=figures))
+        return SensitivityTable(
             baseline=self.figures(dict.fromkeys(NAMES, 0)),
             contexts=contexts,
             options=tuple(options),
@@ -142,11 +147,11 @@ def simple(kind: Any, *levels: Figures | None, base: Figures | None = None) -> P
     values = (0.0, *(0.01 * (i + 1) for i in range(len(levels))))
     space = SearchSpace(knobs=(Knob(kind=kind, targets=("a",), levels=values, label="a"),))
     base = base or Figures(divergence=0.0, size_bytes=1000, layer_bytes={"a": 900}, latency_ratio=1)
-    table = OptionTable(
+    table = SensitivityTable(
         baseline=base,
         contexts={"quantizer:a": base} if TECHNIQUES[kind].is_method else {},
         options=tuple(
-            Option(knob=f"{kind}:a", level=i, figures=f, reason=None if f else "broke")
+            MeasuredLevel(knob=f"{kind}:a", level=i, figures=f, reason=None if f else "broke")
             for i, f in enumerate(levels, start=1)
         ),
         seconds=0.0,
@@ -237,7 +242,7 @@ def test_predictor_knows_no_latency_where_none_was_measured() -> None:
 
 
 def test_predictor_of_a_space_without_knobs_predicts_the_untouched_model() -> None:
-    table = OptionTable(baseline=at(0.0, 1000), contexts={}, options=(), seconds=0.0)
+    table = SensitivityTable(baseline=at(0.0, 1000), contexts={}, options=(), seconds=0.0)
     predictor = Predictor(SearchSpace(knobs=()), table)
     levels = np.zeros((2, 0), dtype=np.int64)
     assert predictor.divergence(levels).tolist() == [0.0, 0.0]
@@ -272,17 +277,17 @@ def priced_figures(levels: Mapping[str, int]) -> Figures:
 
 
 @pytest.fixture
-def priced_table() -> OptionTable:
+def priced_table() -> SensitivityTable:
     names = [k.name for k in PRICED.knobs]
     untouched = dict.fromkeys(names, 0)
     context = context_of(PRICED, PRICED.knobs[3])
     assert context == {**untouched, names[0]: 1, names[1]: 1}
     alone = {k.name: context if k.kind == "rate_price" else untouched for k in PRICED.knobs}
-    return OptionTable(
+    return SensitivityTable(
         baseline=priced_figures(untouched),
         contexts={names[3]: priced_figures(context)},
         options=tuple(
-            Option(
+            MeasuredLevel(
                 knob=k.name,
                 level=level,
                 figures=priced_figures({**alone[k.name], k.name: level}),
@@ -298,7 +303,7 @@ EVERY_PRICED = np.array(list(itertools.product(*(range(len(k.levels)) for k in P
 
 
 def test_predictor_takes_bits_or_their_price_whichever_leaves_fewer_bytes(
-    priced_table: OptionTable,
+    priced_table: SensitivityTable,
 ) -> None:
     names = [k.name for k in PRICED.knobs]
     expected = [
@@ -310,7 +315,7 @@ def test_predictor_takes_bits_or_their_price_whichever_leaves_fewer_bytes(
 
 
 def test_predictor_takes_a_price_that_could_not_be_measured_for_none(
-    priced_table: OptionTable,
+    priced_table: SensitivityTable,
 ) -> None:
     options = tuple(
         dataclasses.replace(o, figures=None, reason="broke") if "rate_price" in o.knob else o
@@ -324,7 +329,7 @@ def test_predictor_takes_a_price_that_could_not_be_measured_for_none(
 
 
 def _deep(**changed: float) -> Predictor:
-    """Two blocks that can be left out, channels inside the first, and 8-bit inputs."""
+    """Two blocks that can be left out, channels inside the first, and 8-bit activations."""
     knobs = (
         Knob(kind="drop_block", targets=("block0",), levels=(0, 1), label="block0"),
         Knob(kind="drop_block", targets=("block1",), levels=(0, 1), label="block1"),
@@ -341,10 +346,10 @@ def _deep(**changed: float) -> Predictor:
         for name, ratio in ratios.items()
     }
     base = Figures(divergence=0.0, size_bytes=1, layer_bytes={}, latency_ratio=1.0)
-    table = OptionTable(
+    table = SensitivityTable(
         baseline=base,
         contexts={"activation_bits:x": base},
-        options=tuple(Option(knob=name, level=1, figures=f) for name, f in figures.items()),
+        options=tuple(MeasuredLevel(knob=name, level=1, figures=f) for name, f in figures.items()),
         seconds=0.0,
     )
     return Predictor(space, table)
@@ -359,7 +364,7 @@ def _deep(**changed: float) -> Predictor:
         ((1, 0, 1, 0, 0), 1.0 - 0.2),  # channels of a block that is gone count no more
         ((0, 0, 0, 1, 1), 0.5),
         ((0, 1, 1, 1, 1), 0.5 * (1.0 - 0.3 + 0.1)),
-        ((1, 1, 1, 0, 1), 1.0 - 0.2 - 0.3),  # 8-bit inputs of float weights do nothing
+        ((1, 1, 1, 0, 1), 1.0 - 0.2 - 0.3),  # 8-bit activations of float weights do nothing
     ],
 )
 def test_latency_is_what_structure_saves_of_what_integers_leave(

@@ -19,7 +19,7 @@ from autocompress.evaluate.dominance import HopelessError
 from autocompress.objective import Limits
 from autocompress.run_record import RunRecord
 from autocompress.runs.doctor import Finding, examine, repair
-from autocompress.space.option_table import Figures
+from autocompress.space.sensitivity_table import Figures
 from autocompress.storages import journal as journal_module
 from autocompress.storages.journal import journal_path, read_journal, trial_line
 from autocompress.study.optimize import run_search
@@ -43,7 +43,7 @@ def search(study: Study, executor: object, budget: int) -> RunRecord:
 
 @pytest.fixture
 def folder(open_study: OpenStudy, make_screening_executor: type, tmp_path: Path) -> Path:
-    """A run with trials of every state, limits, looks, and one trial that was interrupted."""
+    """A run with trials of every state, limits, probes, and one trial that was interrupted."""
 
     def fail(call: int) -> None:
         if call == 3:

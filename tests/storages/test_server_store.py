@@ -69,7 +69,7 @@ def add(study: Study, label: str | None = None, **level: int) -> Any:
 
 
 def declare_dead(study: Study) -> None:
-    """Make a driver's lease look as if its process had been killed."""
+    """Make a driver's lease probed as if its process had been killed."""
     store = study._store
     assert isinstance(store, ServerStore)
     key = f"{PREFIX}{store.driver}"
@@ -411,7 +411,7 @@ def test_the_driver_shows_what_others_are_at(share: Share, make_executor: type) 
             waits.append(n_elsewhere)
             busy.fail(job, "oom: of the other driver")
 
-        with pytest.raises(AutocompressError, match="untouched model could not be measured"):
+        with pytest.raises(AutocompressError, match="original model could not be measured"):
             search(idle, make_executor(), 3, listener=Listener(on_wait=finish))
     assert waits == [1]
 
@@ -476,7 +476,7 @@ def test_a_lease_expires_only_before_the_eyes_of_somebody(monkeypatch: Any) -> N
     note = LeaseNote(host="h", machine="elsewhere", pid=1, started=0.0, seen=1000.0)
     witness = Witness()
     assert not witness.has_expired("a", note, now=1030.0)
-    assert not witness.has_expired("a", note, now=1300.0)  # the first look after the outage
+    assert not witness.has_expired("a", note, now=1300.0)  # the first probed after the outage
     clock[0] = 10.0
     renewed = dataclasses.replace(note, seen=1305.0)
     assert not witness.has_expired("a", renewed, now=1310.0)

@@ -11,7 +11,7 @@ from autocompress.errors import AllTrialsFailedError, InputError, TrialError
 from autocompress.evaluate.dominance import HopelessError
 from autocompress.objective import Limits
 from autocompress.run_record import RunRecord
-from autocompress.space.option_table import Figures
+from autocompress.space.sensitivity_table import Figures
 from autocompress.study.listener import Listener
 from autocompress.study.optimize import run_search
 from autocompress.study.running_trials import weights_path
@@ -254,7 +254,7 @@ def test_run_search_starts_no_trial_after_its_time(
     open_study: OpenStudy, make_executor: type
 ) -> None:
     ends: list[str] = []
-    ticks = itertools.count(step=10.0)  # each look at the clock finds ten seconds gone
+    ticks = itertools.count(step=10.0)  # each probe the clock finds ten seconds gone
     with open_study() as study:
         run = search(
             study,
@@ -265,7 +265,7 @@ def test_run_search_starts_no_trial_after_its_time(
             listener=Listener(on_end=ends.append),
         )
 
-    # three looks at the clock for a trial: before and after it is started, and for what is left
+    # three probes the clock for a trial: before and after it is started, and for what is left
     assert [t.state for t in run.trials] == ["complete"] * 3
     assert ends == ["timeout"]
     with open_study() as study:

@@ -1,4 +1,4 @@
-"""Which trial comes next, what the option table is asked, and what each part switches off."""
+"""Which trial comes next, what the sensitivity table is asked, and what each part switches off."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,19 +9,19 @@ import pytest
 
 from autocompress.errors import AutocompressError, TrialError
 from autocompress.evaluate.dominance import Rival, Rivals
-from autocompress.evaluate.sensitivity import OptionCache, ProbePlan, measure_options
+from autocompress.evaluate.sensitivity import ProbePlan, SensitivityCache, measure_levels
 from autocompress.executors.job import ProbeJob
 from autocompress.objective import Limits
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, TrialRecord
-from autocompress.samplers.guided.look import Look
-from autocompress.samplers.initial_design import make_seeds
+from autocompress.samplers.guided.probed_plan import ProbedPlan
+from autocompress.samplers.initial_design import initial_trials
 from autocompress.samplers.propose import Guidance, propose_levels
-from autocompress.space.option_table import Figures, OptionTable
 from autocompress.space.search_space import SearchSpace
+from autocompress.space.sensitivity_table import Figures, SensitivityTable
 from autocompress.study import strategy
 from autocompress.study.optimize import run_search
-from autocompress.study.strategy import judged, look_at
+from autocompress.study.strategy import judged, probe_plans
 from autocompress.study.study import Study
 
 OpenStudy = Callable[..., Study]
@@ -36,7 +36,7 @@ class Killed(BaseException):
 
 
 class Table:
-    """Measures the option table as the command line does; knows when, and by how many looks."""
+    """Measures the sensitivity table as the command line does; counts the probes."""
 
     def __init__(self, space: SearchSpace, folder: Path, executor: Any) -> None:
         self.jobs_before: list[int] = []
@@ -45,18 +45,18 @@ class Table:
         self._folder = folder
         self._executor = executor
 
-    def __call__(self, probe: ProbePlan) -> OptionTable:
+    def __call__(self, probe: ProbePlan) -> SensitivityTable:
         self.jobs_before.append(len(self._executor.jobs))
         before = len(self._executor.probes)
-        cache = OptionCache("key", self._folder / f"{id(self)}-{len(self.jobs_before)}.jsonl")
-        table = measure_options(self._space, probe, cache)
+        cache = SensitivityCache("key", self._folder / f"{id(self)}-{len(self.jobs_before)}.jsonl")
+        table = measure_levels(self._space, probe, cache)
         self.n_probes += len(self._executor.probes) - before
         return table
 
 
 @pytest.fixture
 def make_table(space: SearchSpace, tmp_path: Path) -> Callable[[Any], Table]:
-    """Measures with the looks of an executor."""
+    """Measures with the probes of an executor."""
     return lambda executor: Table(space, tmp_path, executor)
 
 
@@ -113,7 +113,7 @@ def test_swept_plans_keep_the_limits(
     assert not run.is_feasible(run.trials[0])
 
 
-# the option table
+# the sensitivity table
 
 
 def test_the_table_is_measured_once_after_the_baseline_and_kept_in_the_study(
@@ -124,22 +124,22 @@ def test_the_table_is_measured_once_after_the_baseline_and_kept_in_the_study(
     with open_study() as study:
         search(study, first, 1, measure_table=table)
         assert table.jobs_before == []  # nothing has needed it yet
-        assert study.option_table() is None
+        assert study.sensitivity_table() is None
         search(study, first, 5, measure_table=table)
-        kept = study.option_table()
+        kept = study.sensitivity_table()
     with open_study() as study:
         run = search(study, second, 11, measure_table=another)
-        assert study.option_table() == kept
+        assert study.sensitivity_table() == kept
 
     assert table.jobs_before == [1]
     assert another.jobs_before == []
     assert swept(run)
-    measured = make_table(second)(lambda plan: second.probe(full_look(plan)))
+    measured = make_table(second)(lambda plan: second.probe(full_probe(plan)))
     assert kept is not None
     assert kept == dataclasses.replace(measured, seconds=kept.seconds)
 
 
-def full_look(plan: CompressionPlan, *, has_latency: bool = True) -> ProbeJob:
+def full_probe(plan: CompressionPlan, *, has_latency: bool = True) -> ProbeJob:
     return ProbeJob(plan=plan, has_size=True, has_latency=has_latency)
 
 
@@ -162,15 +162,15 @@ def test_plans_are_timed_only_where_latency_counts(
     executor = make_executor()
     with open_study(objectives=objectives, limits=limits) as study:
         search(study, executor, 2, measure_table=make_table(executor))
-    looks = [full_look(job.plan, has_latency=has_latency) for job in executor.probes]
-    assert executor.probes == looks
-    assert looks
+    probes = [full_probe(job.plan, has_latency=has_latency) for job in executor.probes]
+    assert executor.probes == probes
+    assert probes
 
 
 def test_a_model_that_cannot_be_looked_at_ends_the_search_and_nothing_else(
     open_study: OpenStudy, make_executor: type, make_table: Any
 ) -> None:
-    def refuse(probe: ProbePlan) -> OptionTable:
+    def refuse(probe: ProbePlan) -> SensitivityTable:
         raise TrialError("export", "No exporter knows aten::odd.")
 
     with open_study() as study, pytest.raises(AutocompressError, match="aten::odd") as caught:
@@ -192,7 +192,7 @@ def test_time_may_be_up_once_the_table_is_measured(
     executor, hours = make_executor(), [0.0]
     table = make_table(executor)
 
-    def measure(probe: ProbePlan) -> OptionTable:
+    def measure(probe: ProbePlan) -> SensitivityTable:
         hours[0] += 2.0
         return table(probe)
 
@@ -200,7 +200,7 @@ def test_time_may_be_up_once_the_table_is_measured(
         run = search(
             study, executor, 9, measure_table=measure, timeout_s=1.0, clock=lambda: hours[0]
         )
-        assert study.option_table() is not None
+        assert study.sensitivity_table() is not None
     assert [t.label for t in run.trials] == ["baseline"]
 
 
@@ -209,7 +209,7 @@ def test_without_a_way_to_measure_it_there_is_no_table(
 ) -> None:
     with open_study() as study:
         run = search(study, make_executor(), 8)
-        assert study.option_table() is None
+        assert study.sensitivity_table() is None
     assert [t.label for t in run.trials[:4]] == ["baseline", CONTROLS[0], "trial 2", CONTROLS[1]]
 
 
@@ -222,8 +222,8 @@ class Outcome:
 
     Attributes:
         run: The run.
-        n_tables: How often the option table was measured.
-        n_looks: Looks at plans besides those of the table.
+        n_tables: How often the sensitivity table was measured.
+        n_looks: Probes plans besides those of the table.
         guidance: What the samplers were told.
         has_rivals: Whether any candidate had to have a chance to be tuned.
     """
@@ -277,9 +277,9 @@ def test_with_all_its_parts_a_search_sweeps_learns_and_screens(
     assert len(found.guidance) == n_proposed >= 2
     assert found.n_looks > n_proposed  # several plans for each
     assert all(g.predictor is not None and g.is_learning for g in found.guidance)
-    known = [len(g.looks) for g in found.guidance]
+    known = [len(g.probes) for g in found.guidance]
     assert known[0] == 0
-    assert known == sorted(set(known)), "each proposal knows the looks of those before it"
+    assert known == sorted(set(known)), "each proposal knows the probes of those before it"
     assert found.has_rivals
 
 
@@ -288,7 +288,7 @@ def test_without_the_table_nothing_is_measured_or_swept(outcome: Callable[..., O
     assert found.n_tables == 0
     assert not swept(found.run)
     assert all(g.predictor is None for g in found.guidance)
-    assert found.n_looks > 0  # a look at a plan needs no table
+    assert found.n_looks > 0  # a probe a plan needs no table
 
 
 def test_without_seeds_nothing_is_swept_but_proposals_know_the_table(
@@ -306,7 +306,7 @@ def test_without_the_ladder_no_plan_is_looked_at_before_it_is_tuned(
     found = outcome("early_stopping")
     assert found.n_looks == 0
     assert found.guidance
-    assert all(g.look_at is None for g in found.guidance)
+    assert all(g.probe_plans is None for g in found.guidance)
     assert not found.has_rivals
     assert found.n_tables == 1
     assert swept(found.run)
@@ -379,15 +379,15 @@ def test_guided_runs_killed_anywhere_equal_an_unbroken_one(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Study, "keep_option_table", die)  # measured, but lost
+        patch.setattr(Study, "keep_sensitivity_table", die)  # measured, but lost
         with pytest.raises(Killed):
             session(24, make_screening_executor())
     with monkeypatch.context() as patch:
-        patch.setattr(strategy, "make_seeds", die_after_baseline(die))
+        patch.setattr(strategy, "initial_trials", die_after_baseline(die))
         with pytest.raises(Killed):
             session(24, make_screening_executor())  # between the table and the first seed
     with open_study("broken") as study:
-        assert study.option_table() is not None
+        assert study.sensitivity_table() is not None
         assert len(study.record().trials) == 1
     with pytest.raises(Killed):
         session(24, dying(make_screening_executor, 1))  # in the first seed
@@ -403,10 +403,10 @@ def test_guided_runs_killed_anywhere_equal_an_unbroken_one(
 
 
 def die_after_baseline(die: Callable[[], None]) -> Callable[..., Any]:
-    """`make_seeds` that dies where it is asked for all seeds."""
+    """`initial_trials` that dies where it is asked for all seeds."""
 
     def make(space: SearchSpace, *swept_plans: Any) -> Any:
-        return die() if swept_plans else make_seeds(space)
+        return die() if swept_plans else initial_trials(space)
 
     return make
 
@@ -431,8 +431,8 @@ RIVALS = Rivals(
 )
 
 
-def look_of(divergence: float = 0.4, size_bytes: int = 1000) -> Look:
-    return Look(levels={}, divergence=divergence, size_bytes=size_bytes, has_chance=True)
+def probed_plan(divergence: float = 0.4, size_bytes: int = 1000) -> ProbedPlan:
+    return ProbedPlan(levels={}, divergence=divergence, size_bytes=size_bytes, has_chance=True)
 
 
 def test_a_look_packs_and_does_not_time() -> None:
@@ -443,9 +443,9 @@ def test_a_look_packs_and_does_not_time() -> None:
         return Figures(divergence=0.4, size_bytes=1000)
 
     plan, levels = CompressionPlan(), {"bits": 2}
-    look = Look(levels=levels, divergence=0.4, size_bytes=1000, has_chance=True)
-    assert look_at(levels, plan, probe) == look
-    assert asked == [full_look(plan, has_latency=False)]
+    probed = ProbedPlan(levels=levels, divergence=0.4, size_bytes=1000, has_chance=True)
+    assert probe_plans(levels, plan, probe) == probed
+    assert asked == [full_probe(plan, has_latency=False)]
 
 
 @pytest.mark.parametrize(
@@ -459,28 +459,28 @@ def test_a_look_packs_and_does_not_time() -> None:
 def test_a_look_is_judged_by_its_rivals(
     divergence: float, size_bytes: int, has_chance: bool
 ) -> None:
-    assert judged(look_of(divergence, size_bytes), RIVALS).has_chance == has_chance
+    assert judged(probed_plan(divergence, size_bytes), RIVALS).has_chance == has_chance
 
 
 def test_a_look_without_a_chance_can_get_one() -> None:
-    look = judged(look_of(), RIVALS)
+    probed = judged(probed_plan(), RIVALS)
     better = dataclasses.replace(RIVALS, history=(*RIVALS.history, (0.5, 0.95)))
-    assert not look.has_chance
-    assert judged(look, better).has_chance
+    assert not probed.has_chance
+    assert judged(probed, better).has_chance
 
 
 @pytest.mark.parametrize(("limit", "has_chance"), [(1000, True), (990, True), (970, False)])
 def test_what_is_larger_than_allowed_has_no_chance(limit: int, has_chance: bool) -> None:
     limited = dataclasses.replace(RIVALS, front=(), max_size_bytes=limit)
-    assert judged(look_of(), limited).has_chance == has_chance
+    assert judged(probed_plan(), limited).has_chance == has_chance
 
 
 def test_what_cannot_be_built_has_neither_score_nor_chance() -> None:
     def probe(job: ProbeJob) -> Figures:
         raise TrialError("compress", "Layer 'a' would be empty.")
 
-    look = judged(look_at({}, CompressionPlan(), probe), RIVALS)
-    assert look == Look(levels={}, divergence=None, size_bytes=None, has_chance=False)
+    probed = judged(probe_plans({}, CompressionPlan(), probe), RIVALS)
+    assert probed == ProbedPlan(levels={}, divergence=None, size_bytes=None, has_chance=False)
 
 
 @pytest.mark.parametrize(
@@ -497,9 +497,9 @@ def test_where_latency_counts_a_look_is_judged_by_its_estimate(
     rivals = tuple(dataclasses.replace(rival, latency_ratio=0.5) for rival in RIVALS.front)
     history = tuple((9.0, 0.1) for _ in range(6))
     timed = dataclasses.replace(RIVALS, has_latency=True, front=rivals, history=history)
-    look = look_of(divergence=9.0)
-    assert judged(look, timed, estimate).has_chance == has_chance
-    measured = dataclasses.replace(look, latency_ratio=0.4)
+    probed = probed_plan(divergence=9.0)
+    assert judged(probed, timed, estimate).has_chance == has_chance
+    measured = dataclasses.replace(probed, latency_ratio=0.4)
     assert judged(measured, timed, estimate).has_chance, "what was timed needs no estimate"
 
 
@@ -509,11 +509,11 @@ def test_no_plan_is_looked_at_twice_and_a_reopened_study_knows_all_looks(
     executor = make_screening_executor()
     with open_study() as study:
         search(study, executor, 24, without={"sensitivity_table"})
-        looks = study.seen().looks
+        probes = study.seen().probes
     with open_study() as study:
-        assert study.seen().looks == looks
+        assert study.seen().probes == probes
     plans = [job.plan.digest for job in executor.probes]
-    assert len(looks) >= len(plans) > 0
+    assert len(probes) >= len(plans) > 0
     assert len(plans) == len(set(plans))
 
 

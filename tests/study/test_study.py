@@ -20,8 +20,8 @@ from autocompress.errors import (
 from autocompress.executors.job import EvaluationJob
 from autocompress.objective import Limits
 from autocompress.run_record import RunRecord
-from autocompress.space.option_table import Figures
 from autocompress.space.search_space import Knob, SearchSpace
+from autocompress.space.sensitivity_table import Figures
 from autocompress.study import study as study_module
 from autocompress.study.records import load_run
 from autocompress.study.study import Job, Study
@@ -194,11 +194,11 @@ def test_stop_finishes_a_trial_that_is_no_failure(open_study: OpenStudy) -> None
         assert study.seen().failed == []
         assert study.seen().stopped == [dict(job.levels)]
     with open_study() as study:
-        (look,) = study.seen().looks
+        (probed,) = study.seen().probes
 
-    assert look.levels == dict(job.levels)
-    assert (look.divergence, look.size_bytes, look.latency_ratio) == (0.4, 900, 0.7)
-    assert not look.has_chance
+    assert probed.levels == dict(job.levels)
+    assert (probed.divergence, probed.size_bytes, probed.latency_ratio) == (0.4, 900, 0.7)
+    assert not probed.has_chance
     assert (run.trials[0].state, run.trials[0].reason) == ("stopped", "Not tuned: hopeless.")
     assert run.complete == ()
 

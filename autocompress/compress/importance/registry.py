@@ -28,7 +28,7 @@ class CriterionSpec:
 
     Attributes:
         score: Rows (C, n) -> scores (C,), higher is more important, not negative.
-        needs: Field of `Evidence` that fills `ChannelRows.fact`.
+        needs: Field of `CalibrationStatistics` that fills `ChannelRows.fact`.
         reads: Layers whose weights are scored: convolutions, linear and recurrent layers and
             embeddings (`weights`), or batch-norm (`batchnorm_scale`).
         instead: Criterion for groups in which no layer has what is read; empty if that cannot be.

@@ -11,15 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autocompress.analysis.channel_group import ChannelGroup, GroupMember
+from autocompress.compress.calibration import CalibrationStatistics
 from autocompress.compress.compressed_layers import mask_of
-from autocompress.compress.evidence import Evidence
 from autocompress.compress.importance.channel_rows import ChannelRows, rows_of, scored_slots
 from autocompress.compress.importance.registry import CriterionSpec, find_criterion
 from autocompress.errors import InputError
 
 
 def score_channels(
-    model: nn.Module, group: ChannelGroup, criterion: str, evidence: Evidence | None = None
+    model: nn.Module,
+    group: ChannelGroup,
+    criterion: str,
+    evidence: CalibrationStatistics | None = None,
 ) -> NDArray[np.float64]:
     """Score every channel of a group: the mean over its layers, each layer scaled to mean 1.
 
@@ -74,7 +77,7 @@ def _facts_of(
     layer: str,
     weights: Mapping[str, Tensor],
     criterion: str,
-    evidence: Evidence | None,
+    evidence: CalibrationStatistics | None,
 ) -> dict[str, Tensor]:
     """Parameter name -> what the data says about it; empty if the criterion asks for nothing."""
     needs = find_criterion(criterion).needs

@@ -76,7 +76,7 @@ def parse_granularity(text: str) -> Granularity:
 def has_integer_form(quantizer: str, granularity: str, bits: float) -> bool:
     """Say whether a weight stored in a way is int8 codes times a scale per channel.
 
-    Only then can a layer take 8-bit inputs: integer kernels compute with nothing else.
+    Only then can a layer take 8-bit activations: integer kernels compute with nothing else.
 
     Args:
         quantizer: Name of one.

@@ -139,7 +139,7 @@ def _shuffled(targets: Tensor) -> list[Tensor]:
 
 
 def baseline(subject: Subject) -> Finding:
-    """What the untouched model scores on val."""
+    """What the original model scores on val."""
     prepared, (accuracy, loss) = subject.needs("loss", "val"), subject.scores
     n_val = len(prepared.val)
     facts = {"accuracy": accuracy, "loss": loss, "n_val": n_val}

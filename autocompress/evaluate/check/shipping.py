@@ -95,9 +95,9 @@ def takes(subject: Subject) -> Finding:
     subject.needs("loss", "val")
     outputs, shipment = subject.val_outputs, subject.shipment
     assert len(outputs)
-    meter, has_latency = subject.evaluator.meter, subject.settings.has_latency
+    measurer, has_latency = subject.evaluator.measurer, subject.settings.has_latency
     if has_latency:  # anew: a search times every new structure
-        subject.timed("latency", lambda: meter.latency(shipment, fresh=True))
+        subject.timed("latency", lambda: measurer.latency(shipment, fresh=True))
     n_steps = steps_of(subject.evaluator.recipe, subject.prepared)
     step_s = _step_seconds(subject)
     others_s = sum(subject.seconds.get(name, 0.0) for name in ("val", "export", "pack", "latency"))
@@ -108,7 +108,7 @@ def takes(subject: Subject) -> Finding:
     said = (
         f"about {_words(trial_s)} a trial ({steps} of {1000 * step_s:.1f} ms, and "
         f"{others_s:.1f} s to score, export and time); about {_words(search_s)} for "
-        f"{subject.n_trials} trials, the option table not counted"
+        f"{subject.n_trials} trials, the sensitivity table not counted"
     )
     if search_s > _LONG_S:
         return warned(

@@ -189,9 +189,9 @@ class Subject:
     @property
     def shipment(self) -> Shipment:
         """The model as it would be exported."""
-        meter = self.evaluator.meter
+        measurer = self.evaluator.measurer
         return self._once(
-            "a model that can be exported", lambda: self.timed("export", meter.baseline)
+            "a model that can be exported", lambda: self.timed("export", measurer.baseline)
         )
 
     def timed(self, name: str, make: Callable[..., _T], *arguments: Any) -> _T:

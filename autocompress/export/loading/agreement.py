@@ -92,7 +92,7 @@ def _kind(x: Any) -> str:
 
 
 FLOAT_TOLERANCE: Final = 1e-3  # of the largest output; sums in another order differ by about 1e-6
-GRID_TOLERANCE: Final = 0.15  # with 8-bit inputs: the file rounds between layers as well
+GRID_TOLERANCE: Final = 0.15  # with 8-bit activations: the file rounds between layers as well
 _N_RANDOM = 2
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from autocompress.analysis.channel_group import ChannelGroup
 from autocompress.analysis.pass_through import replace_module_
+from autocompress.compress.calibration import CalibrationStatistics
 from autocompress.compress.compressed_layers import COMPRESSED, compress_layer_
-from autocompress.compress.evidence import Evidence
 from autocompress.compress.input_quantizer import InputQuantizer
 from autocompress.compress.pipeline import apply_plan
 from autocompress.compress.prune import PruningPolicy
@@ -151,7 +151,7 @@ def structure_of(
         groups,
         inputs,
         PruningPolicy(round_to=round_to),
-        Evidence(calibration=(inputs,)),
+        CalibrationStatistics(calibration=(inputs,)),
     ).model.eval()
 
 

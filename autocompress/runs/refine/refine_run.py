@@ -67,7 +67,7 @@ def choose_trials(run: RunRecord, *, numbers: tuple[int, ...], top: int) -> tupl
         run: The run.
         numbers: Of complete trials; front members or not.
         top: How many front members beside them: those that together dominate most, found greedily.
-            The untouched model is not one of them.
+            The original model is not one of them.
 
     Raises:
         InputError: If there is no such trial, or nothing to refine in it.
@@ -191,7 +191,7 @@ def _refinable(run: RunRecord, number: int) -> TrialRecord:
         )
     trial = run.trials[number]
     if trial.measurement is None or _is_untouched(trial):
-        what = "the untouched model" if _is_untouched(trial) else trial.state
+        what = "the original model" if _is_untouched(trial) else trial.state
         raise InputError(f"Trial {number} of {run.name!r} cannot be refined: it is {what}.")
     return trial
 

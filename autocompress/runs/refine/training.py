@@ -20,7 +20,7 @@ from autocompress.compress.quantizers.registry import find_quantizer
 from autocompress.errors import InputError
 from autocompress.evaluate.candidate_file import load_state_, model_state, save_candidate
 from autocompress.evaluate.evaluator import Evaluator
-from autocompress.evaluate.meter import OnStage
+from autocompress.evaluate.measurer import OnStage
 from autocompress.measurement import Measurement
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.runs.refine.checkpoint import read_checkpoint, unreadable, write_checkpoint
@@ -53,8 +53,12 @@ def _with_floor(plan: CompressionPlan, floor: int) -> CompressionPlan:
 
 
 def _raised(layer: LayerPlan, floor: int) -> LayerPlan:
-    is_priced = layer.rate_price > 0.0  # its own grid is coarser than its bits already
-    if is_priced or layer.weight_bits >= floor or floor not in find_quantizer(layer.quantizer).bits:
+    has_rate_penalty = layer.rate_price > 0.0  # its own grid is coarser than its bits already
+    if (
+        has_rate_penalty
+        or layer.weight_bits >= floor
+        or floor not in find_quantizer(layer.quantizer).bits
+    ):
         return layer
     return dataclasses.replace(layer, weight_bits=floor)
 
@@ -165,7 +169,7 @@ def refine(
     run.open(on_stage)
     run.train(on_epoch, on_stage)
     candidate = run.best()
-    measured = evaluator.meter.measure(
+    measured = evaluator.measurer.measure(
         candidate, plan, fidelity=2, start=run.start, on_stage=on_stage
     )
     save_candidate(keep, candidate.model, plan)
@@ -241,9 +245,9 @@ class _Run:
 
         Both are decided on val.
         """
-        model, meter = self._candidate.model, self._evaluator.meter
+        model, measurer = self._candidate.model, self._evaluator.measurer
         load_state_(model, self._best)
-        before = meter.score(model)
+        before = measurer.score(model)
         recalibrate_(
             model,
             calibration_batches(
@@ -251,7 +255,7 @@ class _Run:
             ),
             grids=False,
         )
-        if meter.score(model)[:1] < before[:1]:
+        if measurer.score(model)[:1] < before[:1]:
             load_state_(model, self._best)
         return self._candidate
 
@@ -278,7 +282,7 @@ class _Run:
 
     def _end_epoch(self, training: Training) -> None:
         model = self._candidate.model
-        accuracy, loss, _ = self._evaluator.meter.score(model)
+        accuracy, loss, _ = self._evaluator.measurer.score(model)
         with torch.no_grad():
             bits = mean_code_bits(model)
         number = len(self.epochs) + 1

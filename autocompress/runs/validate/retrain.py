@@ -28,7 +28,7 @@ from autocompress.study.session import processor_name, reopen
 
 
 def validatable(run: RunRecord) -> tuple[TrialRecord, ...]:
-    """Trials that the proxy judged: of the run's fidelity, and not the untouched model."""
+    """Trials that the proxy judged: of the run's fidelity, and not the original model."""
     return tuple(
         trial
         for trial in run.comparable

@@ -1,7 +1,7 @@
 """The proposal itself: which plan to tune next. Numbers in, numbers out; knows no Optuna.
 
-Candidates come from perturbed sweeps of the option table and from the front; a prior from the table
-plus what finished trials taught predicts them; the one with the largest expected hypervolume
+Candidates come from perturbed sweeps of the sensitivity table and from the front; a prior from the
+table plus what finished trials taught predicts them; the one with the largest expected hypervolume
 improvement is tuned next. Prior-guided Bayesian optimisation (Souza et al. 2021), with the
 candidates of an evolutionary search instead of a gradient, since levels are ordinal.
 """
@@ -19,17 +19,17 @@ from autocompress.samplers.guided.expected_improvement import (
     expected_improvement,
     improvement_rates,
 )
-from autocompress.samplers.guided.lagrangian_sweep import priced_bits, with_measured_bits
+from autocompress.samplers.guided.lagrangian_sweep import penalized_bits, with_measured_bits
 from autocompress.samplers.guided.outcome_model import (
     NODE_WEIGHTS,
-    Beliefs,
     History,
-    Looks,
-    no_looks,
+    OutcomeModel,
+    Probes,
+    no_probes,
 )
-from autocompress.space.option_table import Array, Levels
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import SearchSpace
+from autocompress.space.sensitivity_table import Array, Levels
 
 _CLIMBS = 3
 _CLIMBERS = 24
@@ -39,8 +39,8 @@ _NEAREST_MISSES = 8  # plans that are changed where none is small and fast enoug
 _APART = 2  # knobs in which shortlisted plans differ at least
 _ENOUGH_LOOKS = 4  # at plans without a chance, in one proposal
 
-LookAt = Callable[[Levels], tuple[Looks, NDArray[np.bool_]]]
-"""Looks at plans, (S, K), NaN for those that cannot be built; and which have a chance, (S,)."""
+ProbePlans = Callable[[Levels], tuple[Probes, NDArray[np.bool_]]]
+"""Probes plans, (S, K), NaN for those that cannot be built; and which have a chance, (S,)."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +48,11 @@ class Goal:
     """What counts as progress.
 
     Attributes:
-        baseline_accuracy: Accuracy of the untouched model.
+        baseline_accuracy: Accuracy of the original model.
         floor: Accuracy below which a plan is of no use.
         costs: Fields of `Measurement` that are minimised.
         is_axis: For each cost, whether it is an objective; others only have a limit.
-        reference: Log of each cost over the untouched model's beyond which a plan is of no use.
+        reference: Log of each cost over the original model's beyond which a plan is of no use.
     """
 
     baseline_accuracy: float
@@ -62,13 +62,13 @@ class Goal:
     reference: tuple[float, ...]
 
 
-class Guide:
+class AcquisitionSearch:
     """Proposes plans for one search.
 
     Args:
         space: The knobs.
         live: Levels to choose from, per knob.
-        predictor: What the option table says, or None.
+        predictor: What the sensitivity table says, or None.
         goal: What counts as progress.
         is_learning: Whether trials correct the table.
     """
@@ -95,9 +95,9 @@ class Guide:
         is_new: Callable[[Array], bool],
         random: np.random.Generator,
         *,
-        looks: Looks | None = None,
+        probes: Probes | None = None,
         n_shortlisted: int = 1,
-        look_at: LookAt | None = None,
+        probe_plans: ProbePlans | None = None,
     ) -> Array | None:
         """Choose one plan.
 
@@ -106,16 +106,16 @@ class Guide:
             running: Plans that are being tuned: taken as if they had come out as predicted; (R, K).
             is_new: Whether a plan, (K,), has not been tried.
             random: Source of chance.
-            looks: Plans that were looked at before.
-            n_shortlisted: How many of the best are looked at at once. If none of them has a
+            probes: Plans that were probed before.
+            n_shortlisted: How many of the best are probed at once. If none of them has a
                 chance, others are chosen by what was learned, until at least 4 were seen.
-            look_at: Looks at plans without training; None to trust the prediction.
+            probe_plans: Probes plans without training; None to trust the prediction.
 
         Returns:
-            (K,) level indices, or None if nothing new was found. If nothing that was looked at has
+            (K,) level indices, or None if nothing new was found. If nothing that was probed has
             a chance, one of those; if none of it can be built, the next best.
         """
-        beliefs = Beliefs(
+        outcomes = OutcomeModel(
             self._space,
             self._predictor,
             history,
@@ -123,18 +123,18 @@ class Guide:
             costs=self._goal.costs,
             is_learning=self._is_learning,
         )
-        known = looks or no_looks(self._space, len(self._goal.costs))
+        known = probes or no_probes(self._space, len(self._goal.costs))
         rejected: set[bytes] = set()
         hopeless: Array | None = None
         while True:
-            beliefs.learn(known)
-            judge = _Judge(beliefs, self._goal, history, running)
+            outcomes.learn(known)
+            judge = _Judge(outcomes, self._goal, history, running)
             plans = self._shortlist(judge, is_new, rejected, random, n_shortlisted)
             if len(plans) == 0:
                 return hopeless
-            if look_at is None or len(rejected) >= _ENOUGH_LOOKS:
+            if probe_plans is None or len(rejected) >= _ENOUGH_LOOKS:
                 return np.asarray(plans[0])
-            found, has_chance = look_at(plans)
+            found, has_chance = probe_plans(plans)
             if has_chance.any():
                 worth = judge.worth(plans[has_chance], found.untuned[has_chance])
                 return np.asarray(plans[has_chance][worth.argmax()])
@@ -155,7 +155,7 @@ class Guide:
         n_wanted: int,
     ) -> Levels:
         """Draw plans, improve the best ones and choose among them; (at most n_wanted, K)."""
-        bits_of = priced_bits(self._space)
+        bits_of = penalized_bits(self._space)
         plans = draw_candidates(
             self._live,
             judge.parents,
@@ -190,14 +190,16 @@ class Guide:
 class _Judge:
     """Expected hypervolume improvement over what is measured and what runs."""
 
-    def __init__(self, beliefs: Beliefs, goal: Goal, history: History, running: Levels) -> None:
-        self._beliefs = beliefs
+    def __init__(
+        self, outcomes: OutcomeModel, goal: Goal, history: History, running: Levels
+    ) -> None:
+        self._beliefs = outcomes
         self._goal = goal
-        self.power = beliefs.power
+        self.power = outcomes.power
         accuracy, costs, levels = history.accuracy, history.costs, history.levels
         if len(running):
-            accuracy = np.append(accuracy, beliefs.accuracy(running) @ NODE_WEIGHTS)
-            costs = np.concatenate([costs, beliefs.costs(running)])
+            accuracy = np.append(accuracy, outcomes.accuracy(running) @ NODE_WEIGHTS)
+            costs = np.concatenate([costs, outcomes.costs(running)])
             levels = np.concatenate([levels, running])
         # With several costs the baseline covers what lies between it and the reference.
         untouched = np.zeros((1, levels.shape[1]), dtype=np.int64)

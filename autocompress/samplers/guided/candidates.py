@@ -13,8 +13,8 @@ from autocompress.samplers.guided.lagrangian_sweep import (
     mildest,
     regimes,
 )
-from autocompress.space.option_table import Levels
 from autocompress.space.prediction import Predictor
+from autocompress.space.sensitivity_table import Levels
 
 _N_SWEEPS = 64
 _N_MUTANTS = 256
@@ -39,7 +39,7 @@ def draw_candidates(
     Args:
         live: Levels to choose from, per knob.
         parents: Measured plans on the front; (P, K) level indices, P >= 1.
-        predictor: What the option table says; without one there are no sweeps.
+        predictor: What the sensitivity table says; without one there are no sweeps.
         random: Source of chance.
         power: Divergences are raised to it in sweeps.
         has_latency: Whether some sweeps shall pay for time as well.

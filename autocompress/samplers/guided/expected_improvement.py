@@ -11,7 +11,7 @@ Dimension key: `N` candidates, `F` front points, `C` costs, `Q` quadrature nodes
 import numpy as np
 
 from autocompress.pareto import hypervolume
-from autocompress.space.option_table import Array
+from autocompress.space.sensitivity_table import Array
 
 
 def improvement_rates(

@@ -14,7 +14,7 @@ import numpy as np
 import scipy  # its parts are loaded when they are used, by the first proposal
 from numpy.typing import NDArray
 
-from autocompress.space.option_table import Array
+from autocompress.space.sensitivity_table import Array
 
 _MAX_FOR_CHOICE = 200  # hyperparameters are chosen on so many: their cost grows with the cube
 _JITTER = 1e-8
@@ -43,7 +43,7 @@ class Features:
         )
 
 
-class Surrogate:
+class GaussianProcess:
     """A fitted process; without data it is the prior with unit uncertainty.
 
     The kernel sums a constant, the prior itself (its slope may be wrong), the linear features, a

@@ -1,4 +1,4 @@
-"""The default sampler: `Guide` behind Optuna's interface, stateless."""
+"""The default sampler: `AcquisitionSearch` behind Optuna's interface, stateless."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,28 +12,28 @@ from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.measurement import Measurement
 from autocompress.objective import LATENCY, REGION, SIZE, SLACK_HALVINGS, Limits
-from autocompress.samplers.guided.acquisition_search import Goal, Guide
-from autocompress.samplers.guided.look import Look, LookAt
-from autocompress.samplers.guided.outcome_model import MAX_LOOKS, History, Looks
-from autocompress.space.option_table import Array, Levels
+from autocompress.samplers.guided.acquisition_search import AcquisitionSearch, Goal
+from autocompress.samplers.guided.outcome_model import MAX_PROBES, History, Probes
+from autocompress.samplers.guided.probed_plan import ProbedPlan, ProbePlans
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import SearchSpace
+from autocompress.space.sensitivity_table import Array, Levels
 
 
 class GuidedSampler(BaseSampler):
-    """Proposes by option table, surrogate and expected hypervolume improvement; see `guide`.
+    """Proposes by sensitivity table, surrogate and expected hypervolume improvement; see `guide`.
 
     It keeps nothing: what it needs lies in the study's trials, which carry their measurements as
-    `Study.complete` writes them, and in the looks that `Study.add` wrote.
+    `Study.complete` writes them, and in the probes that `Study.add` wrote.
 
     Args:
         space: The knobs.
-        predictor: What the option table says, or None.
+        predictor: What the sensitivity table says, or None.
         costs: Fields of `Measurement` that are minimised.
         limits: Constraints.
         seed: Source of chance.
-        looks: Plans that were looked at before, oldest first.
-        look_at: Looks at plans; None to propose without.
+        probes: Plans that were probed before, oldest first.
+        probe_plans: Probes plans; None to propose without.
         n_shortlisted: Plans it is asked about at once.
         is_learning: Whether trials correct the table.
         is_new: Whether a plan has not been tried.
@@ -48,8 +48,8 @@ class GuidedSampler(BaseSampler):
         limits: Limits,
         seed: int,
         is_new: Callable[[Mapping[str, int]], bool],
-        looks: Sequence[Look] = (),
-        look_at: LookAt | None = None,
+        probes: Sequence[ProbedPlan] = (),
+        probe_plans: ProbePlans | None = None,
         n_shortlisted: int = 4,
         is_learning: bool = True,
     ) -> None:
@@ -60,8 +60,8 @@ class GuidedSampler(BaseSampler):
         self._costs = tuple(dict.fromkeys((*costs, *limits.costs)))
         self._random = np.random.default_rng(seed)
         self._is_new = is_new
-        self._looks = looks[-2 * MAX_LOOKS :]  # some of them were tuned
-        self._look_at = look_at
+        self._probes = probes[-2 * MAX_PROBES :]  # some of them were tuned
+        self._probe_plans = probe_plans
         self._n_shortlisted = n_shortlisted
         self._is_learning = is_learning
 
@@ -93,7 +93,7 @@ class GuidedSampler(BaseSampler):
         running = [t for t in trials if t.state == TrialState.RUNNING and t.params]
         base = _measured(baseline)
         tuned = [t for t in tuned if _measured(t).fidelity == base.fidelity]
-        guide = Guide(
+        guide = AcquisitionSearch(
             self._space,
             self._live(),
             self._predictor,
@@ -105,9 +105,11 @@ class GuidedSampler(BaseSampler):
             self._levels(running),
             lambda levels: self._is_new(self._named(levels)),
             self._random,
-            looks=self._as_arrays(self._looks, base),
+            probes=self._as_arrays(self._probes, base),
             n_shortlisted=self._n_shortlisted,
-            look_at=None if self._look_at is None else lambda plans: self._looked_at(plans, base),
+            probe_plans=None
+            if self._probe_plans is None
+            else lambda plans: self._probed(plans, base),
         )
         return None if plan is None else self._named(plan)
 
@@ -164,17 +166,17 @@ class GuidedSampler(BaseSampler):
     def _levels(self, trials: Sequence[FrozenTrial]) -> Levels:
         return self._rows([trial.params for trial in trials])
 
-    def _as_arrays(self, looks: Sequence[Look], base: Measurement) -> Looks:
+    def _as_arrays(self, probes: Sequence[ProbedPlan], base: Measurement) -> Probes:
         known = {
-            SIZE.field: [(look.size_bytes or np.nan) / base.size_bytes for look in looks],
-            LATENCY.field: [look.latency_ratio or np.nan for look in looks],
+            SIZE.field: [(probed.size_bytes or np.nan) / base.size_bytes for probed in probes],
+            LATENCY.field: [probed.latency_ratio or np.nan for probed in probes],
         }
-        unknown = [np.nan] * len(looks)
+        unknown = [np.nan] * len(probes)
         columns = [np.log(known.get(field, unknown)) for field in self._costs]
-        return Looks(
-            levels=self._rows([look.levels for look in looks]),
-            untuned=np.array([look.divergence for look in looks], dtype=np.float64),
-            costs=np.array(columns, dtype=np.float64).reshape(len(self._costs), len(looks)).T,
+        return Probes(
+            levels=self._rows([probed.levels for probed in probes]),
+            untuned=np.array([probed.divergence for probed in probes], dtype=np.float64),
+            costs=np.array(columns, dtype=np.float64).reshape(len(self._costs), len(probes)).T,
         )
 
     def _rows(self, plans: Sequence[Mapping[str, Any]]) -> Levels:
@@ -184,12 +186,12 @@ class GuidedSampler(BaseSampler):
     def _named(self, levels: Array) -> dict[str, int]:
         return {knob.name: int(i) for knob, i in zip(self._space.knobs, levels, strict=True)}
 
-    def _looked_at(self, plans: Levels, base: Measurement) -> tuple[Looks, NDArray[np.bool_]]:
-        assert self._look_at is not None
-        looks = self._look_at([self._named(plan) for plan in plans])
+    def _probed(self, plans: Levels, base: Measurement) -> tuple[Probes, NDArray[np.bool_]]:
+        assert self._probe_plans is not None
+        probes = self._probe_plans([self._named(plan) for plan in plans])
         return (
-            self._as_arrays(looks, base),
-            np.array([look.has_chance for look in looks], dtype=bool),
+            self._as_arrays(probes, base),
+            np.array([probed.has_chance for probed in probes], dtype=bool),
         )
 
 

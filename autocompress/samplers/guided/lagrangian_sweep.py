@@ -1,7 +1,7 @@
-"""Plans for every budget from the option table: a Lagrangian sweep.
+"""Plans for every budget from the sensitivity table: a Lagrangian sweep.
 
 For a price on bytes and one on time, the plan that minimises divergence + price x cost; raising the
-price walks from the untouched model to the smallest one (Everett 1963; SPDY, Frantar & Alistarh
+price walks from the original model to the smallest one (Everett 1963; SPDY, Frantar & Alistarh
 2022, spends one budget so). Bits, ranks and widths of a layer multiply, so its knobs cannot be
 chosen one by one: coordinate descent takes them in turn until nothing changes. Where every layer
 has one knob only the sum is separable and the first round finds the optimum.
@@ -14,9 +14,9 @@ from typing import Final
 
 import numpy as np
 
-from autocompress.space.option_table import Array, Levels
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import SearchSpace
+from autocompress.space.sensitivity_table import Array, Levels
 
 _MAX_ROUNDS = 12
 HIGHEST_PRICE: Final = 1e3
@@ -36,7 +36,7 @@ def best_plans(
 
     Args:
         predictor: What options do.
-        prices: Price of the file and of the inference, each as a share of the untouched model's,
+        prices: Price of the file and of the inference, each as a share of the original model's,
             in units of `power`-scaled divergence; (P, 2).
         start: Where to start; (P, K) level indices, not modified.
         live: Levels to choose from, per knob.
@@ -115,12 +115,12 @@ def sweep(
 
 
 def regimes(space: SearchSpace, live: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
-    """Levels to choose from without a price of bits, and with one; only the first without its knob.
+    """Levels to choose from without a rate penalty, and with one; only the first without its knob.
 
     With a price the bits of its layers are those it was measured at: it decides what codes take,
     and fewer bits save nothing that it does not. Of several knobs each can stay without one.
     """
-    bits_of = priced_bits(space)
+    bits_of = penalized_bits(space)
     prices = [k for k in bits_of if len(live[k]) > 1]
     if not prices:
         return [list(live)]
@@ -139,7 +139,7 @@ def with_measured_bits(bits_of: Mapping[int, Sequence[int]], plans: Levels) -> L
     With a price fewer bits change the rounding and hardly the file. A layer can stay untouched.
 
     Args:
-        bits_of: From `priced_bits`.
+        bits_of: From `penalized_bits`.
         plans: (P, K) level indices, not modified.
 
     Returns:
@@ -152,7 +152,7 @@ def with_measured_bits(bits_of: Mapping[int, Sequence[int]], plans: Levels) -> L
     return np.unique(settled, axis=0)
 
 
-def priced_bits(space: SearchSpace) -> dict[int, list[int]]:
+def penalized_bits(space: SearchSpace) -> dict[int, list[int]]:
     """Indices of the knobs of prices, each with those of its layers' bits."""
     return {
         k: [

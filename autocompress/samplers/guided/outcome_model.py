@@ -9,19 +9,19 @@ from typing import Final
 import numpy as np
 import scipy  # its parts are loaded when they are used, by the first proposal
 
-from autocompress.samplers.guided.gaussian_process import Features, Surrogate
-from autocompress.space.option_table import Array, Levels
+from autocompress.samplers.guided.gaussian_process import Features, GaussianProcess
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import SearchSpace
+from autocompress.space.sensitivity_table import Array, Levels
 
 _POWERS = (0.35, 0.6, 1.0)
 _LEAST_DIVERGENCE = 1e-5  # nats; below it outputs are the same for every purpose
 _KNOB_SHARE = 0.7
-MAX_LOOKS: Final = 200
-"""How many looks are learned from: time grows with the cube."""
+MAX_PROBES: Final = 200
+"""How many probes are learned from: time grows with the cube."""
 _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(7)
 NODE_WEIGHTS: Array = _WEIGHTS / _WEIGHTS.sum()
-"""Probabilities of the accuracies that `Beliefs.accuracy` returns."""
+"""Probabilities of the accuracies that `OutcomeModel.accuracy` returns."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class History:
         accuracy: On the validation split; (N,).
         divergence: After tuning, on the validation split; (N,), nats.
         untuned: Training-free score; (N,), nats, NaN where it was not taken.
-        costs: Log of each cost objective over the untouched model's; (N, C).
+        costs: Log of each cost objective over the original model's; (N, C).
     """
 
     levels: Levels
@@ -44,13 +44,13 @@ class History:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Looks:
-    """Plans that were looked at without training, tuned later or not.
+class Probes:
+    """Plans that were probed without training, tuned later or not.
 
     Attributes:
         levels: (L, K) level indices, oldest first.
         untuned: Training-free score; (L,), nats, NaN for what cannot be built.
-        costs: Log of each cost over the untouched model's; (L, C), NaN likewise, and where a look
+        costs: Log of each cost over the original model's; (L, C), NaN likewise, and where a probe
             does not take it.
     """
 
@@ -58,37 +58,37 @@ class Looks:
     untuned: Array
     costs: Array
 
-    def joined(self, newer: "Looks") -> "Looks":
+    def joined(self, newer: "Probes") -> "Probes":
         """These and newer ones."""
-        return Looks(
+        return Probes(
             levels=np.concatenate([self.levels, newer.levels]),
             untuned=np.concatenate([self.untuned, newer.untuned]),
             costs=np.concatenate([self.costs, newer.costs]),
         )
 
 
-def no_looks(space: SearchSpace, n_costs: int) -> Looks:
+def no_probes(space: SearchSpace, n_costs: int) -> Probes:
     """None, at plans of a space."""
     nothing = np.empty((0, len(space.knobs)), dtype=np.int64)
-    return Looks(levels=nothing, untuned=np.empty(0), costs=np.empty((0, n_costs)))
+    return Probes(levels=nothing, untuned=np.empty(0), costs=np.empty((0, n_costs)))
 
 
-class Beliefs:
+class OutcomeModel:
     """Predictions for one proposal.
 
     Accuracy saturates and jumps by whole examples; the divergence from the base model does neither.
     So the divergence after tuning is predicted (in logarithms), and accuracy read off a falling
     piecewise linear function fitted to all trials (isotonic regression).
 
-    Once plans were looked at that were not tuned, it is predicted in two steps: the training-free
-    score from looks and trials, and from it what tuning makes of it, from trials alone (a cheap and
-    an expensive fidelity of one quantity; Kennedy & O'Hagan 2000).
+    Once plans were probed that were not tuned, it is predicted in two steps: the training-free
+    score from probes and trials, and from it what tuning makes of it, from trials alone (a cheap
+    and an expensive fidelity of one quantity; Kennedy & O'Hagan 2000).
 
     Args:
         space: The knobs.
-        predictor: What the option table says; None to know nothing before the first trial.
+        predictor: What the sensitivity table says; None to know nothing before the first trial.
         history: Tuned trials, without the baseline.
-        baseline_accuracy: Accuracy of the untouched model.
+        baseline_accuracy: Accuracy of the original model.
         costs: Fields of `Measurement` that are minimised.
         is_learning: Whether residuals of the prior are learned; False fits only the scale of
             the table's word.
@@ -120,23 +120,23 @@ class Beliefs:
         self._powers = _POWERS if predictor is not None and is_learning else (1.0,)
         self.power, self._tuned = self._fitted(history.levels, self._log_divergence)
         self._tuning = self._fit_tuning()
-        self._untuned: tuple[float, Surrogate] | None = None
+        self._untuned: tuple[float, GaussianProcess] | None = None
         self._cost_models = [self._fit_cost(c) for c in range(len(costs))]
 
-    def learn(self, looks: Looks) -> None:
-        """Take in looks, in place of those taken in before.
+    def learn(self, probes: Probes) -> None:
+        """Take in probes, in place of those taken in before.
 
         Args:
-            looks: Of those at plans that were not tuned, up to 200 of the newest count.
+            probes: Of those at plans that were not tuned, up to 200 of the newest count.
         """
         tuned = {row.tobytes() for row in self._history.levels}
-        newest = {row.tobytes(): i for i, row in enumerate(looks.levels)}
+        newest = {row.tobytes(): i for i, row in enumerate(probes.levels)}
         only = sorted(
-            i for row, i in newest.items() if row not in tuned and np.isfinite(looks.untuned[i])
-        )[-MAX_LOOKS:]
+            i for row, i in newest.items() if row not in tuned and np.isfinite(probes.untuned[i])
+        )[-MAX_PROBES:]
         if not only or not self._is_learning:
             return
-        levels, untuned = looks.levels[only], looks.untuned[only]
+        levels, untuned = probes.levels[only], probes.untuned[only]
         known = np.isfinite(self._history.untuned)
         if self._tuning is not None:
             self._untuned = self._fitted(
@@ -144,7 +144,7 @@ class Beliefs:
                 _log(np.concatenate([self._history.untuned[known], untuned])),
             )
         for c in range(len(self._costs)):
-            found = looks.costs[only, c]
+            found = probes.costs[only, c]
             taken = np.isfinite(found)
             self._cost_models[c] = self._fit_cost(c, levels[taken], found[taken])
 
@@ -178,21 +178,22 @@ class Beliefs:
         return mean, np.hypot(deviation, doubt)
 
     def costs(self, levels: Levels) -> Array:
-        """Expected log of each cost over the untouched model's; (M, K) -> (M, C)."""
+        """Expected log of each cost over the original model's; (M, K) -> (M, C)."""
         columns = []
         for c, model in enumerate(self._cost_models):
             features = self._cost_features(levels, c)
             columns.append(features.prior if model is None else model.predict(features)[0])
         return np.stack(columns, axis=1)
 
-    def _fitted(self, levels: Levels, targets: Array) -> tuple[float, Surrogate]:
+    def _fitted(self, levels: Levels, targets: Array) -> tuple[float, GaussianProcess]:
         """The likeliest power of single divergences, and the process on what it gets wrong."""
         fitted = [
-            (power, Surrogate(self._features(levels, power), targets)) for power in self._powers
+            (power, GaussianProcess(self._features(levels, power), targets))
+            for power in self._powers
         ]
         return max(fitted, key=lambda pair: pair[1].log_likelihood)
 
-    def _fit_tuning(self) -> Surrogate | None:
+    def _fit_tuning(self) -> GaussianProcess | None:
         """What tuning makes of a training-free score; None before three trials have shown it."""
         known = np.isfinite(self._history.untuned)
         if known.sum() < 3 or not self._is_learning:
@@ -200,21 +201,21 @@ class Beliefs:
         features = self._features(
             self._history.levels[known], self.power, self._history.untuned[known]
         )
-        return Surrogate(features, self._log_divergence[known])
+        return GaussianProcess(features, self._log_divergence[known])
 
     def _fit_cost(
-        self, c: int, looked: Levels | None = None, log_costs: Array | None = None
-    ) -> Surrogate | None:
-        """The process on what the table gets wrong of a cost, from trials and looks."""
+        self, c: int, probed: Levels | None = None, log_costs: Array | None = None
+    ) -> GaussianProcess | None:
+        """The process on what the table gets wrong of a cost, from trials and probes."""
         levels, costs = self._history.levels, self._history.costs[:, c]
-        if looked is not None and log_costs is not None:
-            levels, costs = np.concatenate([levels, looked]), np.concatenate([costs, log_costs])
+        if probed is not None and log_costs is not None:
+            levels, costs = np.concatenate([levels, probed]), np.concatenate([costs, log_costs])
         is_told = self._predictor is not None and (
             self._predictor.log_cost(self._costs[c], levels) is not None
         )
         if len(levels) == 0 or (is_told and not self._is_learning):
             return None
-        return Surrogate(self._cost_features(levels, c), costs)
+        return GaussianProcess(self._cost_features(levels, c), costs)
 
     def _features(self, levels: Levels, power: float, untuned: Array | None = None) -> Features:
         position = levels / self._n_levels

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from autocompress.analysis.channel_group import ChannelGroup, GroupMember
+from autocompress.compress.calibration import CalibrationStatistics
 from autocompress.compress.compressed_layers import mask_of, restore_layer_
-from autocompress.compress.evidence import Evidence
 from autocompress.compress.importance.registry import CRITERIA
 from autocompress.compress.importance.score import score_channels
 from autocompress.compress.sparsity import sparsify_
@@ -52,7 +52,7 @@ def two_layers():
     )  # fmt: skip
     gradients = {name: torch.randn_like(p) for name, p in model.named_parameters()}
     squared = {name: torch.rand_like(p) for name, p in model.named_parameters()}
-    return model, group, Evidence(gradients=gradients, squared_gradients=squared)
+    return model, group, CalibrationStatistics(gradients=gradients, squared_gradients=squared)
 
 
 def _closed_form(criterion, weight, gradient, fisher):
@@ -172,7 +172,9 @@ def test_score_of_a_tied_weight_finds_its_evidence_under_either_name():
     gradient = torch.rand(4, 3)
     expected = _scaled((model[0].weight.detach() * gradient).sum(dim=0).abs())
     for name in ("0.weight", "1.weight"):
-        scores = score_channels(model, group, "taylor", Evidence(gradients={name: gradient}))
+        scores = score_channels(
+            model, group, "taylor", CalibrationStatistics(gradients={name: gradient})
+        )
         np.testing.assert_allclose(scores, expected, rtol=1e-6)
 
 
@@ -229,7 +231,7 @@ def test_scores_are_finite_and_average_to_one(zoo_net, criterion):
     if criterion.startswith("nni_"):
         need_extra("nni")
     facts = {name: torch.rand_like(p) for name, p in zoo_net.model.named_parameters()}
-    evidence = Evidence(gradients=facts, squared_gradients=facts)
+    evidence = CalibrationStatistics(gradients=facts, squared_gradients=facts)
     for group in zoo_net.profile.groups:
         scores = score_channels(zoo_net.model, group, criterion, evidence)
         assert scores.shape == (group.n_channels,)
@@ -249,7 +251,7 @@ def test_channel_of_zeros_is_the_least_important(zoo, criterion):
                 layer.weight.select(0 if member.side == "out" else 1, 5).zero_()
     facts = {name: torch.rand_like(p) for name, p in model.named_parameters()}
     scores = score_channels(
-        model, group, criterion, Evidence(gradients=facts, squared_gradients=facts)
+        model, group, criterion, CalibrationStatistics(gradients=facts, squared_gradients=facts)
     )
     assert scores[5] == 0.0
     assert scores.argmin() == 5
@@ -279,6 +281,6 @@ def test_obd_finds_the_channel_that_the_loss_does_not_need():
             squared[name] += parameter.grad.square() * 2.0
     channels = np.arange(3)
     group = _group("0", 3, _member("0", "out", channels), _member("2", "in", channels))
-    evidence = Evidence(squared_gradients=squared)
+    evidence = CalibrationStatistics(squared_gradients=squared)
     assert score_channels(model, group, "obd", evidence).argmin() == 1
     assert score_channels(model, group, "l2").argmin() != 1

@@ -492,9 +492,9 @@ def test_choose_trials_refuses_what_cannot_be_refined(run: RunRecord) -> None:
     for number, message in (
         (4, r"`trial` must be in \[0, 3\] for run 'demo', but got 4\."),
         (-1, "but got -1"),
-        (0, "Trial 0 of 'demo' cannot be refined: it is the untouched model."),
+        (0, "Trial 0 of 'demo' cannot be refined: it is the original model."),
         (2, "Trial 2 of 'demo' cannot be refined: it is failed."),
-        (3, "Trial 3 of 'demo' cannot be refined: it is the untouched model."),
+        (3, "Trial 3 of 'demo' cannot be refined: it is the original model."),
     ):
         with pytest.raises(InputError, match=message):
             choose_trials(broken, numbers=(number,), top=0)

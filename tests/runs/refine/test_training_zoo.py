@@ -104,6 +104,6 @@ def test_refine_goes_on_bit_for_bit_and_its_weights_can_be_loaded(
             run("broken", number)
     assert run("broken") == unbroken
     model = evaluator.rebuild(plan, tmp_path / "unbroken")
-    accuracy, loss, _ = evaluator.meter.score(model)
+    accuracy, loss, _ = evaluator.measurer.score(model)
     assert unbroken[0].accuracy == pytest.approx(accuracy, abs=1e-6)
     assert unbroken[0].loss == pytest.approx(loss, rel=1e-5)

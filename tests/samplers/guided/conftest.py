@@ -1,4 +1,4 @@
-"""A space of eight layers whose option table and outcomes are made up, but consistent."""
+"""A space of eight layers whose sensitivity table and outcomes are made up, but consistent."""
 
 import dataclasses
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from autocompress.measurement import Measurement
-from autocompress.space.option_table import Figures, Option, OptionTable
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import Knob, SearchSpace
+from autocompress.space.sensitivity_table import Figures, MeasuredLevel, SensitivityTable
 
 BITS = (32, 8, 4, 3, 2)
 HARM_OF_BITS = np.array([0.0, 1e-4, 3e-3, 2e-2, 0.2])
@@ -26,7 +26,7 @@ class World:
     """
 
     space: SearchSpace
-    table: OptionTable
+    table: SensitivityTable
     errors: np.ndarray
 
     @property
@@ -82,13 +82,13 @@ def make_world(seed: int) -> World:
             divergence=float(harm), size_bytes=sum(held.values()) + GRAPH_BYTES, layer_bytes=held
         )
 
-    table = OptionTable(
+    table = SensitivityTable(
         baseline=Figures(
             divergence=0.0, size_bytes=sum(n_bytes.values()) + GRAPH_BYTES, layer_bytes=n_bytes
         ),
         contexts={},
         options=tuple(
-            Option(knob=knob.name, level=level, figures=figures(k, level))
+            MeasuredLevel(knob=knob.name, level=level, figures=figures(k, level))
             for k, knob in enumerate(knobs)
             for level in range(1, len(knob.levels))
         ),

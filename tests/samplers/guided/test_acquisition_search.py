@@ -7,8 +7,8 @@ import pytest
 
 from autocompress.pareto import hypervolume
 from autocompress.samplers.guided import acquisition_search as guide
-from autocompress.samplers.guided.acquisition_search import Goal, Guide
-from autocompress.samplers.guided.outcome_model import Beliefs, History, Looks
+from autocompress.samplers.guided.acquisition_search import AcquisitionSearch, Goal
+from autocompress.samplers.guided.outcome_model import History, OutcomeModel, Probes
 from tests.samplers.guided.conftest import make_world
 from tests.samplers.guided.test_outcome_model import history_of, random_plans
 
@@ -18,10 +18,10 @@ GOAL = Goal(
 NOTHING = np.empty((0, 12), dtype=np.int64)
 
 
-def _guide(world, goal: Goal = GOAL, **changes) -> Guide:
+def _guide(world, goal: Goal = GOAL, **changes) -> AcquisitionSearch:
     predictor = changes.pop("predictor", world.predictor)
     live = (predictor or world.predictor).live_levels()
-    return Guide(world.space, live, predictor, goal, **changes)
+    return AcquisitionSearch(world.space, live, predictor, goal, **changes)
 
 
 def _volume(world, plans: np.ndarray) -> float:
@@ -30,7 +30,7 @@ def _volume(world, plans: np.ndarray) -> float:
     return hypervolume(costs, np.array([-GOAL.floor, 0.0]))
 
 
-def _searched(world, guide: Guide, n_trials: int, seed: int) -> np.ndarray:
+def _searched(world, guide: AcquisitionSearch, n_trials: int, seed: int) -> np.ndarray:
     plans = random_plans(world, 3, seed=seed)
     for number in range(n_trials):
         known = {tuple(p) for p in plans}
@@ -106,11 +106,11 @@ def test_limits_at_the_edge_of_the_space_are_met_or_come_close(world, share, is_
     assert not is_within_reach or sizes.max() <= limit * 1.02
 
 
-def looks_at(plans: np.ndarray, *untuned: float) -> Looks:
-    """Looks that found scores, NaN for what cannot be built; sizes do not matter."""
+def looks_at(plans: np.ndarray, *untuned: float) -> Probes:
+    """Probes that found scores, NaN for what cannot be built; sizes do not matter."""
     found = np.array([*untuned, *[np.nan] * len(plans)])[: len(plans)]
     sizes = np.where(np.isfinite(found), -1.0, np.nan)
-    return Looks(levels=plans, untuned=found, costs=sizes[:, None])
+    return Probes(levels=plans, untuned=found, costs=sizes[:, None])
 
 
 def test_nothing_is_proposed_if_nothing_that_is_new_can_be_built(world):
@@ -119,7 +119,7 @@ def test_nothing_is_proposed_if_nothing_that_is_new_can_be_built(world):
     def is_new(levels: np.ndarray) -> bool:
         return levels.sum() == 1 and levels[:2].sum() == 1
 
-    def look_at(plans: np.ndarray) -> tuple[Looks, np.ndarray]:
+    def probe_plans(plans: np.ndarray) -> tuple[Probes, np.ndarray]:
         asked.extend(plans)
         return looks_at(plans), np.zeros(len(plans), dtype=bool)
 
@@ -129,17 +129,17 @@ def test_nothing_is_proposed_if_nothing_that_is_new_can_be_built(world):
         is_new,
         np.random.default_rng(0),
         n_shortlisted=8,
-        look_at=look_at,
+        probe_plans=probe_plans,
     )
     assert plan is None
     assert sorted(map(tuple, asked)) == sorted(map(tuple, np.eye(12, dtype=int)[:2]))
 
 
 def _looked_at_in_vain(world, *untuned: float) -> tuple[np.ndarray, np.ndarray]:
-    """The plans that are looked at, two at a time with these scores, and the one proposed."""
+    """The plans that are probed, two at a time with these scores, and the one proposed."""
     asked = []
 
-    def look_at(plans: np.ndarray) -> tuple[Looks, np.ndarray]:
+    def probe_plans(plans: np.ndarray) -> tuple[Probes, np.ndarray]:
         asked.extend(plans)
         return looks_at(plans, *untuned), np.zeros(len(plans), dtype=bool)
 
@@ -149,7 +149,7 @@ def _looked_at_in_vain(world, *untuned: float) -> tuple[np.ndarray, np.ndarray]:
         lambda levels: True,
         np.random.default_rng(0),
         n_shortlisted=2,
-        look_at=look_at,
+        probe_plans=probe_plans,
     )
     assert len(asked) == len(np.unique(asked, axis=0)) == 4
     return np.array(asked), plan
@@ -169,24 +169,24 @@ def test_looks_in_vain_end_with_one_that_can_be_built(world):
 def test_looks_teach_the_next_shortlist(world, monkeypatch):
     learned = []
 
-    class ToldBeliefs(Beliefs):
-        def learn(self, looks: Looks) -> None:
-            learned.append(looks)
-            super().learn(looks)
+    class ToldBeliefs(OutcomeModel):
+        def learn(self, probes: Probes) -> None:
+            learned.append(probes)
+            super().learn(probes)
 
-    def look_at(plans: np.ndarray) -> tuple[Looks, np.ndarray]:
+    def probe_plans(plans: np.ndarray) -> tuple[Probes, np.ndarray]:
         return looks_at(plans, 2.0, 3.0), np.array([False, len(learned) == 2])
 
-    monkeypatch.setattr(guide, "Beliefs", ToldBeliefs)
+    monkeypatch.setattr(guide, "OutcomeModel", ToldBeliefs)
     before = random_plans(world, 3, seed=8)
     plan = _guide(world).propose(
         history_of(world, random_plans(world, 12, seed=4)),
         NOTHING,
         lambda levels: True,
         np.random.default_rng(0),
-        looks=looks_at(before, 1.0, 1.0, 1.0),
+        probes=looks_at(before, 1.0, 1.0, 1.0),
         n_shortlisted=2,
-        look_at=look_at,
+        probe_plans=probe_plans,
     )
     first, second = learned
     np.testing.assert_array_equal(first.levels, before)
@@ -208,7 +208,7 @@ def test_a_cost_that_is_only_limited_is_no_axis(world):
     predictor.saved_time[8] = np.array([0.0, 0.2, 0.6])
     history = history_of(world, NOTHING)
     history = dataclasses.replace(history, costs=np.empty((0, 2)))
-    plan = Guide(world.space, predictor.live_levels(), predictor, goal).propose(
+    plan = AcquisitionSearch(world.space, predictor.live_levels(), predictor, goal).propose(
         history, NOTHING, lambda levels: True, np.random.default_rng(0)
     )
     assert plan[8] == 2, "only this level is fast enough"
@@ -238,7 +238,7 @@ def test_with_two_costs_the_baseline_counts_as_what_is_there(world):
         untuned=np.full(4, np.nan),
         costs=np.ones((4, 2)),
     )
-    guide = Guide(world.space, live, predictor, goal, is_learning=False)
+    guide = AcquisitionSearch(world.space, live, predictor, goal, is_learning=False)
     for seed in range(3):
         plan = guide.propose(
             taught,
@@ -267,7 +267,7 @@ def test_looks_decide_between_shortlisted_plans(world):
     history = history_of(world, random_plans(world, 12, seed=4))
     asked = []
 
-    def look_at(plans: np.ndarray) -> tuple[Looks, np.ndarray]:
+    def probe_plans(plans: np.ndarray) -> tuple[Probes, np.ndarray]:
         asked.append(plans)
         return looks_at(plans, np.nan, 5.0, 1e-4, 1e-5), np.array([False, True, True, False])
 
@@ -277,7 +277,7 @@ def test_looks_decide_between_shortlisted_plans(world):
         lambda levels: True,
         np.random.default_rng(0),
         n_shortlisted=4,
-        look_at=look_at,
+        probe_plans=probe_plans,
     )
     assert asked[0].shape == (4, 12)
     np.testing.assert_array_equal(plan, asked[0][2])

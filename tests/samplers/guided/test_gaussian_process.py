@@ -5,7 +5,7 @@ import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
-from autocompress.samplers.guided.gaussian_process import Features, Surrogate
+from autocompress.samplers.guided.gaussian_process import Features, GaussianProcess
 
 
 def _features(n: int, n_knobs: int = 5, seed: int = 0) -> Features:
@@ -19,7 +19,7 @@ def _features(n: int, n_knobs: int = 5, seed: int = 0) -> Features:
 
 def test_without_data_the_prior_is_predicted():
     some = _features(4)
-    mean, deviation = Surrogate(some[np.arange(0)], np.empty(0)).predict(some)
+    mean, deviation = GaussianProcess(some[np.arange(0)], np.empty(0)).predict(some)
     np.testing.assert_array_equal(mean, some.prior)
     np.testing.assert_array_equal(deviation, np.ones(4))
 
@@ -31,7 +31,7 @@ def test_prediction_equals_scikit_learns_with_the_same_kernel():
     known = Features(prior=zero[0], linear=np.zeros((30, 1)), position=known.position)
     asked = Features(prior=zero[1], linear=np.zeros((10, 1)), position=asked.position)
     targets = np.sin(3 * known.position).sum(axis=1)
-    surrogate = Surrogate(known, targets)
+    surrogate = GaussianProcess(known, targets)
     offset = np.median(targets)
     scale = np.sqrt(np.mean((targets - offset) ** 2))
     kernel = (
@@ -50,7 +50,7 @@ def test_prediction_equals_scikit_learns_with_the_same_kernel():
 def test_linear_features_that_the_prior_misses_are_learned():
     known, asked = _features(60, seed=3), _features(200, seed=4)
     weights = np.array([1.0, -2.0, 0.5])
-    surrogate = Surrogate(known, known.prior + known.linear @ weights)
+    surrogate = GaussianProcess(known, known.prior + known.linear @ weights)
     mean, _ = surrogate.predict(asked)
     errors = mean - (asked.prior + asked.linear @ weights)
     assert np.abs(errors).mean() < 0.2 * np.abs(asked.linear @ weights).mean()
@@ -58,7 +58,7 @@ def test_linear_features_that_the_prior_misses_are_learned():
 
 def test_uncertainty_is_small_at_data_and_large_far_from_it():
     known = _features(40, seed=5)
-    surrogate = Surrogate(known, known.prior + known.linear[:, 0])
+    surrogate = GaussianProcess(known, known.prior + known.linear[:, 0])
     far = Features(prior=known.prior + 50.0, linear=known.linear * 10, position=known.position + 3)
     assert surrogate.predict(known)[1].mean() < 0.5 * surrogate.predict(far)[1].mean()
 
@@ -71,7 +71,7 @@ def test_intervals_hold_what_they_promise():
         smooth = np.sin(2 * f.position[:, 0]) + f.linear[:, 1]
         return f.prior + smooth + 0.3 * random.normal(size=len(f.prior))
 
-    mean, deviation = Surrogate(known, truth(known)).predict(asked)
+    mean, deviation = GaussianProcess(known, truth(known)).predict(asked)
     inside = np.abs(truth(asked) - mean) < 2.0 * deviation
     assert 0.85 < inside.mean() <= 1.0
 
@@ -79,6 +79,6 @@ def test_intervals_hold_what_they_promise():
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_a_handful_of_equal_targets_is_no_problem(n):
     known = _features(n)
-    mean, deviation = Surrogate(known, known.prior.copy()).predict(known)
+    mean, deviation = GaussianProcess(known, known.prior.copy()).predict(known)
     np.testing.assert_allclose(mean, known.prior, atol=1e-4)
     assert np.isfinite(deviation).all()

@@ -8,7 +8,7 @@ import pytest
 from autocompress.samplers.guided.lagrangian_sweep import (
     best_plans,
     mildest,
-    priced_bits,
+    penalized_bits,
     regimes,
     sweep,
     with_measured_bits,
@@ -100,7 +100,7 @@ def test_priced_layers_get_the_bits_that_prices_were_measured_at():
         Knob(kind="rate_price", targets=("a",), levels=(0.0, 0.01), label="a"),
     )
     plans = np.array([[2, 2, 0], [2, 2, 1], [0, 0, 1], [1, 2, 1]])
-    settled = with_measured_bits(priced_bits(SearchSpace(knobs=knobs)), plans)
+    settled = with_measured_bits(penalized_bits(SearchSpace(knobs=knobs)), plans)
     assert settled.tolist() == [[0, 0, 1], [1, 2, 1], [2, 2, 0]]
     assert plans[1, 0] == 2, "what came in stays"
 

@@ -1,4 +1,4 @@
-"""Beliefs start from the table and end with the trials."""
+"""OutcomeModel start from the table and end with the trials."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from autocompress.samplers.guided.outcome_model import NODE_WEIGHTS, Beliefs, History, Looks
+from autocompress.samplers.guided.outcome_model import NODE_WEIGHTS, History, OutcomeModel, Probes
 
 
 def history_of(world, plans: np.ndarray) -> History:
@@ -27,9 +27,9 @@ def random_plans(world, n: int, seed: int) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def _beliefs(world, plans, **changes) -> Beliefs:
+def _beliefs(world, plans, **changes) -> OutcomeModel:
     settings = {"predictor": world.predictor, "is_learning": True, **changes}
-    beliefs = Beliefs(
+    outcomes = OutcomeModel(
         world.space,
         settings["predictor"],
         settings.get("history") or history_of(world, plans),
@@ -38,14 +38,14 @@ def _beliefs(world, plans, **changes) -> Beliefs:
         is_learning=settings["is_learning"],
     )
     if "looks" in settings:
-        beliefs.learn(settings["looks"])
-    return beliefs
+        outcomes.learn(settings["looks"])
+    return outcomes
 
 
-def looks_of(world, plans: np.ndarray, untuned: np.ndarray) -> Looks:
+def looks_of(world, plans: np.ndarray, untuned: np.ndarray) -> Probes:
     base = world.table.baseline.size_bytes
     sizes = [world.measure(plan).size_bytes / base for plan in plans]
-    return Looks(levels=plans, untuned=untuned, costs=np.log(sizes)[:, None])
+    return Probes(levels=plans, untuned=untuned, costs=np.log(sizes)[:, None])
 
 
 def test_node_weights_are_probabilities():
@@ -55,9 +55,9 @@ def test_node_weights_are_probabilities():
 
 def test_without_trials_the_table_ranks_plans(world):
     asked = random_plans(world, 40, seed=1)
-    beliefs = _beliefs(world, np.empty((0, 12), dtype=np.int64))
+    outcomes = _beliefs(world, np.empty((0, 12), dtype=np.int64))
     truth = [world.measure(plan).divergence for plan in asked]
-    assert spearmanr(beliefs.divergence(asked), truth).statistic > 0.6
+    assert spearmanr(outcomes.divergence(asked), truth).statistic > 0.6
 
 
 def test_trials_correct_the_table(world):
@@ -65,8 +65,8 @@ def test_trials_correct_the_table(world):
     truth = np.log([world.measure(plan).divergence for plan in asked])
 
     def error(**changes) -> float:
-        beliefs = _beliefs(world, random_plans(world, 60, seed=2), **changes)
-        return float(np.abs(np.log(beliefs.divergence(asked)) - truth).mean())
+        outcomes = _beliefs(world, random_plans(world, 60, seed=2), **changes)
+        return float(np.abs(np.log(outcomes.divergence(asked)) - truth).mean())
 
     assert error() < 0.7 * error(is_learning=False)
     assert error() < error(predictor=None)
@@ -79,108 +79,108 @@ def test_looks_correct_the_table_where_few_trials_were_tuned(world):
         return np.array([world.measure(plan).divergence for plan in plans])
 
     asked = random_plans(world, 100, seed=1)
-    looked, tuned = random_plans(world, 60, seed=2), random_plans(world, 10, seed=3)
+    probed, tuned = random_plans(world, 60, seed=2), random_plans(world, 10, seed=3)
     history = dataclasses.replace(history_of(world, tuned), untuned=2.0 * harm(tuned))
-    looks = looks_of(world, looked, 2.0 * harm(looked))
+    probes = looks_of(world, probed, 2.0 * harm(probed))
 
-    def error(**known: Looks) -> float:
-        beliefs = _beliefs(world, tuned, history=history, **known)
-        return float(np.abs(np.log(beliefs.divergence(asked) / harm(asked))).mean())
+    def error(**known: Probes) -> float:
+        outcomes = _beliefs(world, tuned, history=history, **known)
+        return float(np.abs(np.log(outcomes.divergence(asked) / harm(asked))).mean())
 
-    assert error(looks=looks) < 0.8 * error()
+    assert error(probes=probes) < 0.8 * error()
 
 
 @pytest.mark.parametrize("n_looks", [5, 50, 120])
 def test_looks_that_repeat_the_table_make_nothing_more_certain(world, n_looks):
-    """A look says here what the table says: how wrong both are, only trials can tell."""
-    asked, looked = random_plans(world, 100, seed=99), random_plans(world, n_looks, seed=50)
+    """A probe says here what the table says: how wrong both are, only trials can tell."""
+    asked, probed = random_plans(world, 100, seed=99), random_plans(world, n_looks, seed=50)
     truth = np.log([world.measure(plan).divergence for plan in asked])
     inside = []
     for seed in range(4):
         tuned = random_plans(world, 12, seed=seed)
-        beliefs = _beliefs(
-            world, tuned, looks=looks_of(world, looked, world.predictor.divergence(looked))
+        outcomes = _beliefs(
+            world, tuned, probes=looks_of(world, probed, world.predictor.divergence(probed))
         )
-        mean, deviation = beliefs._log_divergences(asked)
+        mean, deviation = outcomes._log_divergences(asked)
         inside.append((np.abs(mean - truth) < 2.0 * deviation).mean())
     assert np.mean(inside) > 0.75
 
 
 def test_sizes_that_looks_found_correct_the_table(world):
     """Files are half as large as the table says where the first layer has 2 bits, and so on."""
-    asked, looked = random_plans(world, 60, seed=1), random_plans(world, 40, seed=2)
+    asked, probed = random_plans(world, 60, seed=1), random_plans(world, 40, seed=2)
     tuned = random_plans(world, 3, seed=3)
 
     def log_size(plans: np.ndarray) -> np.ndarray:
         base = world.table.baseline.size_bytes
         return np.log(world.predictor.size_bytes(plans) / base) - 0.7 * plans[:, 0] / 4
 
-    looks = dataclasses.replace(
-        looks_of(world, looked, np.ones(40)), costs=log_size(looked)[:, None]
+    probes = dataclasses.replace(
+        looks_of(world, probed, np.ones(40)), costs=log_size(probed)[:, None]
     )
 
-    def error(**known: Looks) -> float:
+    def error(**known: Probes) -> float:
         found = _beliefs(world, tuned, **known).costs(asked)[:, 0]
         return float(np.abs(found - log_size(asked)).mean())
 
-    assert error(looks=looks) < 0.6 * error()
+    assert error(probes=probes) < 0.6 * error()
 
 
 def test_times_that_looks_found_correct_the_table_where_they_were_taken(world):
-    """The table says that no plan is faster than another; half of the looks were timed."""
-    asked, looked = random_plans(world, 60, seed=1), random_plans(world, 60, seed=2)
+    """The table says that no plan is faster than another; half of the probes were timed."""
+    asked, probed = random_plans(world, 60, seed=1), random_plans(world, 60, seed=2)
     tuned = random_plans(world, 3, seed=3)
     history = dataclasses.replace(history_of(world, tuned), costs=np.zeros((3, 1)))
 
     def log_latency(plans: np.ndarray) -> np.ndarray:
         return -0.3 * plans[:, 8:].sum(axis=1) / 4
 
-    found = np.where(np.arange(60) % 2, log_latency(looked), np.nan)
-    looks = dataclasses.replace(looks_of(world, looked, np.ones(60)), costs=found[:, None])
+    found = np.where(np.arange(60) % 2, log_latency(probed), np.nan)
+    probes = dataclasses.replace(looks_of(world, probed, np.ones(60)), costs=found[:, None])
 
-    def error(known: Looks | None) -> float:
-        beliefs = Beliefs(
+    def error(known: Probes | None) -> float:
+        outcomes = OutcomeModel(
             world.space, world.predictor, history, baseline_accuracy=0.95, costs=("latency_ms",)
         )
         if known is not None:
-            beliefs.learn(known)
-        return float(np.abs(beliefs.costs(asked)[:, 0] - log_latency(asked)).mean())
+            outcomes.learn(known)
+        return float(np.abs(outcomes.costs(asked)[:, 0] - log_latency(asked)).mean())
 
-    assert error(looks) < 0.4 * error(None)
+    assert error(probes) < 0.4 * error(None)
 
 
 def test_of_what_cannot_be_built_nothing_is_learned(world):
     tuned, asked = random_plans(world, 10, seed=3), random_plans(world, 20, seed=1)
     none = np.full(20, np.nan)
-    nothing = Looks(levels=asked, untuned=none, costs=none[:, None])
+    nothing = Probes(levels=asked, untuned=none, costs=none[:, None])
     np.testing.assert_array_equal(
-        _beliefs(world, tuned, looks=nothing).divergence(asked),
+        _beliefs(world, tuned, probes=nothing).divergence(asked),
         _beliefs(world, tuned).divergence(asked),
     )
 
 
 def test_looks_at_plans_that_were_tuned_teach_nothing_new(world):
     tuned = random_plans(world, 10, seed=3)
-    looks = looks_of(world, tuned, np.full(10, 7.0))
+    probes = looks_of(world, tuned, np.full(10, 7.0))
     asked = random_plans(world, 20, seed=1)
     np.testing.assert_array_equal(
-        _beliefs(world, tuned, looks=looks).divergence(asked),
+        _beliefs(world, tuned, probes=probes).divergence(asked),
         _beliefs(world, tuned).divergence(asked),
     )
 
 
 def test_costs_are_learned_without_a_table(world):
     asked = random_plans(world, 50, seed=3)
-    beliefs = _beliefs(world, random_plans(world, 80, seed=4), predictor=None)
+    outcomes = _beliefs(world, random_plans(world, 80, seed=4), predictor=None)
     truth = np.log([world.measure(p).size_bytes / world.table.baseline.size_bytes for p in asked])
-    assert spearmanr(beliefs.costs(asked)[:, 0], truth).statistic > 0.8
+    assert spearmanr(outcomes.costs(asked)[:, 0], truth).statistic > 0.8
 
 
 def test_costs_follow_the_table_exactly_where_it_is_exact(world):
     asked = random_plans(world, 20, seed=5)
-    beliefs = _beliefs(world, random_plans(world, 10, seed=6))
+    outcomes = _beliefs(world, random_plans(world, 10, seed=6))
     truth = np.log([world.measure(p).size_bytes / world.table.baseline.size_bytes for p in asked])
-    np.testing.assert_allclose(beliefs.costs(asked)[:, 0], truth, atol=1e-3)
+    np.testing.assert_allclose(outcomes.costs(asked)[:, 0], truth, atol=1e-3)
 
 
 def test_accuracies_lie_between_what_was_seen(world):
@@ -193,8 +193,8 @@ def test_accuracies_lie_between_what_was_seen(world):
 
 
 def test_a_score_before_tuning_moves_the_prediction(world):
-    beliefs = _beliefs(world, random_plans(world, 40, seed=9))
+    outcomes = _beliefs(world, random_plans(world, 40, seed=9))
     plan = random_plans(world, 1, seed=10)
-    good = beliefs.accuracy(plan, np.array([1e-3])) @ NODE_WEIGHTS
-    bad = beliefs.accuracy(plan, np.array([3.0])) @ NODE_WEIGHTS
+    good = outcomes.accuracy(plan, np.array([1e-3])) @ NODE_WEIGHTS
+    bad = outcomes.accuracy(plan, np.array([3.0])) @ NODE_WEIGHTS
     assert good[0] > bad[0]

@@ -37,14 +37,14 @@ from autocompress.train.teachers import outputs_on
 
 
 class LatencyScale:
-    """Times candidates against the untouched model.
+    """Times candidates against the original model.
 
     A machine is faster at one time than at another, so milliseconds taken at different times
     do not compare; ratios to a baseline timed in between do. All milliseconds here are such a
     ratio times one and the same figure of the baseline.
 
     Args:
-        baseline: The untouched model as the runtime runs it.
+        baseline: The original model as the runtime runs it.
         example: Inputs of one inference, see `timed_inputs`.
         runtime: Name of the runtime.
         threads: Threads of the runtime.
@@ -99,7 +99,7 @@ _N_TRIED: Final = 32
 OnStage = Callable[[str, float], None]
 
 
-class Meter:
+class Measurer:
     """Measures the candidates of one base model.
 
     Args:
@@ -232,7 +232,7 @@ class Meter:
         return deploy(model, self._prepared, self._templates, is_dynamic=is_dynamic)
 
     def is_faster_dynamic(self, model: nn.Module) -> bool:
-        """Whether a quantized model is faster with dynamic input grids than with its own."""
+        """Whether a quantized model is faster with dynamic activation grids than with its own."""
         static, dynamic = (
             deploy(model, self._prepared, self._templates, is_dynamic=is_dynamic)
             for is_dynamic in (False, True)
@@ -258,7 +258,7 @@ class Meter:
         )
 
     def baseline(self) -> Shipment:
-        """The untouched model as the runtime runs it; exported once."""
+        """The original model as the runtime runs it; exported once."""
         if self._baseline is None:
             self._baseline = self.deploy(self._model)
         return self._baseline

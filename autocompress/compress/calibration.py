@@ -12,7 +12,7 @@ Gradients: TypeAlias = Mapping[str, Tensor]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Evidence:
+class CalibrationStatistics:
     """Facts from data about the base model; empty where nobody asked for them.
 
     Attributes:

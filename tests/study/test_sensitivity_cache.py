@@ -10,8 +10,8 @@ from torch import nn
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.executors.job import ProbeJob
 from autocompress.plan import CompressionPlan
-from autocompress.space.option_table import Figures
-from autocompress.study.session import Session, open_session, option_cache, probe_with
+from autocompress.space.sensitivity_table import Figures
+from autocompress.study.session import Session, open_session, probe_with, sensitivity_cache
 from autocompress.tasks.base import Task
 
 PLAN = CompressionPlan()
@@ -36,12 +36,14 @@ def session_of(task: Task, **settings: object) -> Session:
 
 
 def is_known(session: Session, *, has_latency: bool = False) -> bool:
-    return option_cache(session, has_latency=has_latency).get(PLAN.digest) is not None
+    return sensitivity_cache(session, has_latency=has_latency).get(PLAN.digest) is not None
 
 
 def test_option_cache_is_that_of_one_way_of_measuring() -> None:
     task = make_task()
-    option_cache(session_of(task), has_latency=False).put(PLAN.digest, Figures(divergence=0.0), 1.0)
+    sensitivity_cache(session_of(task), has_latency=False).put(
+        PLAN.digest, Figures(divergence=0.0), 1.0
+    )
     more = dataclasses.replace(task, augment=lambda inputs, generator: (inputs[0] + 1.0,))
 
     assert is_known(session_of(make_task()))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from autocompress.compress.evidence import Evidence
+from autocompress.compress.calibration import CalibrationStatistics
 from autocompress.compress.importance.registry import find_criterion
 from autocompress.compress.low_rank.registry import find_factorization
 from autocompress.plan import CompressionPlan
@@ -20,7 +20,7 @@ _CALIBRATION_BATCHES = 4
 _CALIBRATION_SEED = 0
 
 
-class EvidenceCollector:
+class StatisticsCollector:
     """Gathers what building a plan needs to know about the base model.
 
     Args:
@@ -40,7 +40,7 @@ class EvidenceCollector:
         self._gradients: tuple[dict[str, Tensor], dict[str, Tensor]] | None = None
         self._calibration: tuple[Inputs, ...] = ()
 
-    def for_plan(self, plan: CompressionPlan) -> Evidence:
+    def for_plan(self, plan: CompressionPlan) -> CalibrationStatistics:
         """What this plan needs; the rest stays empty."""
         first, second = None, None
         if find_criterion(self._criterion).needs != "nothing" and plan.pruning_ratios:
@@ -48,7 +48,7 @@ class EvidenceCollector:
                 self._gradients = mean_gradients(self._model, self._prepared)
             first, second = self._gradients
         methods = {la.factorization for la in plan.layers.values() if la.rank_ratio < 1.0}
-        return Evidence(
+        return CalibrationStatistics(
             gradients=first,
             squared_gradients=second,
             calibration=self._batches() if any(map(_needs_data, methods)) else (),

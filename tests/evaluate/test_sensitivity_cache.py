@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from autocompress.errors import TrialError
-from autocompress.evaluate.sensitivity import OptionCache
+from autocompress.evaluate.sensitivity import SensitivityCache
 from autocompress.plan import CompressionPlan, LayerPlan
-from autocompress.space.option_table import Figures
+from autocompress.space.sensitivity_table import Figures
 
 PLAN = CompressionPlan(layers={"fc": LayerPlan(weight_bits=4)})
 IDLE = CompressionPlan(layers={"fc": LayerPlan(weight_bits=4), "conv": LayerPlan(quantizer="x")})
@@ -26,51 +26,51 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_option_cache_finds_again_what_another_process_kept(path: Path) -> None:
-    OptionCache("k", path).put(PLAN.digest, FIGURES, 1.5)
-    known = OptionCache("k", path).get(PLAN.digest)
+    SensitivityCache("k", path).put(PLAN.digest, FIGURES, 1.5)
+    known = SensitivityCache("k", path).get(PLAN.digest)
 
     assert known is not None
     assert known.figures == FIGURES
     assert known.seconds == 1.5
-    assert OptionCache("other", path).get(PLAN.digest) is None
-    assert OptionCache("k", path).get("other") is None
+    assert SensitivityCache("other", path).get(PLAN.digest) is None
+    assert SensitivityCache("k", path).get("other") is None
 
 
 def test_option_cache_lies_where_the_environment_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(tmp_path / "mine"))
-    OptionCache("k").put("d", FIGURES, 1.0)
-    assert OptionCache("k").path == tmp_path / "mine" / "options.jsonl"
-    assert OptionCache("k").path.is_file()
+    SensitivityCache("k").put("d", FIGURES, 1.0)
+    assert SensitivityCache("k").path == tmp_path / "mine" / "options.jsonl"
+    assert SensitivityCache("k").path.is_file()
 
 
 def test_option_cache_measures_a_plan_once(path: Path) -> None:
-    cache = OptionCache("k", path)
+    cache = SensitivityCache("k", path)
     first = cache.look(PLAN, lambda plan: FIGURES)
 
     assert first.figures == FIGURES
     assert first.seconds >= 0.0
     assert cache.look(PLAN, never) == first
     assert cache.look(IDLE, never) == first  # what it says besides changes nothing
-    assert OptionCache("k", path).look(PLAN, never) == first
+    assert SensitivityCache("k", path).look(PLAN, never) == first
 
 
 def test_option_cache_does_not_keep_failures(path: Path) -> None:
     def fail(plan: CompressionPlan) -> Figures:
         raise TrialError("timeout", "It took too long.")
 
-    cache = OptionCache("k", path)
+    cache = SensitivityCache("k", path)
     with pytest.raises(TrialError):
         cache.look(PLAN, fail)
     assert cache.look(PLAN, lambda plan: FIGURES).figures == FIGURES
 
 
 def test_option_cache_counts_the_first_of_two_entries(path: Path) -> None:
-    one, two = OptionCache("k", path), OptionCache("k", path)
+    one, two = SensitivityCache("k", path), SensitivityCache("k", path)
     one.put("d", FIGURES, 1.0)
     two.put("d", Figures(divergence=9.0), 2.0)
-    known = OptionCache("k", path).get("d")
+    known = SensitivityCache("k", path).get("d")
     assert known is not None
     assert known.seconds == 1.0
     assert one.put("d", Figures(divergence=9.0), 2.0) == known
@@ -92,13 +92,13 @@ def test_option_cache_counts_the_first_of_two_entries(path: Path) -> None:
     ],
 )
 def test_option_cache_skips_damaged_lines(path: Path, damage: bytes) -> None:
-    cache = OptionCache("k", path)
+    cache = SensitivityCache("k", path)
     cache.put("before", FIGURES, 1.0)
     with path.open("ab") as file:
         file.write(damage)  # and no line break: the writer died
     cache.put("after", FIGURES, 1.0)
 
-    read = OptionCache("k", path)
+    read = SensitivityCache("k", path)
     assert read.get("d") is None
     assert read.get("torn") is None
     assert [read.get(name) is not None for name in ("before", "after")] == [True, True]
@@ -108,7 +108,7 @@ def test_option_cache_without_a_file_lasts_as_long_as_the_object(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
-    cache = OptionCache("k", tmp_path / "file" / "options.jsonl")
+    cache = SensitivityCache("k", tmp_path / "file" / "options.jsonl")
     with caplog.at_level(logging.WARNING):
         cache.put("d", FIGURES, 1.0)
 
@@ -117,6 +117,6 @@ def test_option_cache_without_a_file_lasts_as_long_as_the_object(
 
 
 def test_option_cache_writes_lines_of_json(path: Path) -> None:
-    OptionCache("k", path).put("d", FIGURES, 1.0)
+    SensitivityCache("k", path).put("d", FIGURES, 1.0)
     lines = [json.loads(line) for line in path.read_text().splitlines() if line]
     assert lines == [{"key": "k", "plan": "d", "seconds": 1.0, **FIGURES.to_json()}]

@@ -1,22 +1,22 @@
-"""A look at a plan: built, packed, sometimes timed, not trained."""
+"""A probe a plan: built, packed, sometimes timed, not trained."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from autocompress.space.option_table import Figures
+from autocompress.space.sensitivity_table import Figures
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """What a look at a plan found.
+class ProbedPlan:
+    """What a probe a plan found.
 
     Attributes:
         levels: Knob name -> level index.
         divergence: Training-free score, nats; None if the plan cannot be built.
         size_bytes: Of its packed file before tuning; None if it cannot be built.
-        latency_ratio: Time over the untouched model's; None if it was not timed.
-        has_chance: Whether it was worth tuning when it was looked at.
+        latency_ratio: Time over the original model's; None if it was not timed.
+        has_chance: Whether it was worth tuning when it was probed.
     """
 
     levels: Mapping[str, int]
@@ -26,9 +26,9 @@ class Look:
     has_chance: bool
 
 
-def look_of(levels: Mapping[str, int], figures: Figures, *, has_chance: bool) -> Look:
-    """The look that found these figures."""
-    return Look(
+def probed_plan(levels: Mapping[str, int], figures: Figures, *, has_chance: bool) -> ProbedPlan:
+    """The probe that found these figures."""
+    return ProbedPlan(
         levels=levels,
         divergence=figures.divergence,
         size_bytes=figures.size_bytes,
@@ -37,15 +37,15 @@ def look_of(levels: Mapping[str, int], figures: Figures, *, has_chance: bool) ->
     )
 
 
-LookAt = Callable[[Sequence[Mapping[str, int]]], Sequence[Look]]
-"""Looks at plans without training, in their order."""
+ProbePlans = Callable[[Sequence[Mapping[str, int]]], Sequence[ProbedPlan]]
+"""Probes plans without training, in their order."""
 
 
-def looks_in(attributes: Mapping[str, Any]) -> list[Look]:
-    """What was looked at to choose a trial, and as the trial itself if it was stopped.
+def probed_plans_in(attributes: Mapping[str, Any]) -> list[ProbedPlan]:
+    """What was probed to choose a trial, and as the trial itself if it was stopped.
 
     Args:
         attributes: Of the trial, as the study keeps them.
     """
     own = [attributes["look"]] if "look" in attributes else []
-    return [Look(**look) for look in (*attributes.get("looks", ()), *own)]
+    return [ProbedPlan(**probed) for probed in (*attributes.get("looks", ()), *own)]

@@ -1,4 +1,4 @@
-"""The option table: what every level of every knob does by itself, measured."""
+"""The sensitivity table: what every level of every knob does by itself, measured."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class Figures:
         size_bytes: Size of the packed file; None if it was not asked for.
         layer_bytes: Layer name -> bytes of its tensors in that file; what is left is graph, table
             and header. A layer that is gone holds 0. Empty if the size was not asked for.
-        latency_ratio: Time of one inference over the untouched model's, taken interleaved; None if
+        latency_ratio: Time of one inference over the original model's, taken interleaved; None if
             it was not asked for.
     """
 
@@ -48,7 +48,7 @@ class Figures:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Option:
+class MeasuredLevel:
     """One level of one knob, everything else as in the knob's context.
 
     Attributes:
@@ -65,11 +65,11 @@ class Option:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class OptionTable:
+class SensitivityTable:
     """All options of a search space.
 
     Attributes:
-        baseline: Figures of the untouched model.
+        baseline: Figures of the original model.
         contexts: Knob name -> figures of what its levels were measured in, for knobs that do
             nothing by themselves (see `context_of`); all others were measured on the untouched
             model.
@@ -79,7 +79,7 @@ class OptionTable:
 
     baseline: Figures
     contexts: Mapping[str, Figures]
-    options: tuple[Option, ...]
+    options: tuple[MeasuredLevel, ...]
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
@@ -100,13 +100,13 @@ class OptionTable:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "OptionTable":
+    def from_json(cls, data: Mapping[str, Any]) -> "SensitivityTable":
         """Inverse of `to_json`."""
         return cls(
             baseline=Figures.from_json(data["baseline"]),
             contexts={k: Figures.from_json(f) for k, f in data["contexts"].items()},
             options=tuple(
-                Option(
+                MeasuredLevel(
                     knob=option["knob"],
                     level=option["level"],
                     figures=option["figures"] and Figures.from_json(option["figures"]),
@@ -121,9 +121,9 @@ class OptionTable:
 def context_of(space: SearchSpace, knob: Knob) -> dict[str, int]:
     """Levels of the plan that a knob's levels are measured in, one per knob of the space.
 
-    Methods (a quantizer, a factorization) do nothing without their amount, and 8-bit inputs and a
-    price of bits nothing without quantized weights: methods are measured where the amounts of the
-    same layers stand at their middle level, the others where weights stand at their first. All
+    Methods (a quantizer, a factorization) do nothing without their amount, and 8-bit activations
+    and a rate penalty nothing without quantized weights: methods are measured where the amounts of
+    the same layers stand at their middle level, the others where weights stand at their first. All
     other knobs are measured alone.
     """
     technique = TECHNIQUES[knob.kind]
