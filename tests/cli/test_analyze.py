@@ -57,10 +57,17 @@ def test_analyze_without_it_measures_nothing(run_cli: Run, task_file: Path, tmp_
 
 
 @pytest.mark.parametrize(
-    ("option", "value"),
-    [("threads", "0"), ("runtime-threads", "-1"), ("level-timeout", "nan")],
+    ("option", "value", "said"),
+    [
+        ("threads", "0", "at least 1"),
+        ("runtime-threads", "-1", "at least 1"),
+        ("level-timeout", "nan", "positive"),
+    ],
 )
-def test_sensitivity_refuses_numbers_that_are_not_positive(option: str, value: str) -> None:
+def test_sensitivity_refuses_numbers_that_are_not_positive(
+    option: str, value: str, said: str
+) -> None:
     arguments = ["digits", "--sensitivity", f"--{option}", value]
-    with pytest.raises(InputError, match=f"`--{option}` must be positive, but got {value}"):
+    name = option.replace("-", "_")
+    with pytest.raises(InputError, match=f"`{name}` must be {said}, but got {value}"):
         CliRunner().invoke(command, arguments, catch_exceptions=False)

@@ -114,7 +114,7 @@ def test_check_ends_with_a_search_of_the_same_task_and_options(runner: CliRunner
     # search takes every one of them
     parsed = search.make_context("search", [task, *words])
     assert parsed.params["task_args"] == ("size=3", "note=a b")
-    assert parsed.params["budget"] == 7
+    assert parsed.params["budget"] == "7"
 
 
 def test_check_by_model_and_dataset_ends_with_a_search_by_them(runner: CliRunner) -> None:

@@ -96,7 +96,14 @@ def test_a_task_unlike_the_examples_goes_all_the_way(run_cli, tmp_path, names):
     assert [knob["targets"] for knob in pruned] == [["body.0"], ["body.2"]]
 
     search = ("search", "my_task.py", "--threads", "1", "--quiet", "--executor", "inline")
-    more = ("--objectives", "accuracy,size", "--without", "table,ladder", "--budget", "4")
+    more = (
+        "--objectives",
+        "accuracy,size",
+        "--without",
+        "sensitivity_table,early_stopping",
+        "--budget",
+        "4",
+    )
     done = run_cli(*search, *more)
     assert done.returncode == 0, done.stderr
     exported = run_cli("export", "odd", "--knee")

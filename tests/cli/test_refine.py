@@ -113,7 +113,7 @@ def test_refine_front_takes_the_time_it_is_given(searched: Path, run_cli: Run) -
     [
         (("--top", "1"), "Points must be named: --trial N, --front, or both."),
         (("--front", "--top", "0"), "`--top` must be at least 1, but got 0."),
-        (("--front", "--recipe", "epoch=3"), "Unknown setting of --recipe 'epoch'."),
+        (("--front", "--recipe", "epoch=3"), "Unknown setting of recipe 'epoch'."),
         (("--front", "--refine-time", "soon"), "`--refine-time` must be"),
         (
             ("--front", "--recipe", "epochs=3", "--refine-time", "1m"),

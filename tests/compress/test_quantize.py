@@ -317,7 +317,7 @@ def _no_fused_encoder():
 
 
 @pytest.mark.usefixtures("_no_fused_encoder")
-def test_every_net_of_the_zoo_runs_quantized_and_frozen(zoo_net):
+def test_nets_of_all_kinds_run_quantized_and_frozen(zoo_net):
     model = copy.deepcopy(zoo_net.model)
     names = [name for name, module in model.named_modules() if type(module) in COMPRESSED]
     for name in names:

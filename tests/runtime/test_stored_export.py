@@ -53,7 +53,7 @@ def test_export_onnx_of_float_models_equals_pytorch(zoo_net):
         np.testing.assert_allclose(got, want, atol=1e-4 * np.abs(want).max())
 
 
-def test_export_onnx_stores_every_weight_of_the_zoo(zoo_net, kind, store, tmp_path):
+def test_export_onnx_stores_every_weight_of_nets_of_all_kinds(zoo_net, kind, store, tmp_path):
     module = copy.deepcopy(zoo_net.model)
     weights = store(module, kind)
     exported = export_and_compare(module, zoo_net.inputs, weights)

@@ -19,7 +19,7 @@ def _knobs(built):
 
 
 @pytest.mark.parametrize("preset", ["default", "mobile", "quantize_only", "sparsity", "quantizers"])
-def test_shipped_spaces_fit_the_whole_zoo(zoo_net, preset):
+def test_shipped_spaces_fit_nets_of_all_kinds(zoo_net, preset):
     built = build_space(zoo_net.profile, load_rules(preset))
     names = [knob.name for knob in built.space.knobs]
     assert names

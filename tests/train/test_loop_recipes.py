@@ -191,7 +191,7 @@ def test_training_with_a_penalty_is_the_same_for_a_seed(prepared, model_hash, pe
 
 
 @pytest.mark.parametrize("precision", sorted({"fp32", fastest_precision(CPU)}))
-def test_every_net_takes_one_step_with_features_and_gates(zoo_net, precision):
+def test_nets_of_all_kinds_take_one_step_with_features_and_gates(zoo_net, precision):
     model = to_fast_layout_(copy.deepcopy(zoo_net.model), CPU)
     base = to_fast_layout_(copy.deepcopy(zoo_net.model), CPU)
     with torch.no_grad():

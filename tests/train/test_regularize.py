@@ -70,7 +70,7 @@ def test_penalty_of_a_model_without_weights_is_zero(kind):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in PENALTIES if kind != "none"])
-def test_penalty_is_finite_and_trains_every_net(zoo_net, kind):
+def test_penalty_is_finite_and_trains_nets_of_all_kinds(zoo_net, kind):
     model = copy.deepcopy(zoo_net.model).train()
     with penalizing(kind, model, zoo_net.inputs) as penalty:
         outputs = model(*zoo_net.inputs)

@@ -246,12 +246,12 @@ def test_validate_run_refuses_samples_and_epochs_that_are_too_small(
         validate_run(run, epochs=0.4)
     untrained = dataclasses.replace(run, fidelity=0)
     for epochs in (0.0, -1.0, float("nan"), float("inf")):
-        with pytest.raises(InputError, match="--epochs"):
+        with pytest.raises(InputError, match="`epochs`"):
             validate_run(run, epochs=epochs)
         with pytest.raises(InputError, match="must be positive"):
             validate_run(untrained, epochs=epochs)
     few = dataclasses.replace(run, trials=run.trials[:3])
-    with pytest.raises(InputError, match=r"at least 3 measured trials .* but has 2\. .*--budget"):
+    with pytest.raises(InputError, match=r"at least 3 measured trials .* but has 2\. .*`budget`"):
         validate_run(few)
     assert trainings.calls == []
 
