@@ -1,15 +1,15 @@
-"""Milliseconds of whole models: float, int8 and pruned int8, in every runtime, side by side.
+"""Latency of whole models: float, int8 and pruned int8, in every runtime, side by side.
 
     python benchmarks/latency.py run results/RUN --trial N [--trial M] # a searched run
     python benchmarks/latency.py vgg                                   # untrained: latency only
 
-`run` takes the untouched model, int8 post-training, the chosen trials (refined weights where there
-are some) and what a user would pick instead: a tenth to a half of all channels removed uniformly by
-torch-pruning, in integers. All forms of a net are timed block by block in turns, each file in a
-process of its own, for each runtime, batch and number of threads; speedups are medians of ratios to
-the float model of the same runtime, with 95 % intervals. Every file is scored in a fresh process.
-The uniformly pruned models are not tuned: their rows say how fast such a net is, whatever its
-accuracy. Results are merged into results/latency-*.csv.
+`run` times the original model, int8 post-training, the chosen trials (with refined weights, if any)
+and the usual alternative: a tenth to a half of all channels removed uniformly by torch-pruning, in
+integers. All forms of a net are timed block by block in turns, each file in a process of its own,
+for each runtime, batch and number of threads; speedups are medians of ratios to the float model of
+the same runtime, with 95 % confidence intervals. Every file is scored in a fresh process. The
+uniformly pruned models are not fine-tuned: their rows show speed only, not accuracy. Results are
+merged into results/latency-*.csv.
 """
 
 import argparse

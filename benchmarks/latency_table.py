@@ -1,7 +1,7 @@
-"""What a search is told about milliseconds, and what a candidate's graph costs.
+"""How well the sensitivity table predicts latency, and how long a candidate's graph takes.
 
-    python benchmarks/latency_table.py table results/RUN    # the option table against whole plans
-    python benchmarks/latency_table.py table results/RUN --again    # the table measured anew, here
+    python benchmarks/latency_table.py table results/RUN    # the table against whole plans
+    python benchmarks/latency_table.py table results/RUN --again    # measured again, here
     python benchmarks/latency_table.py graphs results/RUN   # graphs derived, against exported
 
 Results are merged into results/latency-table-*.csv and results/graph-derivation-*.csv.
@@ -33,7 +33,7 @@ from autocompress.study.session import reopen
 
 
 def table_rows(folder: Path, *, is_again: bool) -> Iterator[dict[str, Any]]:
-    """Measured latency of every trial against what the option table says of its plan."""
+    """Measured latency of every trial against the sensitivity table's prediction for its plan."""
     run = load_run(folder)
     predictor = measured_again(run) if is_again else predictor_of(run)
     errors = []
@@ -56,7 +56,7 @@ def table_rows(folder: Path, *, is_again: bool) -> Iterator[dict[str, Any]]:
 
 
 def predictor_of(run: RunRecord) -> Predictor:
-    """What the run's own option table says."""
+    """Predictions of the run's own sensitivity table."""
     storage = f"sqlite:///{run.folder / 'study.db'}"
     (name,) = optuna.get_all_study_names(storage)
     kept = optuna.load_study(study_name=name, storage=storage).user_attrs["option_table"]

@@ -1,8 +1,8 @@
-"""What each step of a search costs on a study that has grown long.
+"""Time of each step of a search on long studies.
 
     python benchmarks/long_study.py --work FOLDER [--trials 100 1000 10000] [--knobs 20]
 
-Studies are filled with made-up trials (only time counts), and each step of a search on them is
+Studies are filled with synthetic trials (only time counts), and each step of a search on them is
 timed: opening, proposing and writing a trial, reading the run, the report. The table is written to
 `results/`.
 """
@@ -56,7 +56,7 @@ def main() -> int:
 
 
 class _MadeUp:
-    """Answers at once, from what the option table says."""
+    """Answers at once, from the sensitivity table."""
 
     n_slots = 1
 

@@ -1,9 +1,9 @@
-"""How long, and in how much memory, does a model of the size people ship go through the tool?
+"""Time and memory of each stage for models of realistic size.
 
     python benchmarks/scale.py [resnet50|bert_base]     # both: about 15 minutes on a quiet machine
 
 Each stage is a process of its own: `analyze`; `search` with the baseline and two trials of two
-training steps each, without an option table (which costs a look for each level); `export` and
+training steps each, without a sensitivity table (one probe for each level); `export` and
 `verify`. Weights are random, so accuracies say nothing; times and memory are those of trained ones.
 Written to results/scale-*.csv.
 """

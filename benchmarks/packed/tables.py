@@ -16,7 +16,7 @@ _CODERS = ("n_codes", "payload_bytes", "est_entropy_bytes", "huffman_bytes")
 
 
 def read_points(work: Path) -> list[dict[str, Any]]:
-    """What `train` wrote; in a file without a teacher the untouched model was it."""
+    """What `train` wrote; in a file without a teacher it was the original model."""
     points = [json.loads(path.read_text()) for path in sorted(work.glob("resnet*.json"))]
     if not points:
         raise SystemExit(f"{work} holds no result of `train`.")
@@ -24,7 +24,7 @@ def read_points(work: Path) -> list[dict[str, Any]]:
 
 
 def write_tables(work: Path) -> None:
-    """One row per point, smallest file last, the untouched model of each net first.
+    """One row per point, smallest file last, the original model of each net first.
 
     Points that were published before and are not in the folder stay.
     """

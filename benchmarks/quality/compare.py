@@ -1,4 +1,4 @@
-"""One search of 50 trials on the bench: the same parts as `autocompress search`, no processes.
+"""One search of 50 trials on the bench: the same parts as `autocompress search`, in one process.
 
 Evaluations come from a `Lab`, which trains a plan once per repeat and remembers what it took, so
 that all searches of a repeat see the same figures for the same plan.
@@ -174,7 +174,7 @@ def _evaluate(
 ) -> tuple[Measurement | None, float]:
     """Measure a plan, unless it is hopeless; and the seconds that took.
 
-    An evaluation looks at the plan, too, but without packing it; so the whole look is counted on
+    An evaluation probes the plan, too, but without packing it; so the whole probe is counted on
     top, which is more than it takes, once.
     """
     seconds = 0.0

@@ -66,7 +66,7 @@ class Lab:
         return Measurement.from_json(self._known[key]["value"])
 
     def table(self) -> OptionTable:
-        """The option table, with its CPU seconds; what is missing of it is measured."""
+        """The sensitivity table, with its CPU seconds; what is missing of it is measured."""
 
         spent = self._folder / "options_seconds.jsonl"
 

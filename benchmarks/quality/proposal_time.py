@@ -1,4 +1,4 @@
-"""CPU seconds of one proposal by number of finished trials, which are made up: only time counts."""
+"""CPU seconds of one proposal by number of finished trials, which are synthetic."""
 
 import json
 import time
@@ -77,7 +77,7 @@ def made_up_space(n_knobs: int = _N_KNOBS) -> SearchSpace:
 
 
 def made_up_table(space: SearchSpace) -> OptionTable:
-    """An option table of a space like that."""
+    """A sensitivity table of a space like that."""
     random = np.random.default_rng(0)
     layers = {knob.targets[0]: 40_000 for knob in space.knobs}
 

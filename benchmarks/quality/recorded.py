@@ -2,11 +2,11 @@
 
 The model is fitted to everything a `Lab` has tuned on one net, and its cross-validated errors are
 published beside every figure that rests on it. Regressors of several kinds compete for each figure,
-with the option table's divergences among the inputs and without. What a model gets wrong is drawn
-from the cross-validated residuals of measured plans that diverge about as much, for all figures of
-a plan at once: what our sampler learns from (divergences) is as uncertain as what the others learn
-from (accuracy). Searches look for the luckiest plans, so that hypervolumes come out higher than in
-reality; it is the order of searches that such a bench can speak of.
+with the sensitivity table's divergences among the inputs and without. Prediction errors are drawn
+from the cross-validated residuals of measured plans of similar divergence, for all figures of a
+plan at once: what our sampler learns from (divergences) is as uncertain as what the others learn
+from (accuracy). Searches select the luckiest plans, so hypervolumes are higher than in reality;
+such a bench can only compare the order of searches.
 """
 
 import json
@@ -47,7 +47,7 @@ class RecordedBench:
 
     Args:
         lab: Its recorded evaluations are what is modelled; nothing new is measured.
-        table: Its option table.
+        table: Its sensitivity table.
     """
 
     def __init__(self, lab: Lab, table: OptionTable) -> None:
@@ -98,7 +98,7 @@ class RecordedBench:
         )
 
     def probe(self, plan: CompressionPlan) -> tuple[Figures, float]:
-        """Predicted divergence and size before tuning, and what a real look takes."""
+        """Predicted divergence and size before fine-tuning, and the time of a real probe."""
         result = self.evaluate(plan, 0)
         figures = Figures(divergence=result.untuned_divergence, size_bytes=result.size_bytes)
         return figures, self._probe_s
@@ -108,7 +108,7 @@ class RecordedBench:
         path.write_text(json.dumps(self.errors, indent=2) + "\n")
 
     def _predicted(self, plan: CompressionPlan, seed: int) -> dict[str, float]:
-        """Figures of a plan; what a look finds does not depend on the seed, the rest does."""
+        """Figures of a plan; those of a probe do not depend on the seed, the others do."""
         levels = np.array([self._levels(plan)])
         found = {
             name: float(model.predict(self._features(levels, kind))[0])

@@ -18,10 +18,10 @@ class Config:
     Attributes:
         name: What tables call it.
         sampler: Name in `search.sampler.SAMPLERS`, or one registered here.
-        has_table: Whether the sampler knows the option table.
+        has_table: Whether the sampler has the sensitivity table.
         has_seeds: Whether the swept plans are measured at the start.
         is_learning: Whether trials correct the table.
-        has_ladder: Whether plans are looked at without training before they are tuned.
+        has_ladder: Whether plans are probed without training before they are fine-tuned.
     """
 
     name: str

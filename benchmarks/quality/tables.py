@@ -46,8 +46,8 @@ def search_table(folder: Path) -> pd.DataFrame:
     """One row per search and repeat.
 
     `trials_to_tpe` and `time_to_tpe` say when a search first reached the hypervolume that Optuna's
-    default TPE without our seeds ended with in the same repeat; the time as a share of TPE's whole
-    time, the option table included.
+    default TPE without our initial design ended with in the same repeat; the time as a share of
+    TPE's whole time, the sensitivity table included.
     """
     searches, codes = {}, set()
     for path in sorted(folder.glob("*.json")):
