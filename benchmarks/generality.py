@@ -1,4 +1,4 @@
-"""What autocompress can do with architectures it has never seen. Resumable.
+"""Which architectures autocompress can analyze, compress, export and pack. Resumable.
 
     python benchmarks/generality.py [--only NAME ...] [--again] [--processes 2] [--limit 60]
 
@@ -14,7 +14,7 @@ whether the unpacked file computes in ONNX Runtime what the candidate computes i
 `analyze_s` and `analyze_peak_mb` are processor seconds and additional memory of `analyze` alone;
 `pruned_share` is the share of parameters that pruning removed.
 
-A row that is in the table already is not measured again; `--again` measures it again.
+Rows that are already in the table are measured again only with `--again`.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How small a file the full recipe reaches, and what each part of it brings. Resumable.
+"""File sizes that the full recipe reaches, and the gain of its parts. Resumable.
 
     python benchmarks/packed_size.py train --data FOLDER --work FOLDER [--only NAME ...]
     python benchmarks/packed_size.py train --data FOLDER --work FOLDER --depth 56
@@ -8,8 +8,8 @@
     python benchmarks/packed_size.py figure
 
 `--data` is a folder with cifar-10-batches-bin and weights of a ResNet-20 or -56. Each point is one
-plan for all layers, trained by `autocompress refine`'s recipe for the same number of epochs; a
-training that was stopped goes on after its last whole epoch. Bytes are those of the packed file,
+plan for all layers, trained by `autocompress refine`'s recipe for the same number of epochs; an
+interrupted training continues after its last whole epoch. Bytes are those of the packed file,
 accuracies those of the int8 ONNX file unpacked from it; the epoch is chosen on the val half of the
 10,000 held-out images, and the test half is scored once. `tables` writes what is there to
 `results/`; so does `coders`, which trains nothing and compares our coder with others on the codes

@@ -4,7 +4,7 @@
 
 Writes, with hardware and torch version in the file names: every trial as CSV; the front, the
 controls and how the run was made as JSON; and the manifest of each given bundle. Nothing is
-measured here, and nothing is left out: failed trials and lost comparisons stand in the table.
+measured here, and nothing is left out: the table includes failed trials and lost comparisons.
 """
 
 import argparse

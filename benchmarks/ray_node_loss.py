@@ -1,10 +1,10 @@
-"""Lose a node of a Ray cluster in the middle of a search, and see what becomes of its trials.
+"""Kill a node of a Ray cluster during a search, and check what happens to its trials.
 
     python benchmarks/ray_node_loss.py --work FOLDER [--budget 12] [--seconds 4]
 
 A cluster of two nodes (of one core each, on this machine) evaluates two trials at once, each made
 to last some seconds by waiting. After a third of the trials one node is killed with a trial on it.
-The row says how many finished, and how long it took until both trials that were under way had.
+The row shows how many finished, and how long it took until both running trials had.
 """
 
 import argparse

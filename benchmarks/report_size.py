@@ -1,11 +1,11 @@
-"""How large the report of a long run is, and how long a browser takes to open it.
+"""Size of the report of a long run, and the time a browser takes to open it.
 
     python benchmarks/report_size.py --work FOLDER [--trials 50 500 2000] [--knobs 60]
 
-Runs are made up (only their shape counts). Each page is written, and opened from its file in
+Runs are synthetic (only their size counts). Each page is written, and opened from its file in
 headless Chromium several times, each in a context of its own: until the first two charts are drawn
-and the page answers, and until all of them are. Seconds of a machine that does other work as well
-say little, so the CPU seconds of the page's own thread stand beside them. The table is written to
+and the page answers, and until all of them are. On a busy machine wall time
+says little, so the CPU seconds of the page's own thread are given as well. The table is written to
 `results/`.
 """
 

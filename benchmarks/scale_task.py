@@ -1,4 +1,4 @@
-"""Models of the size people ship, with random weights: what `benchmarks/scale.py` searches on."""
+"""Models of realistic size with random weights, for `benchmarks/scale.py`."""
 
 import torch
 from transformers import (

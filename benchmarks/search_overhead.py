@@ -1,9 +1,9 @@
-"""What a search adds to trials of some seconds, besides training and measuring.
+"""Overhead of a search per trial, besides training and measuring.
 
     python benchmarks/search_overhead.py --work FOLDER [--seconds 5] [--budget 24]
 
 scikit-learn's digits are searched for real with 1 and 2 jobs; each trial is made to last some
-seconds by waiting. The table says how long workers had nothing to do between two trials, looks not
+seconds by waiting. The table shows how long workers were idle between two trials, probes not
 counted; it is written to `results/`.
 """
 
@@ -58,7 +58,7 @@ N_BATCHES = 20
 
 
 class _Watched:
-    """An executor whose trials and looks are timed."""
+    """An executor whose trials and probes are timed."""
 
     def __init__(self, executor: Executor) -> None:
         self._executor = executor

@@ -1,4 +1,4 @@
-"""What the search's parts are worth, measured. Resumable: repeat a command to continue it.
+"""Ablation of the search, and comparison with Optuna's samplers. Repeat a command to continue it.
 
     python benchmarks/search_quality.py compare --net digits --work FOLDER
     python benchmarks/search_quality.py full    --data FOLDER --work FOLDER

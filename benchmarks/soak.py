@@ -1,10 +1,10 @@
-"""Kill a search again and again, and see whether it comes out as an unbroken one does.
+"""Kill a search many times, and compare it with an uninterrupted one.
 
     python benchmarks/soak.py --work FOLDER [--budget 200] [--kills 20] [--seed 0]
 
-A small net on scikit-learn's digits is searched twice with the same seed: once in peace, once while
-its driver or its worker is killed (`kill -9`) at random moments. The table says what was killed and
-whether anything was lost, doubled or different; it is written to `results/`.
+A small net on scikit-learn's digits is searched twice with the same seed: once undisturbed, once
+while its driver or its worker is killed (`kill -9`) at random moments. The table shows what was
+killed and whether anything was lost, doubled or different; it is written to `results/`.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Training throughput: the proxy's loop against a plain one on the same model and data.
+"""Training throughput: the proxy's loop against a plain loop on the same model and data.
 
     python benchmarks/train_throughput.py --data FOLDER [--rounds 5] [-o results/NAME.json]
 

@@ -1,13 +1,12 @@
-"""What the techniques are worth before any training: a table of validation accuracies.
+"""Techniques before any training: a table of validation accuracies.
 
     python benchmarks/training_free.py [--data FOLDER] [--out FILE.csv] [--question rate]
 
-Error-compensated rounding against rounding to the nearest, and in favour of codes that take few
-bits at several prices of a bit; k-means against a uniform grid at equal bits; data-aware SVD
-against plain SVD in the same shape (and Tucker-2). Bits for all layers, ranks for all k x k
-kernels; float inputs, batch-norm statistics re-estimated, nothing trained. On digits, and with
---data (a folder with cifar-10-batches-bin and weights of a ResNet-20) on CIFAR-10. Bytes are those
-of the packed file.
+Error-compensated rounding against rounding to nearest, and with several rate penalties; k-means
+against a uniform grid at equal bits; data-aware SVD against plain SVD in the same shape (and
+Tucker-2). Bits for all layers, ranks for all k x k kernels; float activations, batch-norm
+statistics re-estimated, nothing trained. On digits, and with --data (a folder with
+cifar-10-batches-bin and weights of a ResNet-20) on CIFAR-10. Bytes are those of the packed file.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Let many readers watch a run while it is searched: does anything fail, lock or wait?
+"""Many readers watch a run during a search: failures, lock errors, waiting times.
 
     python benchmarks/watch_load.py --work FOLDER [--readers 50] [--seconds 30]
 
 The small net of `soak.py` is searched, with a trial every second or so, and served by `autocompress
 watch`. Each reader does what the page does, five times as often: it asks for the status, and for
-the page when there is a newer one. Then the search is stopped, and its study looked through. A row
+the page when there is a newer one. Then the search is stopped, and its study is checked. A row
 is written to `results/`.
 """
 

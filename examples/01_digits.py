@@ -2,8 +2,8 @@
 
     autocompress search examples/01_digits.py --budget 50
 
-The network has been trained before (on first use, in about ten seconds); what follows is how any
-trained image classifier is handed over.
+The network is trained on first use, in about ten seconds. Any trained image classifier becomes a
+task in the same way.
 """
 
 from autocompress.tasks.base import Task
@@ -13,8 +13,8 @@ from autocompress.tasks.images import crop_and_flip
 
 def task() -> Task:
     model = digits().model
-    # uint8 images, int64 labels and a normalisation each: TensorData((images,), labels, transform).
-    # `val` judges the candidates; `test` is read only when a point is exported.
+    # Each split is TensorData((images,), labels, transform): uint8, int64, a normalisation.
+    # Candidates are judged on `val`; `test` is read only when a point is exported.
     train, val, test = digits_splits()
     return Task(
         model=model,

@@ -1,10 +1,10 @@
-"""A trained CIFAR-10 ResNet of the family of He et al. (2016), section 4.2.
+"""A trained CIFAR-10 ResNet, as in He et al. (2016), section 4.2.
 
     autocompress search examples/02_cifar10_resnet20.py --data FOLDER --budget 12
 
 FOLDER holds `cifar-10-batches-bin` (or `-py`) and `models/cifar10_resnet20.safetensors`, in the
-key names below. `--task-arg weights=FILE` takes the weights from elsewhere, and
-`--task-arg depth=56` takes the deeper sibling.
+key names below. `--task-arg weights=FILE` reads the weights from another file, and
+`--task-arg depth=56` uses the deeper ResNet-56.
 """
 
 from pathlib import Path
@@ -100,8 +100,8 @@ def task(data: Path, weights: Path | None = None, depth: int = 20) -> Task:
     standardize = normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     (images, labels), (held_out_images, held_out_labels) = read_cifar10(data)
     held_out = TensorData((held_out_images,), held_out_labels, standardize)
-    # The published weights were trained on all 50,000 training images: a val split carved from
-    # them would lie. So the search judges on one half of the test images, exports on the other.
+    # The published weights were trained on all 50,000 training images, so a val split taken from
+    # them would be biased. The search uses one half of the test images, `export` the other.
     val, test = halves(held_out_labels)
     return Task(
         model=model,
@@ -113,6 +113,6 @@ def task(data: Path, weights: Path | None = None, depth: int = 20) -> Task:
         batch_size=128,
         learning_rate=0.01,
         # Ranks plans as longer training does (results/proxy-fidelity-*.csv). So does a quarter of
-        # it, `--proxy quick`; but these weights ship where a point is not refined.
+        # it, `--proxy quick`, but these weights are exported if a point is not refined.
         proxy_epochs=0.1,
     )

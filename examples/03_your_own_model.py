@@ -1,4 +1,4 @@
-"""As short as a task can be: a trained model and its data. Everything else has a default.
+"""The shortest task: a trained model and its data. Everything else has a default.
 
     autocompress search examples/03_your_own_model.py --budget 20
 

@@ -114,7 +114,7 @@ def encode(sentences: list[list[str]], vocabulary: dict[str, int]) -> Tensor:
 
 
 def train(model: Bert, data: TensorData, n_epochs: int) -> None:
-    """AdamW with a warm-up, bfloat16 where the processor is good at it."""
+    """Train with AdamW and a warm-up, in bfloat16."""
     torch.manual_seed(0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=0.01)
     n_steps = n_epochs * (len(data) // 64)
@@ -143,8 +143,8 @@ def task(data: Path, quick: bool = False) -> Task:
     common = [word for word, _ in counts.most_common(N_WORDS - 3)]
     vocabulary = {word: i for i, word in enumerate(common, start=3)}
     every = 10 if quick else 1
-    # Sentences of train are mostly phrases of one another: 1,000 kept aside are no clean val set.
-    # So the search judges on one half of the dev sentences, and exports on the other.
+    # Training sentences are mostly phrases of one another, so some of them are no clean val split.
+    # The search uses one half of the dev sentences, `export` the other.
     train_data = TensorData((encode(sentences[::every], vocabulary),), labels[::every])
     tokens = encode(held_out, vocabulary)
     torch.manual_seed(0)

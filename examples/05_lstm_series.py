@@ -1,4 +1,4 @@
-"""An LSTM that tells nine speakers apart by one vowel: sequences of 7 to 29 steps (JapaneseVowels).
+"""An LSTM that classifies nine speakers by a vowel: sequences of 7 to 29 steps (JapaneseVowels).
 
     autocompress search examples/05_lstm_series.py --data FOLDER --space recurrent --budget 30
 
@@ -25,7 +25,7 @@ from autocompress.tasks.model_cache import load_or_train
 
 
 class SpeakerNet(nn.Module):
-    """What an LSTM remembers at the last step of a sequence -> logits (N, 9)."""
+    """The LSTM's state at the last step of a sequence -> logits (N, 9)."""
 
     def __init__(self, n_features: int, n_hidden: int, n_speakers: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class SpeakerNet(nn.Module):
 
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Zero-padded sequences (N, T, D) and their lengths (N,), int64 -> logits."""
-        steps, _ = self.lstm(x)  # (N, T, H); what comes after a sequence's end is not read
+        steps, _ = self.lstm(x)  # (N, T, H); padding after a sequence's end is not read
         # A gather exports to every runtime; pack_padded_sequence does not.
         last = (lengths - 1).view(-1, 1, 1).expand(-1, 1, steps.shape[2])
         remembered = steps.gather(1, last).squeeze(1)
@@ -104,8 +104,8 @@ def task(data: Path, quick: bool = False) -> Task:
     content = f"{train_data.fingerprint()} {model} {n_epochs} 1"
     digest = hashlib.sha256(content.encode()).hexdigest()
     load_or_train(model, "vowels-lstm", digest, lambda: train(model, train_data, n_epochs))
-    # 270 sequences are few to train on, and fewer to judge on: the search judges on one half of the
-    # held-out ones, and exports on the other.
+    # 270 sequences are too few to split: the search uses one half of the held-out sequences,
+    # `export` the other.
     order = torch.randperm(len(held_out), generator=torch.Generator().manual_seed(0))
     everything = TensorData(((held_out - mean) / std, held_out_lengths), held_out_speakers)
     return Task(

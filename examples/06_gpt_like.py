@@ -137,7 +137,7 @@ def train(model: Gpt, ids: Tensor, n_steps: int) -> None:
 
 def task(data: Path, quick: bool = False, steps: int | None = None) -> Task:
     text = read_text(data / "text" / "tinyshakespeare" / "input.txt")
-    # Three stretches of the text, one after the other: what is judged on was never read before.
+    # Three consecutive parts of the text: val and test were never used for training.
     ends = [len(text) * 8 // 10, len(text) * 9 // 10]
     alphabet = sorted(set(text[: ends[0]]))
     number = {character: i for i, character in enumerate(alphabet, start=UNKNOWN + 1)}
@@ -160,7 +160,7 @@ def task(data: Path, quick: bool = False, steps: int | None = None) -> Task:
         loss=next_character_loss,
         metric=next_character_accuracy,
         metric_name="next-character accuracy",
-        distill="mse",  # `kl` takes dimension 1 for the classes, and here it is the place
+        distill="mse",  # `kl` expects the classes in dimension 1; here it is the position
         batch_size=32,
         learning_rate=0.001,
         proxy_epochs=0.2,

@@ -37,7 +37,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, T, D) -> (N, T, D)."""
         q, k, v = self._split(self.query(x)), self._split(self.key(x)), self._split(self.value(x))
-        # Spelled out: at sequences this short the fused kernel trains three times slower on a CPU.
+        # Explicit: for sequences this short the fused kernel trains three times slower on a CPU.
         scores = q @ k.transpose(-1, -2) / self.head_dim**0.5  # (N, heads, T, T)
         return self.output((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
 
@@ -127,7 +127,7 @@ def train(model: Vit, data: TensorData, n_epochs: int) -> None:
 def task(data: Path, quick: bool = False, epochs: int = 6) -> Task:
     (images, labels), (test_images, test_labels) = read_cifar10(data)
     standardize = normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-    # The val images are kept out of training: what the search judges on must be new to the model.
+    # The val images are not used for training, so that the search can judge on them.
     known, val = keep_aside(labels)
     everything = TensorData((images,), labels, standardize)
     train_data = everything.subset(known[:: 10 if quick else 1])

@@ -1,10 +1,10 @@
-"""A task that brings what the training recipes of a search space can use: early weights, a teacher.
+"""A task with inputs for training recipes: early weights, a teacher, unlabelled data.
 
     autocompress search examples/08_lottery_ticket.py --space lottery_ticket --budget 12
 
-A perceptron tells 10 digits apart. Its weights after the first steps are kept: a lottery ticket
-starts there again, with what the trained weights say may go (`recipe: {rewind: true}`). A wider
-network is the teacher that candidates learn from; some images without labels help them.
+A perceptron classifies 10 digits. Its weights after the first steps are kept: a lottery ticket is
+rewound to them after the trained weights have decided what to prune (`recipe: {rewind: true}`).
+Candidates learn from a wider network, the teacher, and also from images without labels.
 """
 
 import copy

@@ -14,7 +14,7 @@ class Point:
 
     Attributes:
         bits: Most bits of a weight.
-        price: `LayerPlan.rate_price`; 0 for uniform bits, the controls.
+        price: `LayerPlan.rate_price`, the rate penalty; 0 for uniform bits, the controls.
         entropy: `Recipe.entropy_strength`.
     """
 
@@ -23,7 +23,7 @@ class Point:
     entropy: float = 0.5
 
     def plan(self, profile: ModelProfile) -> CompressionPlan:
-        """The plan for every layer that can be quantized, inputs in 8 bits."""
+        """The plan for every layer that can be quantized, with 8-bit activations."""
         layer = LayerPlan(weight_bits=self.bits, activation_bits=8, rate_price=self.price)
         names = [la.name for la in profile.layers if "weight_bits" not in la.refusals]
         return CompressionPlan(layers=dict.fromkeys(names, layer))

@@ -1,1 +1,1 @@
-"""Parts of `search_quality.py`: what the search's parts are worth."""
+"""Parts of `search_quality.py`: an ablation of the search."""

@@ -1,4 +1,4 @@
-"""How well short fine-tunes rank candidates: 24 plans in full, and with each proxy."""
+"""How well brief fine-tuning ranks candidates: 24 plans in full, and with each proxy."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ PROXY_EPOCHS = (0.025, 0.05, 0.1)
 
 
 def spread_levels(space: SearchSpace, n_plans: int, seed: int) -> list[dict[str, int]]:
-    """Plans from nearly untouched to nearly as far as the space goes, each drawn around its share.
+    """Plans from nearly the original to nearly the smallest, each drawn around its share.
 
     Bits are drawn around the share of their range, pruning and ranks are touched the more often
     the farther the plan goes. A search concentrates on better plans, so ranks over all of these
@@ -68,7 +68,7 @@ def measure_proxies(data: Path, work: Path) -> None:
 
 
 def _unclaimed(folder: Path, names: list[str]) -> Iterator[str]:
-    """Names nobody has measured or is measuring, claimed one by one."""
+    """Names that are not measured and not being measured, claimed one by one."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
         claim = folder / f"{name}.claim"
