@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -133,29 +133,13 @@ def _weights(path: Path) -> set[Path]:
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+    from autocompress.onnx_graph.messages import tensors_in
+
     try:
         model = onnx.load(path, load_external_data=False)
     except DecodeError:
         return set()
-    nodes = (node for function in model.functions for node in function.node)
-    tensors = (*_tensors(model.graph), *_tensors_of(nodes))
-    return {path.parent / name for tensor in tensors for name in _locations(tensor)}
-
-
-def _tensors(graph: "onnx.GraphProto") -> Iterator["onnx.TensorProto"]:
-    """All tensors of a graph, those of its branches and loops included."""
-    yield from graph.initializer
-    for sparse in graph.sparse_initializer:
-        yield from (sparse.values, sparse.indices)
-    yield from _tensors_of(graph.node)
-
-
-def _tensors_of(nodes: Iterable["onnx.NodeProto"]) -> Iterator["onnx.TensorProto"]:
-    for node in nodes:
-        for attribute in node.attribute:
-            yield from (attribute.t, *attribute.tensors)
-            for graph in (attribute.g, *attribute.graphs):
-                yield from _tensors(graph)
+    return {path.parent / name for tensor in tensors_in(model) for name in _locations(tensor)}
 
 
 def _locations(tensor: "onnx.TensorProto") -> Iterator[str]:

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from autocompress.onnx_graph.messages import messages_in
+
 _RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli")
 _MAX_COMPUTED_ITEMS = 4096  # larger ones are cheaper to compute than to store
 
@@ -43,10 +45,10 @@ def unused(name: str, taken: Container[str]) -> str:
 
 
 def readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
-    """Value name -> nodes that read it, in order, also from inside their subgraphs."""
+    """Value name -> nodes that read it, in order, also from their inner graphs."""
     found: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
-        for name in dict.fromkeys(_names_read(node)):
+        for name in dict.fromkeys(names_read(node)):
             found.setdefault(name, []).append(node)
     return found
 
@@ -94,7 +96,7 @@ def drop_unread(graph: onnx.GraphProto) -> None:
     for node in reversed(graph.node):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(_names_read(node))
+            needed.update(names_read(node))
     if len(kept) < len(graph.node):
         replace_nodes(graph, kept[::-1])
     initializers = [item for item in graph.initializer if item.name in needed]
@@ -105,7 +107,7 @@ def drop_unread(graph: onnx.GraphProto) -> None:
 
 
 def rename_values(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
-    """Rename values everywhere: nodes, their subgraphs, initializers, graph inputs and outputs."""
+    """Rename values everywhere: in nodes and their inner graphs, and what the graph declares."""
     for node in graph.node:
         rename_read(node, names)
         node.output[:] = [names.get(name, name) for name in node.output]
@@ -121,7 +123,7 @@ def shorten_names(graph: onnx.GraphProto, node_names: Mapping[str, str]) -> None
         node_names: First output of a node -> the name it must get; other nodes get none.
     """
     fixed = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
-    taken = fixed | {name for node in graph.node for name in _names_in_subgraphs(node)}
+    taken = fixed | {name for node in graph.node for name in _inner_names(node)}
     made_up = [i.name for i in graph.initializer if "/" in i.name or ":" in i.name]
     fresh = (name for i in range(2**31) if (name := f"t{i}") not in taken)
     for node in graph.node:
@@ -130,34 +132,28 @@ def shorten_names(graph: onnx.GraphProto, node_names: Mapping[str, str]) -> None
     rename_values(graph, {name: next(fresh) for name in (*made_up, *inner)})
 
 
-def _subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for item in node.attribute:
-        if item.type == onnx.AttributeProto.GRAPH:
-            yield item.g
-        yield from item.graphs
+def names_read(node: onnx.NodeProto) -> Iterator[str]:
+    """Names that a node reads, and all that its inner graphs read or make."""
+    yield from filter(None, node.input)
+    yield from _inner_names(node)
 
 
-def _names_in_subgraphs(node: onnx.NodeProto) -> Iterator[str]:
-    for graph in _subgraphs(node):
-        for inner in graph.node:
-            yield from _names_read(inner)
-            yield from inner.output
-        yield from (value.name for value in graph.output)
-
-
-def _names_read(node: onnx.NodeProto) -> Iterator[str]:
-    yield from (name for name in node.input if name)
-    yield from _names_in_subgraphs(node)
+def _inner_names(node: onnx.NodeProto) -> Iterator[str]:
+    for part in messages_in(node):
+        if isinstance(part, onnx.GraphProto):
+            for inner in part.node:
+                yield from filter(None, (*inner.input, *inner.output))
+            yield from (value.name for value in part.output)
 
 
 def rename_read(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
-    """Let a node, its subgraphs included, read other values."""
-    node.input[:] = [names.get(name, name) for name in node.input]
-    for graph in _subgraphs(node):
-        for inner in graph.node:
-            rename_read(inner, names)
-        for value in graph.output:
-            value.name = names.get(value.name, value.name)
+    """Let a node, its inner graphs included, read other values."""
+    for part in messages_in(node):
+        if isinstance(part, onnx.NodeProto):
+            part.input[:] = [names.get(name, name) for name in part.input]
+        elif isinstance(part, onnx.GraphProto):
+            for value in part.output:
+                value.name = names.get(value.name, value.name)
 
 
 def constants_to_initializers(graph: onnx.GraphProto) -> None:
@@ -207,8 +203,8 @@ def _compute_constants(model: onnx.ModelProto) -> None:
     known = constants(graph)
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
-        is_known = all(name in known for name in _names_read(node)) and len(node.input) > 0
-        if is_known and node.op_type not in _RANDOM and not list(_subgraphs(node)):
+        is_known = all(name in known for name in names_read(node)) and len(node.input) > 0
+        if is_known and node.op_type not in _RANDOM and not list(_inner_names(node)):
             nodes.append(node)
             known.update(dict.fromkeys(node.output, np.empty(0)))
     if not nodes:

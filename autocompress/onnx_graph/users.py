@@ -1,11 +1,10 @@
 """Which operators compute with an initializer: files carry no layer names, but their nodes do."""
 
-from collections.abc import Iterator
 from typing import Final
 
 import onnx
 
-from autocompress.onnx_graph.messages import messages_in
+from autocompress.onnx_graph.graph import names_read
 
 MAX_USERS: Final = 16  # of one tensor: enough to tell it by, and a bound on what chains can cost
 
@@ -25,7 +24,7 @@ def users_of(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
     constants = {tensor.name for tensor in graph.initializer}
     is_constant: list[bool] = []
     for node in graph.node:
-        read = set(_reads(node))
+        read = set(names_read(node))
         is_constant.append(bool(read) and read <= constants)
         if is_constant[-1]:
             constants.update(node.output)
@@ -33,17 +32,10 @@ def users_of(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
     for i, node in reversed(list(enumerate(graph.node))):
         behind = [user for name in node.output for user in positions.get(name, ())]
         users = behind if is_constant[i] and behind else [i]
-        for name in _reads(node):
+        for name in names_read(node):
             if name in constants:
                 positions[name] = sorted({*users, *positions.get(name, ())})[:MAX_USERS]
     return {
         tensor.name: tuple(graph.node[i].name for i in positions.get(tensor.name, ()))
         for tensor in graph.initializer
     }
-
-
-def _reads(node: onnx.NodeProto) -> Iterator[str]:
-    """Names that a node reads, those of its inner graphs included."""
-    for message in messages_in(node):
-        if isinstance(message, onnx.NodeProto):
-            yield from filter(None, message.input)

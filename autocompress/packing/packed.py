@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from autocompress.atomic_file import write_atomically
 from autocompress.compress.codes import StoredWeight
 from autocompress.errors import InputError, first_line
-from autocompress.onnx_graph.messages import messages_in
+from autocompress.onnx_graph.messages import messages_in, tensors_in
 from autocompress.packing.container import (
     MAX_HEAD_BYTES,
     claimed_bytes,
@@ -31,7 +31,6 @@ from autocompress.packing.skeleton import (
     kept_initializers,
     make_skeleton,
     restore,
-    tensors_in,
 )
 from autocompress.packing.tensor_reader import read_tensors, to_proto
 from autocompress.packing.tensor_writer import TensorWriter

@@ -49,8 +49,7 @@ def make_skeleton(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[str, .
             if name:
                 renamed[name] = name if name in kept else next(fresh)
     for node in graph.node:
-        for inner in _inner_graphs(node):
-            _rename_graph(inner, renamed, fresh)
+        _rename_inner_graphs(node, renamed, fresh)
     _to_tokens(graph, order, kept)
     return skeleton, order
 
@@ -160,30 +159,24 @@ def _fresh_names(taken: frozenset[str]) -> Iterator[str]:
     return (name for name in map("t{}".format, itertools.count()) if name not in taken)
 
 
-def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def _rename_graph(graph: onnx.GraphProto, renamed: dict[str, str], fresh: Iterator[str]) -> None:
-    """Rename everything in an inner graph; one old name has one new name in all scopes."""
+def _rename_inner_graphs(
+    node: onnx.NodeProto, renamed: dict[str, str], fresh: Iterator[str]
+) -> None:
+    """Rename everything in the inner graphs of a node; an old name has one new name in all."""
 
     def new(name: str) -> str:
         if name and name not in renamed:
             renamed[name] = next(fresh)
         return renamed.get(name, name)
 
-    for value in itertools.chain(graph.input, graph.output, graph.initializer):
-        value.name = new(value.name)
-    for sparse in graph.sparse_initializer:
-        sparse.values.name = new(sparse.values.name)
-    for node in graph.node:
-        for names in (node.input, node.output):
-            names[:] = [new(name) for name in names]
-        for inner in _inner_graphs(node):
-            _rename_graph(inner, renamed, fresh)
+    for part in messages_in(node):
+        if isinstance(part, onnx.GraphProto):
+            sparse = (tensor.values for tensor in part.sparse_initializer)
+            for value in itertools.chain(part.input, part.output, part.initializer, sparse):
+                value.name = new(value.name)
+        elif isinstance(part, onnx.NodeProto) and part is not node:
+            for names in (part.input, part.output):
+                names[:] = [new(name) for name in names]
 
 
 def _drop_noise(model: onnx.ModelProto) -> None:
@@ -200,8 +193,3 @@ def _drop_noise(model: onnx.ModelProto) -> None:
             message.ClearField("quantization_annotation")
         if isinstance(message, onnx.NodeProto):
             message.ClearField("name")
-
-
-def tensors_in(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """All tensors of a model: initializers, attributes of nodes, those of inner graphs."""
-    return (message for message in messages_in(model) if isinstance(message, onnx.TensorProto))

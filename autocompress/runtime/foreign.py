@@ -23,6 +23,7 @@ from autocompress.onnx_graph.graph import (
     replace_nodes,
     unused,
 )
+from autocompress.onnx_graph.messages import messages_in
 from autocompress.runtime.half_precision import halve_weight
 
 _LOWEST_OPSET: Final = 13  # the first with a scale for each channel
@@ -148,15 +149,12 @@ def with_integer_weights(exported: ExportedGraph) -> onnx.ModelProto:
 
 def _reads(graph: onnx.GraphProto) -> Iterator[tuple[onnx.NodeProto, int, str]]:
     """(node, index of its input, what it reads) for all nodes, those of branches included."""
-    for node in graph.node:
-        for index, name in enumerate(node.input):
-            if name:
-                yield node, index, name
-        for item in node.attribute:
-            if item.type == onnx.AttributeProto.GRAPH:
-                yield from _reads(item.g)
-    for value in graph.output:
-        yield helper.make_node("Output", [value.name], []), 0, value.name
+    for part in messages_in(graph):
+        if isinstance(part, onnx.NodeProto):
+            yield from ((part, index, name) for index, name in enumerate(part.input) if name)
+        elif isinstance(part, onnx.GraphProto):
+            for value in part.output:
+                yield helper.make_node("Output", [value.name], []), 0, value.name
 
 
 def _axes(

@@ -11,7 +11,6 @@ from autocompress.packing.skeleton import (
     kept_initializers,
     make_skeleton,
     restore,
-    tensors_in,
 )
 
 
@@ -96,15 +95,6 @@ def test_restore_refuses_references_that_point_nowhere(
     skeleton.graph.node[0].input[0] = token
     with pytest.raises(InputError, match="points nowhere"):
         restore(skeleton, [])
-
-
-def test_tensors_in_finds_constants_of_inner_graphs(example: Any) -> None:
-    constant = helper.make_tensor("deep", TensorProto.FLOAT, [1], [1.0])
-    branch = next(n for n in example.model.graph.node if n.op_type == "If").attribute[0].g
-    branch.node.append(helper.make_node("Constant", [], ["c"], value=constant))
-    names = [tensor.name for tensor in tensors_in(example.model)]
-    assert "deep" in names
-    assert "scalar" in names
 
 
 @pytest.mark.parametrize("kept", [[(0, "nobody")], [(0, "listed"), (1, "listed")]])
