@@ -23,7 +23,7 @@ def non_dominated(points: Array) -> NDArray[np.bool_]:
         Mask of shape (N,).
     """
     mask = np.zeros(len(points), dtype=bool)
-    left = np.lexsort(points.T[::-1])  # nobody is beaten by one that comes later
+    left = np.lexsort(points.T[::-1])  # nobody is dominated by one that comes later
     while len(left) > 0:
         first = points[left[0]]
         mask[left] |= (points[left] == first).all(axis=1)

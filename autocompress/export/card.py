@@ -43,7 +43,7 @@ def model_card(manifest: Mapping[str, Any], plan: CompressionPlan) -> str:
         [
             f"# {manifest['task']}: {manifest['label']} of run {manifest['run']}",
             "",
-            "| | this model | untouched |",
+            "| | this model | original |",
             "|---|---|---|",
             *rows,
             "",

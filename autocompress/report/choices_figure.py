@@ -39,7 +39,9 @@ def choices_figure(run: RunRecord) -> go.Figure:
         f"Not shown, as no point touches them: {n_idle} of {len(knobs)} knobs" if n_idle else ""
     )
     if not used:
-        return note_figure("The front touches no knob", "Every knob is untouched in every point.")
+        return note_figure(
+            "The front changes no search dimension", "Every point is the original model."
+        )
     rows = rows_of(used)
     figure = new_figure(_title(members), subtitle, height_px=230 + _ROW_PX * len(rows))
     figure.update_layout(margin_t=84 if subtitle else 60)
@@ -101,7 +103,7 @@ def _cells(rows: Sequence[Knob | str], members: Sequence[TrialRecord]) -> dict[s
             "lenmode": "pixels",
             "thickness": 10,
             "tickvals": [0.0, 1.0],
-            "ticktext": ["untouched", "strongest"],
+            "ticktext": ["unchanged", "strongest"],
             "outlinewidth": 0,
         },
     }
@@ -122,7 +124,7 @@ def _text(row: Knob | str, index: int | None) -> str:
 def _value(row: Knob | str, index: int | None) -> str:
     if isinstance(row, str) or index is None:
         return ""
-    note = " (untouched)" if index == 0 else ""
+    note = " (unchanged)" if index == 0 else ""
     return format_level(row.kind, row.levels[index]) + note
 
 

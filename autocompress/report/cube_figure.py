@@ -71,7 +71,7 @@ def _groups(
 ) -> dict[str, tuple[str, str, int, list[TrialRecord]]]:
     searched = [t for t in trials if t.role == "search"]
     return {
-        "beaten trial": (GREY, "circle", 3, [t for t in searched if t.number not in on_front]),
+        "dominated trial": (GREY, "circle", 3, [t for t in searched if t.number not in on_front]),
         "on the front": (BLUE, "circle", 6, [t for t in searched if t.number in on_front]),
         "control": (VERMILLION, "diamond", 5, [t for t in trials if t.role == "control"]),
         "baseline": (GREEN, "square", 6, [t for t in trials if t.role == "baseline"]),

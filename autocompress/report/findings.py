@@ -156,7 +156,7 @@ def tuned_controls(run: RunRecord) -> tuple[TrialRecord, ...]:
     return tuple(t for t in run.feasible if t.role == "control")
 
 
-def beaten_controls(run: RunRecord) -> tuple[TrialRecord, ...]:
+def dominated_controls(run: RunRecord) -> tuple[TrialRecord, ...]:
     """Tuned controls that some searched trial beats: no worse in any objective, better in one."""
     searched = run.costs(tuple(t for t in run.feasible if t.role == "search"))
     controls = tuned_controls(run)

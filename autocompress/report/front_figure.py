@@ -186,11 +186,11 @@ def _add_searched(figure: go.Figure, plane: Plane) -> None:
     searched = [t for t in plane.trials if t.role == "search"]
     broken = [t for t in searched if not plane.run.is_feasible(t)]
     kept = [t for t in searched if plane.run.is_feasible(t)]
-    beaten = [t for t in kept if t.number not in plane.on_front]
+    dominated = [t for t in kept if t.number not in plane.on_front]
     solid = [t for t in searched if t.number in plane.on_front]
     faint = {"size": 6, "color": GREY, "opacity": 0.5}
     strong = {"size": 10, "color": BLUE, "line": {"width": 1, "color": "#ffffff"}}
-    _add_markers(figure, plane, beaten, "beaten trial", faint)
+    _add_markers(figure, plane, dominated, "dominated trial", faint)
     _add_markers(figure, plane, broken, "breaks a limit", {**faint, "symbol": "x"})
     bars = {
         "array": [reach(plane, t, up=True) for t in solid],
@@ -214,12 +214,12 @@ def _add_named(
     alike = [t for t in controls if measured(t).fidelity >= plane.run.fidelity]
     untuned = [t for t in controls if measured(t).fidelity < plane.run.fidelity]
     for title, color, symbol, group in (
-        ("control (open: beaten)", VERMILLION, "diamond", alike),
+        ("control (open: dominated)", VERMILLION, "diamond", alike),
         ("control without tuning", VERMILLION, "x-thin", untuned),
         ("baseline", GREEN, "square", [t for t in named if t.role == "baseline"]),
     ):
-        beaten_symbol = symbol if symbol == "x-thin" else f"{symbol}-open"
-        symbols = [symbol if t.number in plane.on_front else beaten_symbol for t in group]
+        dominated_symbol = symbol if symbol == "x-thin" else f"{symbol}-open"
+        symbols = [symbol if t.number in plane.on_front else dominated_symbol for t in group]
         _add_markers(
             figure,
             plane,

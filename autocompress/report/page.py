@@ -35,15 +35,15 @@ from autocompress.run_record import RunRecord
 _NAME_CHARS: Final = 80
 _CHOOSE: Final = "Choose a mark to open its card; point at it to read its plan."
 _CAPTIONS: Final = {
-    "cube": f"What is good costs little and is high up. {_CHOOSE}",
+    "cube": f"Good points are high up and cost little. {_CHOOSE}",
     "hypervolume": "What the points dominate: costs in halvings of the baseline's, averaged over "
     "accuracies down to 10 % below the baseline's. With size as the only cost, 4 means 16 times "
-    "smaller on average. With two costs halvings multiply, each counted from twice the baseline's. "
-    "Filters do not act here.",
+    "smaller on average. With two costs it is the mean area of both halvings, each counted from "
+    "twice the baseline's cost. Filters do not act here.",
     "choices": "A column is a point of the front, a row a part of the model. The stronger the "
-    "colour, the stronger the compression; empty cells are untouched.",
-    "sensitivity": "A row is a knob, a cell one of its levels, everything else untouched: how far "
-    "the outputs then lie from the model's on calibration data, in nats where they are classes. "
+    "colour, the stronger the compression; empty cells are unchanged.",
+    "sensitivity": "A row is a search dimension, a cell one of its levels, everything else "
+    "unchanged: how far the outputs are from the model's on calibration data, in nats for classes. "
     "Methods and 8-bit activations, which do nothing alone, were measured on quantized layers.",
     "importance": "How well the ranking of trials by a figure follows the level of one knob; what "
     "lies in the grey band is no more than chance gives one knob 19 times in 20; of many knobs a "

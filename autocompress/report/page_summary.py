@@ -7,11 +7,11 @@ from autocompress.quantities import format_share
 from autocompress.report.findings import (
     Comparison,
     accuracy_change,
-    beaten_controls,
     cheapest_within,
     compare_with_controls,
     cost_objectives,
     cost_of,
+    dominated_controls,
     gain,
     is_level_with_baseline,
     measured,
@@ -141,7 +141,9 @@ def _with_cost(run: RunRecord, trial: TrialRecord, cost: Objective) -> str:
 def _baseline_tile(run: RunRecord, baseline: TrialRecord) -> Tile:
     costs = " · ".join(_cost_text(baseline, cost) for cost in cost_objectives(run))
     return Tile(
-        title="Baseline, untouched", value=format_share(measured(baseline).accuracy), detail=costs
+        title="Baseline: the original model",
+        value=format_share(measured(baseline).accuracy),
+        detail=costs,
     )
 
 
@@ -174,11 +176,11 @@ def _verdict_tiles(run: RunRecord) -> list[Tile]:
     for cost in cost_objectives(run):
         comparison = compare_with_controls(run, cost)
         answers.append(f"{cost.name}: {_verdict_words(comparison)}")
-    n_beaten, n_tuned = len(beaten_controls(run)), len(tuned_controls(run))
+    n_dominated, n_tuned = len(dominated_controls(run)), len(tuned_controls(run))
     return [
         Tile(
             title="Search against controls",
-            value=f"{n_beaten} of {n_tuned} beaten" if n_tuned else "none tuned yet",
+            value=f"{n_dominated} of {n_tuned} dominated" if n_tuned else "none tuned yet",
             detail="Within 1 pt, " + " · ".join(answers),
         )
     ]
@@ -232,12 +234,12 @@ def _comparison_sentence(run: RunRecord, cost: Objective) -> str:
 def _outright_sentences(run: RunRecord) -> list[str]:
     if not run.controls:
         return []
-    n_beaten, n_controls = len(beaten_controls(run)), len(tuned_controls(run))
+    n_dominated, n_controls = len(dominated_controls(run)), len(tuned_controls(run))
     if not n_controls:
         return []
     lines = [
-        f"Searched points beat {n_beaten} of {n_controls} equally tuned controls{_within(run)} "
-        "outright: no worse in any objective and better in one."
+        f"Searched points dominate {n_dominated} of {n_controls} equally tuned "
+        f"controls{_within(run)}: no worse in any objective and better in one."
     ]
     history, alone = hypervolume_history(run), controls_hypervolume(run)
     if alone is not None:

@@ -127,7 +127,7 @@ def plan_lines(plan: CompressionPlan) -> list[str]:
         for row in TECHNIQUES.values()
         if (chosen := _said(plan.effective, row))
     ]
-    return lines or ["untouched"]
+    return lines or ["unchanged"]
 
 
 def _said(plan: CompressionPlan, technique: Technique) -> list[tuple[str, float | str]]:

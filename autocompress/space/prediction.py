@@ -260,12 +260,12 @@ class Predictor:
         return changes
 
     def live_levels(self) -> tuple[tuple[int, ...], ...]:
-        """Levels worth proposing, per knob: measured, and beaten by no other level of the knob.
+        """Levels worth proposing, per knob: measured, and dominated by no other level of the knob.
 
-        A level is beaten if another diverges no more, is no larger and no slower, and is better in
-        one of them, or milder and equal in all. Differences in latency below 2 % are noise. Methods
-        are kept: what is best at the one amount they were measured at need not be at others. So is
-        everything if sizes were not measured.
+        A level is dominated if another diverges no more, is no larger and no slower, and is better
+        in one of them, or milder and equal in all. Differences in latency below 2 % are noise.
+        Methods are kept: what is best at the one amount they were measured at need not be at
+        others. So is everything if sizes were not measured.
         """
         has_costs = self.table.baseline.size_bytes is not None
         live = []

@@ -282,7 +282,9 @@ class SearchProgress:
     def tell_level(self, n_known: int, n_plans: int, label: str) -> None:
         """Show how far the sensitivity table is."""
         if not label and n_known < n_plans:
-            self._print(f"Looking at {n_plans - n_known} single options, without training")
+            self._print(
+                f"Measuring {n_plans - n_known} plans for the sensitivity table, without training"
+            )
         left = ""
         if label:
             self._options_told += 1
@@ -290,7 +292,7 @@ class SearchProgress:
             left = f", about {duration_words(seconds * (n_plans - n_known))} left"
         else:
             self._options_began = time.monotonic()
-        self._view.aside = f"Looking at option {n_known} of {n_plans}{left}"
+        self._view.aside = f"Sensitivity table: {n_known} of {n_plans} plans{left}"
         if n_known == n_plans:
             self._view.aside = ""
             self._pace.leave_out(time.monotonic() - self._options_began)

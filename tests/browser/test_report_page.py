@@ -25,7 +25,7 @@ SIZE = '[data-figure="size"]'
 DRAWN = """([figure, names]) => document.querySelector(`[data-figure="${figure}"]`).data
   .filter(trace => names.some(name => (trace.name || '').startsWith(name)))
   .flatMap(trace => trace.customdata)"""
-MARKS = ["on the front", "beaten", "control", "baseline", "breaks"]
+MARKS = ["on the front", "dominated", "control", "baseline", "breaks"]
 
 
 def go(page: "Page", address: str) -> None:
@@ -292,7 +292,7 @@ def test_report_turns_three_objectives_when_asked(
     assert not report.evaluate("Boolean(document.querySelector('[data-figure=cube]').data)")
     report.locator("#cube summary").first.click()
     until(report, "document.querySelector('[data-figure=cube]').data")
-    names = ["on the front", "beaten", "control", "baseline"]
+    names = ["on the front", "dominated", "control", "baseline"]
     assert drawn(report, *names, figure="cube") == sorted(t.number for t in full_run.complete)
     report.locator("#cube summary").first.click()
 

@@ -90,7 +90,7 @@ def test_show_says_what_a_trial_is_and_that_it_comes_out_the_same_again(
     assert shown["label"] == tuned["label"]
     words = run_cli("show", "u", "--trial", "0").stdout
     assert "baseline: complete" in words
-    assert "untouched" in words
+    assert "unchanged" in words
     missing = run_cli("show", "u", "--trial", "99")
     assert missing.returncode == 2
     assert "Its trials are 0 to 7." in missing.stderr

@@ -108,11 +108,11 @@ def test_compare_with_controls_names_the_missing_side(make_run: Factory) -> None
 def test_beaten_controls_counts_only_tuned_ones_that_are_dominated(make_run: Factory) -> None:
     best = {"accuracy": 1.0, "size_bytes": 1, "latency_ms": 0.01}
     run = edited(make_run(1), trial_7=best)
-    assert {t.label for t in findings.beaten_controls(run)} == {
+    assert {t.label for t in findings.dominated_controls(run)} == {
         "uniform 8 bit",
         "uniform 4 bit",
         "uniform 3 bit",
         "uniform 2 bit",
         "uniform pruning 25 %",
     }
-    assert findings.beaten_controls(make_run(0)) == ()
+    assert findings.dominated_controls(make_run(0)) == ()

@@ -19,7 +19,7 @@ def trace(figure: Any, name: str) -> Any:
 def test_front_figure_draws_every_measured_trial_once_and_no_failed_one(make_run: Factory) -> None:
     run = make_run(30, n_failed=5)
     figure = front_figure(run, "size")
-    names = ("beaten", "on the front", "control (", "control without", "baseline")
+    names = ("dominated", "on the front", "control (", "control without", "baseline")
     assert sum(len(trace(figure, name).x) for name in names) == len(run.complete)
 
 

@@ -94,7 +94,7 @@ def test_findings_never_present_a_point_that_breaks_a_limit(make_run: Factory) -
     assert all(run.is_feasible(t) for t in findings.tuned_controls(run))
     impossible = limited(free, IMPOSSIBLE)
     assert findings.headline(impossible, cost) == "No compressed point keeps the limits"
-    assert findings.beaten_controls(impossible) == ()
+    assert findings.dominated_controls(impossible) == ()
 
 
 def test_the_baseline_stays_in_sight_where_a_limit_keeps_it_off_the_front(

@@ -46,4 +46,4 @@ def test_plan_lines_groups_equal_levels_and_names_the_rare_ones() -> None:
 
 
 def test_plan_lines_says_untouched_when_nothing_is_asked() -> None:
-    assert wording.plan_lines(CompressionPlan()) == ["untouched"]
+    assert wording.plan_lines(CompressionPlan()) == ["unchanged"]

@@ -109,7 +109,7 @@ def test_live_view_counts_the_trials_it_has_no_room_for(view: LiveView) -> None:
 
 
 def test_live_view_gives_no_time_left_while_something_else_is_done(view: LiveView) -> None:
-    view.aside = "Looking at option 3 of 20, about 40 s left"
+    view.aside = "Sensitivity table: 3 of 20 plans, about 40 s left"
     lines = drawn(view, 80)
     assert "min left" not in lines[1]
     assert view.aside in lines

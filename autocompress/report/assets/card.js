@@ -129,7 +129,7 @@ const standingOf = trial => {
   else if (trial.front) words.push('on the front');
   else if (!trial.feasible) words.push('breaks a limit');
   else if (!trial.comparable) words.push('other tuning than the front');
-  else words.push('beaten');
+  else words.push('dominated');
   if (report.data.refined[trial.n]) words.push('refined');
   return words.join(' · ');
 };

@@ -125,7 +125,7 @@ class GuidedSampler(BaseSampler):
         return int(self._random.integers(param_distribution.high + 1))
 
     def _live(self) -> Sequence[Sequence[int]]:
-        # what the table calls beaten may be the best in a cost that it says nothing about
+        # what the table calls dominated may be the best in a cost that it says nothing about
         if self._predictor is not None and {*self._costs} <= {SIZE.field, LATENCY.field}:
             return self._predictor.live_levels()
         return [range(len(knob.levels)) for knob in self._space.knobs]
