@@ -66,8 +66,8 @@ class SearchOptions:
     """One search: which task, where to, how, and for how long.
 
     >>> options = SearchOptions.read({"budget": 8, "max_size": "100kB"})
-    >>> options.max_size, options.limits.max_size_bytes
-    (100000, 100000)
+    >>> options.max_size, options.limits
+    (100000, Limits(max_size_bytes=100000))
 
     Attributes:
         task: The task's spec, as `load_task` takes it.

@@ -257,7 +257,7 @@ class Study:
 
     def fail(self, job: Job, reason: str) -> None:
         """Mark a trial as failed, with its reason in one line."""
-        self._end(job, reason, TrialState.FAIL)
+        self._end(job, reason, TrialState.FAIL, {})
 
     def stop(self, job: Job, reason: str, figures: Figures) -> None:
         """Mark a trial as stopped before it was tuned, with the reason and what was measured.
@@ -265,9 +265,9 @@ class Study:
         Optuna calls it pruned: finished, without values, and not a failure.
         """
         probed = dataclasses.asdict(probed_plan(job.levels, figures, has_chance=False))
-        self._end(job, reason, TrialState.PRUNED, probed=probed)
+        self._end(job, reason, TrialState.PRUNED, {"look": probed})  # its key in a study
 
-    def _end(self, job: Job, reason: str, state: TrialState, **attributes: Any) -> None:
+    def _end(self, job: Job, reason: str, state: TrialState, attributes: Mapping[str, Any]) -> None:
         def write() -> None:
             for key, value in {**attributes, "reason": reason}.items():
                 self._set(job.number, key, value)

@@ -169,7 +169,7 @@ def test_search_tells_its_result_also_where_nothing_could_be_refined(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("AUTOCOMPRESS_CACHE", str(cache_folder))
     monkeypatch.setattr("signal.signal", lambda *arguments: None)
-    monkeypatch.setattr("autocompress.cli.refine.refine_points", fail)
+    monkeypatch.setattr("autocompress.terminal.refine_progress.refine_points", fail)
     result = CliRunner().invoke(
         search,
         [

@@ -10,7 +10,7 @@ from autocompress.cli.sensitivity_table import Sensitivity, print_sensitivity, s
 from autocompress.evaluate.additivity import WholePlan
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import Knob, SearchSpace
-from autocompress.space.sensitivity_table import Figures, Option, SensitivityTable
+from autocompress.space.sensitivity_table import Figures, MeasuredLevel, SensitivityTable
 
 SPACE = SearchSpace(
     knobs=(
@@ -35,10 +35,10 @@ def found(request: pytest.FixtureRequest) -> Sensitivity:
     figures: list[Any] = [at(0.001, 500, one), at(0.01, 250, one), None, at(0.02, 300, one)]
     reason = "export: The model [cannot] be written."
     weights = [
-        Option(knob="weight_bits:[a]", level=i, figures=f, reason=None if f else reason)
+        MeasuredLevel(knob="weight_bits:[a]", level=i, figures=f, reason=None if f else reason)
         for i, f in enumerate(figures, start=1)
     ]
-    inputs = Option(knob="activation_bits:all", level=1, figures=at(0.003, 510, half))
+    inputs = MeasuredLevel(knob="activation_bits:all", level=1, figures=at(0.003, 510, half))
     table = SensitivityTable(
         baseline=at(0.0, 1000, one),
         contexts={"activation_bits:all": at(0.001, 500, one)},

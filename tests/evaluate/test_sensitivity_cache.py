@@ -47,13 +47,13 @@ def test_option_cache_lies_where_the_environment_says(
 
 def test_option_cache_measures_a_plan_once(path: Path) -> None:
     cache = SensitivityCache("k", path)
-    first = cache.look(PLAN, lambda plan: FIGURES)
+    first = cache.probed(PLAN, lambda plan: FIGURES)
 
     assert first.figures == FIGURES
     assert first.seconds >= 0.0
-    assert cache.look(PLAN, never) == first
-    assert cache.look(IDLE, never) == first  # what it says besides changes nothing
-    assert SensitivityCache("k", path).look(PLAN, never) == first
+    assert cache.probed(PLAN, never) == first
+    assert cache.probed(IDLE, never) == first  # what it says besides changes nothing
+    assert SensitivityCache("k", path).probed(PLAN, never) == first
 
 
 def test_option_cache_does_not_keep_failures(path: Path) -> None:
@@ -62,8 +62,8 @@ def test_option_cache_does_not_keep_failures(path: Path) -> None:
 
     cache = SensitivityCache("k", path)
     with pytest.raises(TrialError):
-        cache.look(PLAN, fail)
-    assert cache.look(PLAN, lambda plan: FIGURES).figures == FIGURES
+        cache.probed(PLAN, fail)
+    assert cache.probed(PLAN, lambda plan: FIGURES).figures == FIGURES
 
 
 def test_option_cache_counts_the_first_of_two_entries(path: Path) -> None:

@@ -213,9 +213,9 @@ def test_resumed_runs_stop_the_same_trials_as_an_unbroken_one(
 def test_run_search_refuses_to_leave_out_what_it_has_not_got(
     open_study: OpenStudy, make_executor: type
 ) -> None:
-    with open_study() as study, pytest.raises(InputError, match="'laddre'") as caught:
-        search(study, make_executor(), 3, without={"laddre"})
-    assert "Did you mean 'ladder'?" in caught.value.hint
+    with open_study() as study, pytest.raises(InputError, match="'surogate'") as caught:
+        search(study, make_executor(), 3, without={"surogate"})
+    assert "Did you mean 'surrogate'?" in caught.value.hint
 
 
 # stop rules

@@ -125,7 +125,7 @@ def test_study_refuses_a_folder_made_for_something_else(
         open_study(**changes).__enter__()
 
     assert named in caught.value.message
-    assert "--run NAME" in caught.value.hint
+    assert "`name=NAME`" in caught.value.hint
     with open_study() as study:  # nothing changed, nothing locked
         assert len(study.record().trials) == 1
     assert before

@@ -32,7 +32,7 @@ def test_tasks_of_this_package_need_no_trust(cache: Path) -> None:
 def test_what_nobody_asked_for_is_refused_by_name() -> None:
     with pytest.raises(InputError, match=r"'theirs'.*'os:system', 'command'='rm'") as caught:
         check_trusted("theirs", "os:system", {"command": "rm"})
-    assert "--trust-task" in caught.value.hint
+    assert "`trust_task`" in caught.value.hint
 
 
 def test_a_module_is_another_in_another_folder(
@@ -51,7 +51,7 @@ def test_a_folder_that_cannot_be_written_is_told(
     cache.write_text("in the way")
     with caplog.at_level(logging.WARNING):
         trust_task("a:b", {})
-    assert "--trust-task" in caplog.text
+    assert "`trust_task`" in caplog.text
     assert is_trusted("a:b", {})  # as long as this process lives
     trust._asked_here.clear()
     assert not is_trusted("a:b", {})

@@ -37,8 +37,8 @@ def _beliefs(world, plans, **changes) -> OutcomeModel:
         costs=("size_bytes",),
         is_learning=settings["is_learning"],
     )
-    if "looks" in settings:
-        outcomes.learn(settings["looks"])
+    if "probes" in settings:
+        outcomes.learn(settings["probes"])
     return outcomes
 
 

@@ -14,10 +14,15 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 WORDS = ["a", "bad", "dull", "film", "fine", "good", "great", "story", "the", "very", "was", "plot"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _needs_hf() -> None:
+    """First of all: other fixtures import what the extra brings."""
+    need_extra("hf")
+
+
 @pytest.fixture(autouse=True)
 def _away_from_home(tmp_path_factory, monkeypatch):
     """No network, and no cache in the user's home."""
-    need_extra("hf")
     import datasets
 
     folder = tmp_path_factory.mktemp("hf_home")
