@@ -163,7 +163,7 @@ def _names(name: str, value: object) -> str:
     return ",".join(_listed(name, value))
 
 
-def _set_of_names(name: str, value: object) -> frozenset[str]:
+def _parts(name: str, value: object) -> frozenset[str]:
     return frozenset(NAMES_OF_0_1.get(word, word) for word in _listed(name, value))
 
 
@@ -177,14 +177,13 @@ def _texts(name: str, value: object) -> tuple[str, ...]:
 def _shapes(name: str, value: object) -> tuple[tuple[int, ...], ...] | None:
     if isinstance(value, list | tuple) and not value:
         return None
+    what = "a shape of positive numbers for each input, such as [(3, 32, 32)]"
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise _of_another_type(name, what, value)
     try:
-        assert isinstance(value, Iterable)
-        assert not isinstance(value, str)
-        shapes = tuple(map(_shape, value))
-    except (TypeError, AssertionError, InputError):
-        what = "a shape of positive numbers for each input, such as [(3, 32, 32)]"
+        return tuple(map(_shape, value))
+    except (TypeError, InputError):
         raise _of_another_type(name, what, value) from None
-    return shapes
 
 
 def _shape(value: Any) -> tuple[int, ...]:
@@ -224,7 +223,7 @@ TEXT: Final[Reader] = text
 FOLDER: Final[Reader] = _folder
 FILE_OR_NAME: Final[Reader] = _file_or_name
 NAMES: Final[Reader] = _names
-SET_OF_NAMES: Final[Reader] = _set_of_names
+PARTS: Final[Reader] = _parts
 TEXTS: Final[Reader] = _texts
 SHAPES: Final[Reader] = _shapes
 SIZE: Final[Reader] = _quantity(parse_bytes, int, " bytes")

@@ -184,8 +184,6 @@ class Quantity:
         is_whole: Whether they are whole numbers, such as bytes.
         write: One of them with its unit, for people.
         parse: One of them from the name of an option and what was typed for it.
-        typed_as: What a help text calls what is typed: `SIZE`.
-        typed_unit: What stands behind a plain number in `unit` when it is typed.
         least: What a limit on them must be, in words.
         axis_units: What an axis may count in: how many `unit` it is, and its name, smallest first.
     """
@@ -194,8 +192,6 @@ class Quantity:
     is_whole: bool
     write: Callable[[float], str]
     parse: Callable[[str, str], float]
-    typed_as: str
-    typed_unit: str
     least: str
     axis_units: tuple[tuple[float, str], ...]
 
@@ -222,8 +218,6 @@ BYTES: Final = Quantity(
     is_whole=True,
     write=format_size,
     parse=parse_bytes,
-    typed_as="SIZE",
-    typed_unit="B",
     least="at least 1 byte",
     axis_units=((1.0, "bytes"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB")),
 )
@@ -232,8 +226,6 @@ MILLISECONDS: Final = Quantity(
     is_whole=False,
     write=format_latency,
     parse=parse_milliseconds,
-    typed_as="TIME",
-    typed_unit="ms",
     least="> 0 ms",
     axis_units=((1.0, "ms"),),
 )
@@ -242,8 +234,6 @@ COUNT: Final = Quantity(
     is_whole=True,
     write=format_count,
     parse=parse_count,
-    typed_as="COUNT",
-    typed_unit="",
     least="at least 1",
     axis_units=((1.0, ""), (1e3, "thousand"), (1e6, "million"), (1e9, "billion")),
 )
@@ -252,8 +242,6 @@ SHARE: Final = Quantity(
     is_whole=False,
     write=format_share,
     parse=parse_share,
-    typed_as="SHARE",
-    typed_unit="",
     least="in [0, 1]",
     axis_units=((1.0, "share"),),
 )

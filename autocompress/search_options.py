@@ -138,7 +138,7 @@ class SearchOptions:
         role="identity",
     )  # fmt: skip
     without: frozenset[str] = _option(
-        frozenset(), _HOW, read.SET_OF_NAMES,
+        frozenset(), _HOW, read.PARTS,
         "Parts of the search to leave out: sensitivity_table, initial_design, surrogate, "
         "early_stopping.",
         role="identity", metavar="PARTS",

@@ -94,15 +94,18 @@ def _print(checked: Any) -> None:
     from rich.console import Console
     from rich.text import Text
 
+    from autocompress.cli.main import in_flags
+
     finding = checked.finding
+    message, fix = in_flags(finding.message, finding.fix, ["check"])
     console = Console(highlight=False, emoji=False)
     line = Text(f"{finding.status}  ", style=_STYLES[finding.status])
     line.append(f"{checked.name:<14}", style="bold")
     console.print(line, end="")
     # plain Text: brackets in a message are no markup; paths must stay whole to be clicked
-    console.print(Text(_printable(finding.message)), soft_wrap=True)
-    if finding.fix:
-        console.print(Text(f"{'':<20}{_printable(finding.fix)}", style="italic"), soft_wrap=True)
+    console.print(Text(_printable(message)), soft_wrap=True)
+    if fix:
+        console.print(Text(f"{'':<20}{_printable(fix)}", style="italic"), soft_wrap=True)
 
 
 def _search_command(task: str, budget: int) -> str:

@@ -85,7 +85,8 @@ class _StderrHandler(logging.Handler):
     """Writes to what `sys.stderr` is at the moment: a live display puts something in its place."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
+        text, _ = in_flags(self.format(record), "", ())
+        print(text, file=sys.stderr, flush=True)
 
 
 def _log_to_stderr() -> None:
@@ -108,7 +109,9 @@ def in_flags(message: str, hint: str, arguments: Sequence[str]) -> tuple[str, st
         hint: What to do.
         arguments: Of the command line: its command's options are known beside those of `search`.
     """
-    flags: dict[str, str] = {}
+    if "`" not in message + hint:
+        return message, hint  # the usual case: no command needs to be imported
+    flags: dict[str, str] = {"trust_task": "--trust-task"}  # of later commands
     for command in ("search", next((word for word in arguments if word in _COMMANDS), "search")):
         found = cli.get_command(click.Context(cli), command)
         assert found is not None

@@ -9,16 +9,13 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from autocompress.errors import InputError
 from autocompress.option_readers import Typed
 from autocompress.search_options import GROUPS, default_of, names_of, option_of
-
-if TYPE_CHECKING:
-    pass
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _STDOUT: Final = "autocompress.stdout"

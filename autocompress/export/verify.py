@@ -11,9 +11,10 @@ from autocompress.atomic_file import scratch_folder
 from autocompress.errors import InputError, TrialError
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.settings import EvaluationSettings
-from autocompress.export.bench import random_inputs, size_of
+from autocompress.export.bench import size_of
 from autocompress.export.bundle import digest_of
 from autocompress.export.manifest import read_manifest
+from autocompress.export.random_inputs import random_inputs
 from autocompress.export.runtime_file import scores, timing
 from autocompress.runtime.base import Runtime
 from autocompress.runtime.process import RunningModel

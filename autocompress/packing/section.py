@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 
 from autocompress.errors import InputError
-from autocompress.packing.adaptive import decode_symbols, encode_symbols
 from autocompress.packing.byte_stream import ByteReader, Pools, varint
+from autocompress.packing.coder import decode_symbols, encode_symbols
 from autocompress.packing.table import (
     CODEBOOK,
     HALF,

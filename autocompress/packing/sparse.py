@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.errors import InputError
-from autocompress.packing.adaptive import decode_symbols, encode_symbols
 from autocompress.packing.byte_stream import PoolReader, Pools, to_halves
+from autocompress.packing.coder import decode_symbols, encode_symbols
 from autocompress.packing.table import SPARSE, TensorRow
 
 

@@ -20,8 +20,8 @@ from autocompress.compress.codes import (
     StoredWeight,
 )
 from autocompress.errors import InputError
-from autocompress.packing.adaptive import decode_symbols, encode_symbols
 from autocompress.packing.byte_stream import PoolReader, Pools, to_halves
+from autocompress.packing.coder import decode_symbols, encode_symbols
 from autocompress.packing.table import (
     CODEBOOK,
     EACH_FLOAT,

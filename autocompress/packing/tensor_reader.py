@@ -8,8 +8,8 @@ from onnx import TensorProto
 
 from autocompress.compress.codes import Floats, GridTensor, QuantizedTensor, StoredWeight
 from autocompress.errors import InputError
-from autocompress.packing.adaptive import decode_symbols
 from autocompress.packing.byte_stream import PoolReader, Pools
+from autocompress.packing.coder import decode_symbols
 from autocompress.packing.shared_codes import as_weight, shape_of, with_signs
 from autocompress.packing.sparse import read_sparse
 from autocompress.packing.stored_codec import read_stored, take_scales

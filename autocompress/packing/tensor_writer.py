@@ -17,8 +17,8 @@ from autocompress.compress.codes import (
     StoredWeight,
 )
 from autocompress.errors import InputError
-from autocompress.packing.adaptive import encode_symbols
 from autocompress.packing.byte_stream import Pools, to_halves
+from autocompress.packing.coder import encode_symbols
 from autocompress.packing.shared_codes import KnownCodes, Occurrence, as_weight
 from autocompress.packing.sparse import write_sparse
 from autocompress.packing.stored_codec import put_scales, write_stored

@@ -14,9 +14,10 @@ from autocompress.errors import InputError
 from autocompress.tasks.base import Inputs
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
-_FEWEST_SOUND_CHANNELS = 16  # channels of one vector register of float32: 8 with AVX2
+_FEWEST_SOUND_CHANNELS = 16  # a vector register holds so many float32 with AVX-512, 8 with AVX2
 Precision = Literal["bf16", "fp32"]
 _Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
+_ConvTranspose = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 
 
 def keep_freed_memory() -> None:
@@ -69,12 +70,12 @@ def autocast(precision: Precision, device: torch.device) -> contextlib.AbstractC
 def sound_gradients(model: nn.Module) -> Iterator[None]:
     """Context for a model's backward pass, without oneDNN where it damages memory.
 
-    The gradient of a strided 1x1 convolution of few channels in channels-last order writes past its
-    workspace: wrong gradients, a hang or a crash (uxlfoundation/oneDNN issue 6035; seen with
-    torch 2.13 on a processor with AVX2). PyTorch's own kernels take its place.
+    The gradient of a strided 1x1 convolution, or a transposed one, of few channels in channels-last
+    order writes past its workspace: wrong gradients, a hang or a crash (uxlfoundation/oneDNN issue
+    6035; seen with torch 2.13 on a processor with AVX2). PyTorch's own kernels take its place.
     """
     was_enabled = torch.backends.mkldnn.enabled
-    if any(isinstance(m, _Conv) and _is_damaged(m) for m in model.modules()):
+    if any(map(_has_damaged_gradient, model.modules())):
         torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     try:
         yield
@@ -82,9 +83,13 @@ def sound_gradients(model: nn.Module) -> Iterator[None]:
         torch.backends.mkldnn.enabled = was_enabled
 
 
-def _is_damaged(layer: _Conv) -> bool:
+def _has_damaged_gradient(layer: nn.Module) -> bool:
+    if not isinstance(layer, _Conv | _ConvTranspose):
+        return False
     is_strided_1x1 = math.prod(layer.kernel_size) == 1 and math.prod(layer.stride) > 1
-    return is_strided_1x1 and layer.in_channels < _FEWEST_SOUND_CHANNELS
+    # A transposed one is the gradient of a convolution: its large side is the output.
+    n_channels = layer.in_channels if isinstance(layer, _Conv) else layer.out_channels
+    return is_strided_1x1 and n_channels < _FEWEST_SOUND_CHANNELS
 
 
 def to_fast_layout_(model: nn.Module, device: torch.device) -> nn.Module:

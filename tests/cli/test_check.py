@@ -131,3 +131,16 @@ def test_check_by_model_and_dataset_ends_with_a_search_by_them(runner: CliRunner
     (line,) = (text for text in checked.stderr.splitlines() if text.startswith("Next: "))
     words = shlex.split(line.removeprefix("Next: autocompress search plain.py --budget 50 "))
     assert sorted(words) == sorted(given)
+
+
+def test_check_calls_options_by_their_flags(runner: CliRunner) -> None:
+    Path("frozen.py").write_text(
+        "import torch\nfrom autocompress import Task\n"
+        "def task():\n    x, y = torch.randn(40, 3), torch.arange(40) % 2\n"
+        "    model = torch.nn.Linear(3, 2).requires_grad_(False)\n"
+        "    return Task(model=model, train=(x, y))\n"
+    )
+
+    checked = runner.invoke(cli, ["check", "frozen.py", "--only", "gradients"])
+
+    assert "search with --proxy none." in checked.stdout + checked.stderr, checked.output

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from autocompress.errors import InputError
-from autocompress.packing.adaptive import (
+from autocompress.packing.coder import (
     ADAPTIVE,
     CONSTANT,
     FIXED_LENGTH,

@@ -3,7 +3,7 @@
 import pytest
 from onnx import TensorProto
 
-from autocompress.packing.ledger import nominal_bits, stored_as
+from autocompress.packing.row_bytes import nominal_bits, stored_as
 from autocompress.packing.table import (
     CODEBOOK,
     GRID,

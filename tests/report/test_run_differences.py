@@ -2,7 +2,7 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-from autocompress.report.compare import KNOBS, differences, leaves_at
+from autocompress.report.run_differences import KNOBS, differences, leaves_at
 from autocompress.run_record import RunRecord
 
 Make = Callable[..., RunRecord]

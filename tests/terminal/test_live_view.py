@@ -9,13 +9,7 @@ from autocompress.measurement import Measurement
 from autocompress.objective import Limits, parse_objectives
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, TrialRecord
-from autocompress.terminal.search_progress import (
-    LiveView,
-    Pace,
-    RunningTrials,
-    best_points,
-    facts_of,
-)
+from autocompress.terminal.live_view import LiveView, Pace, RunningTrial, best_points, facts_of
 
 # accuracy, bytes, ms, role
 POINTS = (
@@ -65,8 +59,8 @@ def view() -> LiveView:
     view = LiveView(50, pace)
     view.show(run_of())
     view.running = {
-        9: RunningTrials(label="trial 9", stage="tune", share=0.45),
-        10: RunningTrials(label="int8 post-training"),
+        9: RunningTrial(label="trial 9", stage="tune", share=0.45),
+        10: RunningTrial(label="int8 post-training"),
     }
     return view
 
@@ -101,7 +95,7 @@ def test_live_view_leaves_out_the_points_where_there_is_no_room(view: LiveView) 
 
 
 def test_live_view_counts_the_trials_it_has_no_room_for(view: LiveView) -> None:
-    view.running = {n: RunningTrials(label=f"trial {n}", stage="tune") for n in range(40)}
+    view.running = {n: RunningTrial(label=f"trial {n}", stage="tune") for n in range(40)}
     lines = drawn(view, 80)
     assert len(lines) <= 24
     n_shown = sum("tune" in line for line in lines)

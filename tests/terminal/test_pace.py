@@ -1,6 +1,6 @@
 import pytest
 
-from autocompress.terminal.search_progress import Pace
+from autocompress.terminal.live_view import Pace
 
 
 class Clock:

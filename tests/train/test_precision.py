@@ -55,6 +55,13 @@ from autocompress.train.precision import sound_gradients, to_device, to_fast_lay
 cpu = torch.device("cpu")
 for seed in range(60):
     torch.manual_seed(seed)
+    layer = to_fast_layout_(torch.nn.ConvTranspose2d(8, 2, 1, stride=2, output_padding=1), cpu)
+    (x,) = to_device((torch.randn(6, 8, 4, 4),), cpu)
+    loss = layer(x).square().sum()
+    with sound_gradients(layer):
+        loss.backward()
+    expected = 2 * torch.einsum("bihw,bohw->io", x, layer(x)[:, :, ::2, ::2])
+    torch.testing.assert_close(layer.weight.grad[:, :, 0, 0], expected, rtol=1e-4, atol=1e-3)
     layer = to_fast_layout_(torch.nn.Conv2d(4, 8, 1, stride=2), cpu)
     (x,) = to_device((torch.randn(6, 4, 8, 8),), cpu)
     loss = layer(x).square().sum()
@@ -78,6 +85,8 @@ def test_gradients_of_narrow_strided_1x1_convolutions_are_right_and_damage_nothi
     [
         (torch.nn.Conv2d(4, 8, 1, stride=2), False),
         (torch.nn.Conv2d(64, 8, 1, stride=2), True),
+        (torch.nn.ConvTranspose2d(64, 5, 1, stride=2), False),
+        (torch.nn.ConvTranspose2d(5, 64, 1, stride=2), True),
         (torch.nn.Conv2d(4, 8, 3, stride=2), True),
         (torch.nn.Conv2d(4, 8, 1), True),
     ],

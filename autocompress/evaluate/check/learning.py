@@ -11,6 +11,7 @@ from autocompress.errors import TrialError
 from autocompress.evaluate.check.subject import Finding, Subject, failed, passed, warned
 from autocompress.tasks.base import Loss
 from autocompress.tasks.user_code import place_of_error
+from autocompress.train.precision import sound_gradients
 
 _STEPS: Final = 5
 # A step that is small enough lowers any loss with a gradient; the task's own is tried first.
@@ -69,7 +70,9 @@ def _descend(subject: Subject, rate: float) -> float:
     task = subject.salvaged.task
     free = [p for p in model.parameters() if p.requires_grad]
     for _ in range(_STEPS if rate else 0):
-        slopes = torch.autograd.grad(task.loss(model(*inputs), targets), free, allow_unused=True)
+        loss = task.loss(model(*inputs), targets)
+        with sound_gradients(model):
+            slopes = torch.autograd.grad(loss, free, allow_unused=True)
         with torch.no_grad():
             for weight, slope in zip(free, slopes, strict=True):
                 if slope is not None:
