@@ -33,6 +33,8 @@ from autocompress.space.search_space import SearchSpace
 from autocompress.space.sensitivity_table import Figures, SensitivityTable
 from autocompress.study.optimize import run_search
 from autocompress.study.records import load_run
+from autocompress.study.stop_rules import StopRules
+from autocompress.study.strategy import SearchMethod
 from autocompress.study.study import Study
 
 _OBJECTIVES = "accuracy,size"
@@ -126,10 +128,8 @@ def _steps(work: Path, n_trials: int, n_knobs: int) -> dict[str, Any]:
     steps = []
     for extra in range(1, _ADDED + 1):
         start = time.perf_counter()
-        run = run_search(
-            study, executor, budget=n_trials + extra, sampler="guided", run_seed=0,
-            measure_table=lambda probe: table,
-        )  # fmt: skip
+        method = SearchMethod(sampler="guided", run_seed=0, measure_table=lambda probe: table)
+        run = run_search(study, executor, method, StopRules(budget=n_trials + extra))
         steps.append(time.perf_counter() - start)
     assert run.n_finished == n_trials + _ADDED
     row["first_step_s"], row["step_s"] = steps[0], float(np.median(steps[1:]))

@@ -30,6 +30,8 @@ from autocompress.measurement import Measurement
 from autocompress.space.sensitivity_table import Figures
 from autocompress.study.optimize import run_search
 from autocompress.study.session import open_session, sensitivity_cache
+from autocompress.study.stop_rules import StopRules
+from autocompress.study.strategy import SearchMethod
 from autocompress.study.study import Study
 from autocompress.tasks.factory import load_task
 
@@ -117,13 +119,15 @@ def _overhead(work: Path, jobs: int, seconds: float, budget: int) -> dict[str, A
     info = session.info(str(path), arguments)
     try:
         with Study(folder, session.built.space, _OBJECTIVES, identity, info) as study:
-            run = run_search(
-                study, executor, budget=budget, sampler="guided", run_seed=0,
+            method = SearchMethod(
+                sampler="guided",
+                run_seed=0,
                 measure_table=lambda probe: measure_levels(
                     study.space, probe, sensitivity_cache(session, has_latency=False)
                 ),
                 n_shortlisted=session.n_shortlisted,
-            )  # fmt: skip
+            )
+            run = run_search(study, executor, method, StopRules(budget=budget))
     finally:
         executor.close()
     gaps, looks = np.array(executor.gaps), np.array(executor.looks)

@@ -11,8 +11,12 @@ from autocompress.errors import TrialError
 from autocompress.executors.inline import SerialExecutor
 from autocompress.executors.job import EvaluationJob, OnStage, ProbeJob
 from autocompress.measurement import Measurement
+from autocompress.run_record import RunRecord
 from autocompress.space.search_space import Knob, SearchSpace
 from autocompress.space.sensitivity_table import Figures
+from autocompress.study.optimize import run_search
+from autocompress.study.stop_rules import StopRules
+from autocompress.study.strategy import SearchMethod
 from autocompress.study.study import Study
 
 
@@ -150,3 +154,15 @@ def open_study(tmp_path: Path, space: SearchSpace) -> Callable[..., Study]:
 @pytest.fixture
 def measure() -> Callable[[EvaluationJob], Measurement]:
     return figures_of
+
+
+def search_study(study: Study, executor: Any, budget: int, **settings: Any) -> RunRecord:
+    """Search with fields of `SearchMethod`, `StopRules` and arguments of `run_search` by name."""
+    given = {"sampler": "random", "run_seed": 0, "budget": budget, **settings}
+
+    def taken(kind: Any) -> dict[str, Any]:
+        names = {field.name for field in dataclasses.fields(kind)}
+        return {name: given.pop(name) for name in names & given.keys()}
+
+    method, rules = SearchMethod(**taken(SearchMethod)), StopRules(**taken(StopRules))
+    return run_search(study, executor, method, rules, **given)

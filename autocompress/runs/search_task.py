@@ -16,6 +16,8 @@ from autocompress.storages.server import parse_storage
 from autocompress.study.listener import Watch, both
 from autocompress.study.optimize import run_search
 from autocompress.study.session import absolute_spec, open_session, sensitivity_cache
+from autocompress.study.stop_rules import StopRules
+from autocompress.study.strategy import SearchMethod
 from autocompress.study.study import Study
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.in_memory import is_in_memory
@@ -83,12 +85,7 @@ def search_task(options: SearchOptions, watch: Watch) -> RunRecord:
             tracking = Tracking(make_trackers(options.track, folder), watch.warn)
             tracking.begin(study.record())
             with watch, tracking:
-                return run_search(
-                    study,
-                    executor,
-                    budget=options.budget,
-                    until_stalled=options.until_stalled,
-                    timeout_s=options.timeout,
+                method = SearchMethod(
                     sampler=options.sampler,
                     run_seed=options.seed,
                     without=options.without,
@@ -99,8 +96,14 @@ def search_task(options: SearchOptions, watch: Watch) -> RunRecord:
                         on_progress=watch.tell_level,
                     ),
                     n_shortlisted=session.n_shortlisted,
-                    listener=refreshing(both(watch.listener, tracking.listener), watch.warn),
                 )
+                rules = StopRules(
+                    budget=options.budget,
+                    until_stalled=options.until_stalled,
+                    timeout_s=options.timeout,
+                )
+                listener = refreshing(both(watch.listener, tracking.listener), watch.warn)
+                return run_search(study, executor, method, rules, listener=listener)
         except KeyboardInterrupt:
             watch.note(f"Stopped. Nothing is lost: the same command continues {folder}.")
             raise

@@ -1,6 +1,5 @@
 """Proposals: samplers by name, made stateless, so that resumed runs continue exactly."""
 
-import dataclasses
 import functools
 import hashlib
 import itertools
@@ -14,10 +13,8 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from autocompress.entry_points import Registry
-from autocompress.objective import Direction, Limits
-from autocompress.samplers.guided.guided_sampler import GuidedSampler
-from autocompress.samplers.guided.probed_plan import ProbedPlan, ProbePlans
-from autocompress.space.prediction import Predictor
+from autocompress.objective import Direction
+from autocompress.samplers.guided.guided_sampler import Guidance, GuidedSampler
 from autocompress.space.search_space import SearchSpace
 from autocompress.technique import TECHNIQUES
 
@@ -101,29 +98,6 @@ _MAX_WALK = 20_000  # about a second; a space this large is not searched to the 
 SAMPLERS: Final = (GUIDED, *sorted(OPTUNA_SAMPLERS))
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Guidance:
-    """What the guided sampler knows besides the trials.
-
-    Attributes:
-        predictor: What the sensitivity table says; None to know nothing before the first trial.
-        costs: Fields of `Measurement` that are minimised.
-        limits: Constraints.
-        is_learning: Whether trials correct the table.
-        probes: Plans that were probed before, oldest first.
-        probe_plans: Probes plans; None to propose without.
-        n_shortlisted: Plans it is asked about at once.
-    """
-
-    predictor: Predictor | None
-    costs: Sequence[str]
-    limits: Limits
-    is_learning: bool = True
-    probes: Sequence[ProbedPlan] = ()
-    probe_plans: ProbePlans | None = None
-    n_shortlisted: int = 4
-
-
 def check_sampler(name: str) -> None:
     """Raise an InputError unless a sampler of that name exists and can be imported."""
     SAMPLER_REGISTRY.check_name(name)
@@ -190,7 +164,8 @@ def propose_levels(
     ]
     if sampler == GUIDED:
         assert guidance is not None
-        levels = _guided(space, guidance, draws[0][1], is_new).propose([*finished, *running])
+        guided = GuidedSampler(space, guidance, seed=draws[0][1], is_new=is_new)
+        levels = guided.propose([*finished, *running])
         if levels is not None:
             return levels
         draws = draws[_MAX_DRAWS // 2 :]
@@ -198,26 +173,6 @@ def propose_levels(
         if is_new(levels):
             return levels
     return _first_untried(space, tried)
-
-
-def _guided(
-    space: SearchSpace,
-    guidance: Guidance,
-    seed: int,
-    is_new: Callable[[Mapping[str, int]], bool],
-) -> GuidedSampler:
-    return GuidedSampler(
-        space,
-        guidance.predictor,
-        costs=guidance.costs,
-        limits=guidance.limits,
-        seed=seed,
-        is_new=is_new,
-        probes=guidance.probes,
-        probe_plans=guidance.probe_plans,
-        n_shortlisted=guidance.n_shortlisted,
-        is_learning=guidance.is_learning,
-    )
 
 
 def _first_untried(space: SearchSpace, tried: Set[str]) -> dict[str, int] | None:

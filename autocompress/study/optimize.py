@@ -11,7 +11,7 @@ from autocompress.samplers.propose import check_sampler
 from autocompress.study.listener import Listener
 from autocompress.study.running_trials import RunningTrials
 from autocompress.study.stop_rules import StopRules
-from autocompress.study.strategy import MeasureTable, Strategy
+from autocompress.study.strategy import SearchMethod, Strategy
 from autocompress.study.study import Study
 
 PARTS = ("sensitivity_table", "initial_design", "surrogate", "early_stopping")
@@ -24,19 +24,13 @@ _LOOK_ROUND_S = 10.0
 def run_search(
     study: Study,
     executor: Executor,
+    method: SearchMethod,
+    rules: StopRules,
     *,
-    budget: int,
-    sampler: str,
-    run_seed: int,
-    until_stalled: int | None = None,
-    timeout_s: float | None = None,
-    without: Set[str] = frozenset(),
-    measure_table: MeasureTable | None = None,
-    n_shortlisted: int = 4,
     listener: Listener | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> RunRecord:
-    """Evaluate trials until the study holds `budget` finished ones, or another rule ends it.
+    """Evaluate trials until the study holds the budget of finished ones, or another rule ends it.
 
     Continues where an earlier session ended: trials it left running are evaluated again, with the
     same plan and seed; one in which the driver was killed twice is given up as failed. Limits and
@@ -47,18 +41,9 @@ def run_search(
     Args:
         study: Opened study.
         executor: Evaluates candidates; closed if it is left in the middle of one.
-        budget: Finished trials the study shall hold, baseline and controls included, >= 1.
-        sampler: Name in `sampler.SAMPLERS`.
-        run_seed: Seed of the run.
-        until_stalled: So many searched trials without a better front end the search; None for no
-            such rule. A stalled study stays so: it takes another rule to go on.
-        timeout_s: Seconds after which no trial is started, and those under way are left to
-            the next session if the executor can; None for no such rule.
-        without: Names in `PARTS` of what to leave out. Proposals and outcomes depend on it: it
-            belongs into the study's identity.
-        measure_table: Measures the sensitivity table with the probe it is given, once the baseline
-            is measured and if anything needs it; None to do without.
-        n_shortlisted: Plans that the guided sampler probes at once before one is tuned, >= 1.
+        method: How plans are found.
+        rules: What ends the search. A stalled study stays so: it takes another rule to go on. When
+            time is up, running trials are left to the next session if the executor can.
         listener: Told about progress.
         clock: Seconds since whenever.
 
@@ -69,39 +54,34 @@ def run_search(
         InputError: If an argument is out of range or a name unknown.
         AllTrialsFailedError: If the baseline fails, or trial after trial for the same reason.
     """
-    check_sampler(sampler)
-    check_parts(without)
-    rules = StopRules(budget=budget, until_stalled=until_stalled, timeout_s=timeout_s)
+    check_sampler(method.sampler)
+    check_parts(method.without)
     listener, began = listener or Listener(), clock()
     waiting = study.interrupted()
     trials = RunningTrials(
         study,
         RetryingExecutor(executor),
         listener,
-        run_seed=run_seed,
-        is_stopping_early="early_stopping" not in without,
+        run_seed=method.run_seed,
+        is_stopping_early="early_stopping" not in method.without,
     )
-    strategy = Strategy(
-        study,
-        trials.executor,
-        sampler=sampler,
-        run_seed=run_seed,
-        without=without,
-        measure_table=measure_table,
-        n_shortlisted=n_shortlisted,
-    )
+    strategy = Strategy(study, trials.executor, method)
     with trials:
         while True:
             if study.is_shared:
                 waiting = study.interrupted()
                 trials.refresh()
             ending = rules.ending(trials.run, clock() - began)
-            if ending is None and trials.has_room(budget, len(waiting)):
+            if ending is None and trials.has_room(rules.budget, len(waiting)):
                 if not waiting and strategy.prepare():
                     if strategy.is_waiting:
                         listener.on_wait(0)
                     continue
-                job = study.begin_again(waiting.pop(0)) if waiting else strategy.next_job(budget)
+                job = (
+                    study.begin_again(waiting.pop(0))
+                    if waiting
+                    else strategy.next_job(rules.budget)
+                )
                 if job is not None:
                     trials.start(job)
                     continue

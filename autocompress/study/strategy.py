@@ -11,6 +11,7 @@ from autocompress.evaluate.sensitivity import ProbePlan
 from autocompress.executors.job import Executor, ProbeJob
 from autocompress.measurement import Fidelity
 from autocompress.plan import CompressionPlan
+from autocompress.samplers.guided.guided_sampler import Guidance
 from autocompress.samplers.guided.probed_plan import ProbedPlan, probed_plan
 from autocompress.samplers.initial_design import (
     InitialTrial,
@@ -18,7 +19,7 @@ from autocompress.samplers.initial_design import (
     next_initial_trial,
     swept_plans,
 )
-from autocompress.samplers.propose import GUIDED, Guidance, derive_seed, propose_levels
+from autocompress.samplers.propose import GUIDED, derive_seed, propose_levels
 from autocompress.space.prediction import Predictor
 from autocompress.space.sensitivity_table import Figures, SensitivityTable
 from autocompress.study.study import Study
@@ -29,37 +30,40 @@ _LATENCY_TOLERANCE = 0.05  # of products of single options' ratios
 MeasureTable = Callable[[ProbePlan], SensitivityTable]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SearchMethod:
+    """How a search finds its plans.
+
+    Attributes:
+        sampler: Name in `samplers.propose.SAMPLERS`.
+        run_seed: Seed of the run.
+        without: Names in `study.optimize.PARTS` of what is left out. Proposals and outcomes depend
+            on it: it belongs into the study's identity.
+        measure_table: Measures the sensitivity table with the probe it is given, once the baseline
+            is measured and if anything needs it; None to do without.
+        n_shortlisted: Plans that the guided sampler probes at once before one is tuned, >= 1.
+    """
+
+    sampler: str
+    run_seed: int
+    without: Set[str] = frozenset()
+    measure_table: MeasureTable | None = None
+    n_shortlisted: int = 4
+
+
 class Strategy:
     """Decides which trial is started next, from nothing but the study.
 
     Args:
         study: Opened study.
         executor: Probes plans without training.
-        sampler: Name in `sampler.SAMPLERS`.
-        run_seed: InitialTrial of the run.
-        without: Parts of the search that are left out, see `PARTS`.
-        measure_table: Measures the sensitivity table; None to do without.
-        n_shortlisted: Plans that are probed at once before one of them is tuned.
+        method: How plans are found.
     """
 
-    def __init__(
-        self,
-        study: Study,
-        executor: Executor,
-        *,
-        sampler: str,
-        run_seed: int,
-        without: Set[str],
-        measure_table: MeasureTable | None,
-        n_shortlisted: int,
-    ) -> None:
+    def __init__(self, study: Study, executor: Executor, method: SearchMethod) -> None:
         self._study = study
         self._executor = executor
-        self._sampler = sampler
-        self._run_seed = run_seed
-        self._without = without
-        self._measure_table = measure_table
-        self._n_shortlisted = n_shortlisted
+        self._method = method
         self._predictor: Predictor | None = None
         self._initial: list[InitialTrial] | None = None
         self.is_waiting = False
@@ -125,9 +129,11 @@ class Strategy:
 
     @property
     def _needs_table(self) -> bool:
-        is_used = self._sampler == GUIDED or "initial_design" not in self._without
+        is_used = self._method.sampler == GUIDED or "initial_design" not in self._method.without
         return (
-            is_used and "sensitivity_table" not in self._without and self._measure_table is not None
+            is_used
+            and "sensitivity_table" not in self._method.without
+            and self._method.measure_table is not None
         )
 
     def _has_table(self) -> bool:
@@ -144,10 +150,10 @@ class Strategy:
         """Measure the table; another driver may have done so while this one waited."""
         if self._study.sensitivity_table() is not None:
             return
-        assert self._measure_table is not None
+        assert self._method.measure_table is not None
         has_latency = self._study.has_latency
         try:
-            table = self._measure_table(
+            table = self._method.measure_table(
                 lambda plan: self._executor.probe(
                     ProbeJob(plan=plan, has_size=True, has_latency=has_latency)
                 )
@@ -162,7 +168,7 @@ class Strategy:
     def _all_initial(self) -> list[InitialTrial]:
         """Seeds, none trained more than the run trains; the first of equal ones."""
         swept: Sequence[Mapping[str, int]] = ()
-        if self._predictor is not None and "initial_design" not in self._without:
+        if self._predictor is not None and "initial_design" not in self._method.without:
             baseline = self._study.record().baseline
             measured = None if baseline is None else baseline.measurement
             swept = swept_plans(
@@ -194,17 +200,17 @@ class Strategy:
             predictor=self._predictor,
             costs=tuple(o.field for o in study.objectives if o.direction == "minimize"),
             limits=study.limits,
-            is_learning="surrogate" not in self._without,
+            is_learning="surrogate" not in self._method.without,
             probes=earlier,
             probe_plans=None
-            if "early_stopping" in self._without or self._fidelity == 0
+            if "early_stopping" in self._method.without or self._fidelity == 0
             else probe_plans,
-            n_shortlisted=self._n_shortlisted,
+            n_shortlisted=self._method.n_shortlisted,
         )
         unbuildable = [probed.levels for probed in earlier if probed.divergence is None]
         levels = propose_levels(
             study.space,
-            self._sampler,
+            self._method.sampler,
             study.directions,
             seen.complete,
             run_seed=self._proposal_seed(),
@@ -218,7 +224,11 @@ class Strategy:
     def _proposal_seed(self) -> int:
         """The run's; one of its own for each of several drivers, or all would propose the same."""
         signature = self._study.signature()
-        return derive_seed(self._run_seed, *signature.items()) if signature else self._run_seed
+        return (
+            derive_seed(self._method.run_seed, *signature.items())
+            if signature
+            else self._method.run_seed
+        )
 
     def _probed(
         self, plans: Sequence[Mapping[str, int]], earlier: Sequence[ProbedPlan]

@@ -11,11 +11,10 @@ from autocompress.errors import InputError
 from autocompress.measurement import Measurement
 from autocompress.objective import Limits
 from autocompress.samplers.guided.acquisition_search import AcquisitionSearch, Goal
-from autocompress.samplers.guided.guided_sampler import GuidedSampler
+from autocompress.samplers.guided.guided_sampler import Guidance, GuidedSampler
 from autocompress.samplers.guided.probed_plan import ProbedPlan
 from autocompress.samplers.propose import (
     SAMPLERS,
-    Guidance,
     check_sampler,
     derive_seed,
     distributions_of,
@@ -168,14 +167,7 @@ def test_guided_counts_as_the_hypervolume_does_and_within_the_limits(
 
 def test_guided_works_in_a_study_of_its_own(space: SearchSpace) -> None:
     """Behind Optuna's own interface, with trials that carry their measurements."""
-    sampler = GuidedSampler(
-        space,
-        None,
-        costs=("size_bytes",),
-        limits=Limits(),
-        seed=0,
-        is_new=lambda levels: True,
-    )
+    sampler = GuidedSampler(space, ALONE, seed=0, is_new=lambda levels: True)
     study = optuna.create_study(directions=list(DIRECTIONS), sampler=sampler)
     study.add_trials(finished(space, 6))
     trial = study.ask(fixed_distributions=distributions_of(space))

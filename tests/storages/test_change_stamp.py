@@ -3,9 +3,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from autocompress.storages.open_storage import change_stamp
-from autocompress.study.optimize import run_search
 from autocompress.study.records import load_run
 from autocompress.study.study import Study
+from tests.study_fixtures import search_study
 
 
 def test_change_stamp_differs_after_each_trial_and_not_after_reading(
@@ -15,7 +15,7 @@ def test_change_stamp_differs_after_each_trial_and_not_after_reading(
     stamps = [change_stamp(folder)]
     for budget in (1, 2, 3):
         with open_study() as study:
-            run_search(study, make_executor(), budget=budget, sampler="random", run_seed=0)
+            search_study(study, make_executor(), budget)
             stamps.append(change_stamp(folder))
     stamps.append(change_stamp(folder))
     load_run(folder)

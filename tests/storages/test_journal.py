@@ -22,10 +22,10 @@ from autocompress.runs.doctor import Finding, examine, repair
 from autocompress.space.sensitivity_table import Figures
 from autocompress.storages import journal as journal_module
 from autocompress.storages.journal import journal_path, read_journal, trial_line
-from autocompress.study.optimize import run_search
 from autocompress.study.records import load_run
 from autocompress.study.running_trials import weights_path
 from autocompress.study.study import Study
+from tests.study_fixtures import search_study
 
 OpenStudy = Callable[..., Study]
 
@@ -38,7 +38,7 @@ def table(run: RunRecord) -> list[tuple[object, ...]]:
 
 
 def search(study: Study, executor: object, budget: int) -> RunRecord:
-    return run_search(study, executor, budget=budget, sampler="guided", run_seed=0)  # type: ignore[arg-type]
+    return search_study(study, executor, budget, sampler="guided")  # type: ignore[arg-type]
 
 
 @pytest.fixture

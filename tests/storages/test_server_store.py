@@ -36,9 +36,9 @@ from autocompress.storages.server import (
 from autocompress.storages.server_store import ServerStore
 from autocompress.storages.sqlite_store import SqliteStore
 from autocompress.study.listener import Listener
-from autocompress.study.optimize import run_search
 from autocompress.study.records import load_run
 from autocompress.study.study import Study
+from tests.study_fixtures import search_study
 
 Share = Callable[..., Study]
 
@@ -58,9 +58,7 @@ def share(
 
 
 def search(study: Study, executor: object, budget: int, **changes: Any) -> RunRecord:
-    return run_search(
-        study, executor, budget=budget, **{"sampler": "tpe", "run_seed": 0, **changes}
-    )  # type: ignore[arg-type]
+    return search_study(study, executor, budget, **{"sampler": "tpe", **changes})  # type: ignore[arg-type]
 
 
 def add(study: Study, label: str | None = None, **level: int) -> Any:

@@ -8,17 +8,17 @@ from autocompress.executors.job import EvaluationJob
 from autocompress.run_record import RunRecord
 from autocompress.space.search_space import Knob, SearchSpace
 from autocompress.study.listener import Listener
-from autocompress.study.optimize import run_search
 from autocompress.study.records import load_run
 from autocompress.study.running_trials import trial_seed, weights_path
 from autocompress.study.study import Study
+from tests.study_fixtures import search_study
 
 OpenStudy = Callable[..., Study]
 
 
 def search(study: Study, executor: object, budget: int, **changes: object) -> RunRecord:
     settings = {"sampler": "tpe", "run_seed": 0, **changes}
-    return run_search(study, executor, budget=budget, **settings)  # type: ignore[arg-type]
+    return search_study(study, executor, budget, **settings)  # type: ignore[arg-type]
 
 
 def table(run: RunRecord) -> list[tuple[object, ...]]:

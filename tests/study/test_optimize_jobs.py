@@ -11,8 +11,8 @@ from autocompress.executors.job import EvaluationJob, OnStage, Outcome
 from autocompress.run_record import RunRecord
 from autocompress.space.search_space import Knob, SearchSpace
 from autocompress.study.listener import Listener
-from autocompress.study.optimize import run_search
 from autocompress.study.study import Study
+from tests.study_fixtures import search_study
 
 OpenStudy = Callable[..., Study]
 
@@ -60,9 +60,7 @@ class Crowd:
 
 
 def search(study: Study, executor: Crowd, budget: int, **changes: Any) -> RunRecord:
-    return run_search(
-        study, executor, budget=budget, **{"sampler": "random", "run_seed": 0, **changes}
-    )
+    return search_study(study, executor, budget, **{"sampler": "random", **changes})
 
 
 @pytest.mark.parametrize("sampler", ["random", "guided"])

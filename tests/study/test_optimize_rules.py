@@ -13,9 +13,9 @@ from autocompress.objective import Limits
 from autocompress.run_record import RunRecord
 from autocompress.space.sensitivity_table import Figures
 from autocompress.study.listener import Listener
-from autocompress.study.optimize import run_search
 from autocompress.study.running_trials import weights_path
 from autocompress.study.study import Study
+from tests.study_fixtures import search_study
 
 OpenStudy = Callable[..., Study]
 LIMITS = Limits(max_drop=0.05, max_size_bytes=40_000)
@@ -27,7 +27,7 @@ class Killed(BaseException):
 
 def search(study: Study, executor: object, budget: int, **changes: Any) -> RunRecord:
     settings = {"sampler": "random", "run_seed": 0, **changes}
-    return run_search(study, executor, budget=budget, **settings)  # type: ignore[arg-type]
+    return search_study(study, executor, budget, **settings)  # type: ignore[arg-type]
 
 
 def table(run: RunRecord) -> list[tuple[object, ...]]:

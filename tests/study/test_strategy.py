@@ -20,9 +20,9 @@ from autocompress.samplers.propose import Guidance, propose_levels
 from autocompress.space.search_space import SearchSpace
 from autocompress.space.sensitivity_table import Figures, SensitivityTable
 from autocompress.study import strategy
-from autocompress.study.optimize import run_search
 from autocompress.study.strategy import judged, probe_plans
 from autocompress.study.study import Study
+from tests.study_fixtures import search_study
 
 OpenStudy = Callable[..., Study]
 CONTROLS = [
@@ -62,7 +62,7 @@ def make_table(space: SearchSpace, tmp_path: Path) -> Callable[[Any], Table]:
 
 def search(study: Study, executor: object, budget: int, **changes: Any) -> RunRecord:
     settings = {"sampler": "guided", "run_seed": 0, **changes}
-    return run_search(study, executor, budget=budget, **settings)  # type: ignore[arg-type]
+    return search_study(study, executor, budget, **settings)  # type: ignore[arg-type]
 
 
 def rows(run: RunRecord) -> list[tuple[object, ...]]:

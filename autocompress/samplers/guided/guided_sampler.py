@@ -1,5 +1,6 @@
 """The default sampler: `AcquisitionSearch` behind Optuna's interface, stateless."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,29 @@ from autocompress.space.search_space import SearchSpace
 from autocompress.space.sensitivity_table import Array, Levels
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Guidance:
+    """What the guided sampler knows besides the trials.
+
+    Attributes:
+        predictor: What the sensitivity table says; None to know nothing before the first trial.
+        costs: Fields of `Measurement` that are minimised.
+        limits: Constraints.
+        is_learning: Whether trials correct the table.
+        probes: Plans that were probed before, oldest first.
+        probe_plans: Probes plans; None to propose without.
+        n_shortlisted: Plans that are probed at once.
+    """
+
+    predictor: Predictor | None
+    costs: Sequence[str]
+    limits: Limits
+    is_learning: bool = True
+    probes: Sequence[ProbedPlan] = ()
+    probe_plans: ProbePlans | None = None
+    n_shortlisted: int = 4
+
+
 class GuidedSampler(BaseSampler):
     """Proposes by sensitivity table, surrogate and expected hypervolume improvement; see `guide`.
 
@@ -28,42 +52,24 @@ class GuidedSampler(BaseSampler):
 
     Args:
         space: The knobs.
-        predictor: What the sensitivity table says, or None.
-        costs: Fields of `Measurement` that are minimised.
-        limits: Constraints.
+        guidance: What it knows besides the trials.
         seed: Source of chance.
-        probes: Plans that were probed before, oldest first.
-        probe_plans: Probes plans; None to propose without.
-        n_shortlisted: Plans it is asked about at once.
-        is_learning: Whether trials correct the table.
         is_new: Whether a plan has not been tried.
     """
 
     def __init__(
         self,
         space: SearchSpace,
-        predictor: Predictor | None,
+        guidance: Guidance,
         *,
-        costs: Sequence[str],
-        limits: Limits,
         seed: int,
         is_new: Callable[[Mapping[str, int]], bool],
-        probes: Sequence[ProbedPlan] = (),
-        probe_plans: ProbePlans | None = None,
-        n_shortlisted: int = 4,
-        is_learning: bool = True,
     ) -> None:
         self._space = space
-        self._predictor = predictor
-        self._limits = limits
-        self._axes = tuple(costs)
-        self._costs = tuple(dict.fromkeys((*costs, *limits.costs)))
+        self._guidance = guidance
+        self._costs = tuple(dict.fromkeys((*guidance.costs, *guidance.limits.costs)))
         self._random = np.random.default_rng(seed)
         self._is_new = is_new
-        self._probes = probes[-2 * MAX_PROBES :]  # some of them were tuned
-        self._probe_plans = probe_plans
-        self._n_shortlisted = n_shortlisted
-        self._is_learning = is_learning
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -96,19 +102,19 @@ class GuidedSampler(BaseSampler):
         guide = AcquisitionSearch(
             self._space,
             self._live(),
-            self._predictor,
+            self._guidance.predictor,
             self._goal(base),
-            is_learning=self._is_learning,
+            is_learning=self._guidance.is_learning,
         )
         plan = guide.propose(
             self._history([t for t in tuned if t is not baseline], base),
             self._levels(running),
             lambda levels: self._is_new(self._named(levels)),
             self._random,
-            probes=self._as_arrays(self._probes, base),
-            n_shortlisted=self._n_shortlisted,
+            probes=self._as_arrays(self._guidance.probes[-2 * MAX_PROBES :], base),
+            n_shortlisted=self._guidance.n_shortlisted,
             probe_plans=None
-            if self._probe_plans is None
+            if self._guidance.probe_plans is None
             else lambda plans: self._probed(plans, base),
         )
         return None if plan is None else self._named(plan)
@@ -126,26 +132,26 @@ class GuidedSampler(BaseSampler):
 
     def _live(self) -> Sequence[Sequence[int]]:
         # what the table calls dominated may be the best in a cost that it says nothing about
-        if self._predictor is not None and {*self._costs} <= {SIZE.field, LATENCY.field}:
-            return self._predictor.live_levels()
+        if self._guidance.predictor is not None and {*self._costs} <= {SIZE.field, LATENCY.field}:
+            return self._guidance.predictor.live_levels()
         return [range(len(knob.levels)) for knob in self._space.knobs]
 
     def _goal(self, base: Measurement) -> Goal:
-        limits = self._limits.costs
-        slack = SLACK_HALVINGS * float(np.log(2.0)) if len(self._axes) > 1 else 0.0
+        limits = self._guidance.limits.costs
+        slack = SLACK_HALVINGS * float(np.log(2.0)) if len(self._guidance.costs) > 1 else 0.0
         reference = []
         for field in self._costs:
             limit, untouched = limits.get(field), getattr(base, field)
-            beyond = slack if field in self._axes else np.inf
+            beyond = slack if field in self._guidance.costs else np.inf
             reference.append(beyond if limit is None else min(beyond, np.log(limit / untouched)))
         floor = base.accuracy - REGION * abs(base.accuracy)
-        if self._limits.max_drop is not None:
-            floor = max(floor, base.accuracy - self._limits.max_drop - 1e-9)
+        if self._guidance.limits.max_drop is not None:
+            floor = max(floor, base.accuracy - self._guidance.limits.max_drop - 1e-9)
         return Goal(
             baseline_accuracy=base.accuracy,
             floor=floor,
             costs=self._costs,
-            is_axis=tuple(field in self._axes for field in self._costs),
+            is_axis=tuple(field in self._guidance.costs for field in self._costs),
             reference=tuple(reference),
         )
 
@@ -187,8 +193,8 @@ class GuidedSampler(BaseSampler):
         return {knob.name: int(i) for knob, i in zip(self._space.knobs, levels, strict=True)}
 
     def _probed(self, plans: Levels, base: Measurement) -> tuple[Probes, NDArray[np.bool_]]:
-        assert self._probe_plans is not None
-        probes = self._probe_plans([self._named(plan) for plan in plans])
+        assert self._guidance.probe_plans is not None
+        probes = self._guidance.probe_plans([self._named(plan) for plan in plans])
         return (
             self._as_arrays(probes, base),
             np.array([probed.has_chance for probed in probes], dtype=bool),
