@@ -49,7 +49,7 @@ def apply_plan(
     groups: tuple[ChannelGroup, ...],
     example_inputs: Inputs,
     policy: PruningPolicy,
-    evidence: CalibrationStatistics | None = None,
+    statistics: CalibrationStatistics | None = None,
     blocks: Collection[str] | None = None,
 ) -> Candidate:
     """Build a candidate from a copy of the base model, in one go, and run it once.
@@ -60,7 +60,7 @@ def apply_plan(
         groups: The model's channel groups, from its profile.
         example_inputs: Inputs the model runs on, each of shape (N, ...).
         policy: How channels and weights are chosen.
-        evidence: What criteria and methods need to know from data.
+        statistics: What criteria and methods need to know from data.
         blocks: The model's residual blocks, from its profile; None does not check them.
 
     Raises:
@@ -69,7 +69,7 @@ def apply_plan(
         TrialError: If the candidate does not run.
     """
     construction = Construction(
-        model, plan, groups, example_inputs, policy, evidence, blocks=blocks
+        model, plan, groups, example_inputs, policy, statistics, blocks=blocks
     )
     construction.prune()
     return construction.finish()
@@ -88,8 +88,9 @@ class Construction:
         groups: The model's channel groups, from its profile.
         example_inputs: Inputs the model runs on, each of shape (N, ...).
         policy: How channels and weights are chosen.
-        evidence: What criteria and methods need to know from data. With an initial state, whatever
-            survives a step starts from there again (lottery ticket; Frankle & Carbin 2019).
+        statistics: What criteria and methods need to know from data. With an initial state,
+            whatever survives a step starts from there again (lottery ticket; Frankle & Carbin
+            2019).
         n_steps: In how many calls of `prune` the ratios and sparsities are reached.
         blocks: The model's residual blocks, from its profile; None does not check them.
 
@@ -105,7 +106,7 @@ class Construction:
         groups: tuple[ChannelGroup, ...],
         example_inputs: Inputs,
         policy: PruningPolicy,
-        evidence: CalibrationStatistics | None = None,
+        statistics: CalibrationStatistics | None = None,
         n_steps: int = 1,
         blocks: Collection[str] | None = None,
     ) -> None:
@@ -118,8 +119,8 @@ class Construction:
         self._groups = tuple(group for group in groups if group.name in plan.pruning_ratios)
         self._example_inputs = example_inputs
         self._policy = policy
-        self._evidence = evidence or CalibrationStatistics()
-        self._early = early_model(self.model, self._evidence.initial_state)
+        self._statistics = statistics or CalibrationStatistics()
+        self._early = early_model(self.model, self._statistics.initial_state)
         self._n_steps = n_steps
         self._step = 0
         self._skipped: list[str] = []
@@ -132,8 +133,8 @@ class Construction:
 
     def renew_gradients(self, gradients: Gradients, squared_gradients: Gradients) -> None:
         """Replace the base model's gradients by those of the model as it is now."""
-        self._evidence = dataclasses.replace(
-            self._evidence, gradients=gradients, squared_gradients=squared_gradients
+        self._statistics = dataclasses.replace(
+            self._statistics, gradients=gradients, squared_gradients=squared_gradients
         )
 
     @property
@@ -177,7 +178,7 @@ class Construction:
             drop_block_(self.model, block)
         kept = self._kept_layers()
         layers = self._share(kept)
-        self._skipped += factorize_layers_(self.model, layers, self._evidence.calibration)
+        self._skipped += factorize_layers_(self.model, layers, self._statistics.calibration)
         masked = layers.keys() - self._late() if self._early is not None else set()
         self._sparsify(self._n_steps, without=masked | (self._plan.layers.keys() - layers))
         for name, own in kept.items():
@@ -220,7 +221,7 @@ class Construction:
             [(group, self._plan.pruning_ratios[group.name]) for group in self._groups],
             criterion=self._policy.criterion,
             round_to=self._policy.round_to,
-            evidence=self._evidence,
+            statistics=self._statistics,
             scope=self._policy.scope,
             counts=counts,
         )

@@ -48,7 +48,7 @@ def choose_channels(
     *,
     criterion: str,
     round_to: int,
-    evidence: CalibrationStatistics | None = None,
+    statistics: CalibrationStatistics | None = None,
     scope: Scope = "local",
     counts: Mapping[str, int] | None = None,
 ) -> list[tuple[ChannelGroup, Channels]]:
@@ -59,7 +59,7 @@ def choose_channels(
         ratios: Each group at most once, with the share of its channels REMOVED, in [0, 1).
         criterion: Name in `importance.table.CRITERIA`.
         round_to: Kept widths are multiples of this.
-        evidence: Facts from data, for criteria that need them.
+        statistics: Facts from data, for criteria that need them.
         scope: `local` takes from each group what its ratio says. `global` takes as many in all,
             wherever they matter least: see `global_counts`.
         counts: Group name -> how many channels it loses, in place of ratio, rounding and scope.
@@ -69,7 +69,7 @@ def choose_channels(
         weak ones the earlier go.
 
     Raises:
-        InputError: If the criterion is unknown or lacks evidence, or a count leaves no channel.
+        InputError: If the criterion is unknown or lacks statistics, or a count leaves no channel.
     """
     ratios = list(ratios)
     is_global = scope == "global" and counts is None
@@ -80,7 +80,7 @@ def choose_channels(
         for group, ratio in ratios
     }
     scores = {
-        group.name: score_channels(model, group, criterion, evidence)
+        group.name: score_channels(model, group, criterion, statistics)
         for group, ratio in ratios
         if n_removed[group.name] > 0 or (is_global and ratio > 0.0)
     }

@@ -54,7 +54,7 @@ class Evaluator:
         self.model = copy.deepcopy(prepared.task.model).eval()
         self.profile: ModelProfile = profile_model(self.model, self.example_inputs)
         self.recipe = recipe_for(prepared, settings)
-        self._evidence = StatisticsCollector(
+        self._statistics = StatisticsCollector(
             self.model,
             prepared,
             settings.policy.criterion,
@@ -142,7 +142,7 @@ class Evaluator:
             self.profile.groups,
             self.example_inputs,
             self.settings.policy,
-            self._evidence.for_plan(plan),
+            self._statistics.for_plan(plan),
             self.profile.blocks,
         )
 
@@ -235,7 +235,7 @@ class Evaluator:
             self.profile.groups,
             self.example_inputs,
             self.settings.policy,
-            self._evidence.for_plan(plan),
+            self._statistics.for_plan(plan),
             max(1, n_steps),
             self.profile.blocks,
         )

@@ -180,10 +180,10 @@ def _outputs(model: nn.Module, batches: tuple[Inputs, ...]) -> Tensor:
         return torch.cat([model(*inputs).float().cpu() for inputs in batches])
 
 
-def n_looked_at(n_priced: int) -> int:
+def n_probed_examples(n_penalized: int) -> int:
     """Examples that go through a model when a plan is probed.
 
     Args:
-        n_priced: Layers whose bits may have a price: what each does to the outputs is measured.
+        n_penalized: Layers whose bits may have a price: what each does to the outputs is measured.
     """
-    return _N_STATISTICS + _N_COMPARED + N_EXAMPLES * n_priced
+    return _N_STATISTICS + _N_COMPARED + N_EXAMPLES * n_penalized

@@ -86,7 +86,7 @@ class RunningTrials:
     def has_moved(self) -> bool:
         """Whether another driver has begun or ended trials since the last `refresh`."""
         known = {trial.number for trial in self.run.trials if trial.is_finished}
-        trials = self._study.seen().trials
+        trials = self._study.history().trials
         finished = {trial.number for trial in trials if trial.state.is_finished()}
         return len(trials) > len(self.run.trials) or finished != known
 

@@ -16,7 +16,7 @@ from autocompress.compress.prune import PruningPolicy
 from autocompress.entry_points import Registry
 from autocompress.errors import StudyMismatchError
 from autocompress.evaluate.evaluator import Evaluator
-from autocompress.evaluate.probe import n_looked_at
+from autocompress.evaluate.probe import n_probed_examples
 from autocompress.evaluate.sensitivity import ProbePlan, SensitivityCache, options_key
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.executors.job import Executor, ProbeJob
@@ -84,7 +84,7 @@ def _memory_gib() -> float | None:
         return None
 
 
-_LOOKING_SHARE = 0.15
+_PROBING_SHARE = 0.15
 _MOST_SHORTLISTED = 8
 
 
@@ -142,8 +142,8 @@ class Session:
         n_trained = 3.0 * self.evaluator.recipe.epochs * len(self.prepared.train)
         n_examples = n_trained + len(self.prepared.val)
         knobs = self.built.space.knobs
-        priced = {layer for k in knobs if k.kind == "rate_price" for layer in k.targets}
-        affordable = int(_LOOKING_SHARE * n_examples / n_looked_at(len(priced)))
+        penalized = {layer for k in knobs if k.kind == "rate_price" for layer in k.targets}
+        affordable = int(_PROBING_SHARE * n_examples / n_probed_examples(len(penalized)))
         return min(max(affordable, 1), _MOST_SHORTLISTED)
 
     def methods(self) -> Iterator[tuple[Registry[Any], str]]:

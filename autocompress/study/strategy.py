@@ -188,7 +188,7 @@ class Strategy:
         self, number: int, planned: Sequence[Mapping[str, int]]
     ) -> tuple[dict[str, int] | None, list[ProbedPlan]]:
         """A plan that neither was tried nor is about to be, and what was probed to choose it."""
-        study, seen = self._study, self._study.seen()
+        study, seen = self._study, self._study.history()
         earlier = seen.probes
         probes: list[ProbedPlan] = []
 

@@ -132,7 +132,7 @@ class Study:
         """Running trials that this session has not begun."""
         return [t for t in self._trials(TrialState.RUNNING) if t.number not in self._mine]
 
-    def seen(self) -> TrialHistory:
+    def history(self) -> TrialHistory:
         """What there is to learn from, for whoever proposes the next trial."""
         return TrialHistory(trials=self._trials(), fidelity=self.fidelity)
 

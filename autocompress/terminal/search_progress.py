@@ -51,8 +51,8 @@ class SearchProgress:
         self._is_live = is_watched(self._console) and not quiet
         self._has_started = self._is_waiting = False
         self._n_finished = 0
-        self._options_began = 0.0
-        self._options_told = 0
+        self._table_began = 0.0
+        self._levels_told = 0
 
     def __enter__(self) -> Self:
         if self._is_live:
@@ -92,15 +92,15 @@ class SearchProgress:
             )
         left = ""
         if label:
-            self._options_told += 1
-            seconds = (time.monotonic() - self._options_began) / self._options_told
+            self._levels_told += 1
+            seconds = (time.monotonic() - self._table_began) / self._levels_told
             left = f", about {duration_words(seconds * (n_plans - n_known))} left"
         else:
-            self._options_began = time.monotonic()
+            self._table_began = time.monotonic()
         self._view.aside = f"Sensitivity table: {n_known} of {n_plans} plans{left}"
         if n_known == n_plans:
             self._view.aside = ""
-            self._pace.leave_out(time.monotonic() - self._options_began)
+            self._pace.leave_out(time.monotonic() - self._table_began)
 
     def _on_start(self, number: int, label: str) -> None:
         self._has_started, self._is_waiting = True, False

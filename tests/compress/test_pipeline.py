@@ -176,7 +176,7 @@ def test_taylor_asks_the_gradients(zoo):
     gradients["conv1.weight"][[0, 1, 2, 3]] = 1.0 / net.model.conv1.weight[[0, 1, 2, 3]].detach()
     plan = CompressionPlan(pruning_ratios={"conv1": 0.5})
     policy = PruningPolicy(criterion="taylor", round_to=2)
-    candidate = _apply(net, plan, policy, evidence=CalibrationStatistics(gradients=gradients))
+    candidate = _apply(net, plan, policy, statistics=CalibrationStatistics(gradients=gradients))
     assert torch.equal(candidate.model.conv1.weight, net.model.conv1.weight[:4])
 
 
@@ -251,8 +251,10 @@ STEPS = CompressionPlan(
 )
 
 
-def _construct(net, n_steps, plan=STEPS, evidence=None):
-    return Construction(net.model, plan, net.profile.groups, net.inputs, POLICY, evidence, n_steps)
+def _construct(net, n_steps, plan=STEPS, statistics=None):
+    return Construction(
+        net.model, plan, net.profile.groups, net.inputs, POLICY, statistics, n_steps
+    )
 
 
 @pytest.mark.parametrize("n_steps", [1, 2, 3, 5])
@@ -294,8 +296,8 @@ def test_lottery_ticket_keeps_early_weights_where_trained_ones_survive(zoo, n_st
     early = {name: torch.randn_like(v) if v.is_floating_point() else v
              for name, v in net.model.state_dict().items()}  # fmt: skip
     early["norm1.running_var"] = net.model.state_dict()["norm1.running_var"]
-    evidence = CalibrationStatistics(initial_state=early)
-    construction = _construct(net, n_steps, evidence=evidence)
+    statistics = CalibrationStatistics(initial_state=early)
+    construction = _construct(net, n_steps, statistics=statistics)
     while not construction.is_pruned:
         construction.prune()
     model = construction.finish().model

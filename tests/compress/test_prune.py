@@ -109,7 +109,7 @@ def test_prune_leaves_a_model_that_runs(zoo_net, criterion, scope):
         [(group, 0.6) for group in zoo_net.profile.groups],
         criterion=criterion,
         round_to=2,
-        evidence=CalibrationStatistics(squared_gradients=facts),
+        statistics=CalibrationStatistics(squared_gradients=facts),
         scope=scope,
     )
     n_channels = {group.name: group.n_channels for group in zoo_net.profile.groups}

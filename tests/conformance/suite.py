@@ -215,7 +215,7 @@ def make_candidate(net: Net, rules: SpaceRules, plan: CompressionPlan) -> Candid
         distill="mse",
         **rules.recipe.model_dump(exclude_none=True),
     )
-    evidence = StatisticsCollector(
+    statistics = StatisticsCollector(
         net.model, net.prepared, rules.pruning.criterion, is_rewound=recipe.rewind
     )
     teacher = make_teacher(net.prepared, net.model, recipe, device=CPU, precision="fp32")
@@ -229,7 +229,7 @@ def make_candidate(net: Net, rules: SpaceRules, plan: CompressionPlan) -> Candid
         net.profile.groups,
         net.prepared.example_inputs,
         PruningPolicy(**rules.pruning.model_dump()),
-        evidence.for_plan(plan),
+        statistics.for_plan(plan),
         max(1, n_steps),
         net.profile.blocks,
     )

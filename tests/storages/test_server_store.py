@@ -128,7 +128,7 @@ def test_trials_of_a_killed_driver_are_taken_over(share: Share, make_executor: t
         assert job.number == left.number
         run = search(heir, make_executor(), 6)
         assert [t.state for t in run.trials] == ["complete"] * 6
-        assert heir.seen().trials[left.number].user_attrs["attempts"] == 2
+        assert heir.history().trials[left.number].user_attrs["attempts"] == 2
     dead.__exit__()
 
 
@@ -173,7 +173,7 @@ def test_what_two_drivers_begin_at_once_is_begun_once(share: Share) -> None:
         assert add(one, **{"weight_bits:stem": 1}) is None
         levels = {knob.name: 0 for knob in one.space.knobs}
         assert one.add({**levels, "weight_bits:stem": 2}, "search", None, 1, budget=2) is None
-        assert len(one.seen().trials) == 2
+        assert len(one.history().trials) == 2
 
 
 def test_a_search_outlives_a_restart_of_the_server(
@@ -240,7 +240,7 @@ def test_time_runs_out_while_another_driver_measures_the_table(
             search(other, make_executor(), 5, measure_table=pytest.fail, **settings)
 
         assert busy.alone(measure)
-        assert len(other.seen().trials) == 1
+        assert len(other.history().trials) == 1
     assert told[0] == 0
     assert told[-1] == "timeout"
 

@@ -289,7 +289,7 @@ def test_a_training_free_run_measures_and_compares_what_was_not_trained(
     executor = make_screening_executor()
     with open_study(fidelity=0) as study:
         run = search(study, executor, 14)
-        assert len(study.seen().complete) == 14
+        assert len(study.history().complete) == 14
 
     assert {job.fidelity for job in executor.jobs} == {0}
     assert all(job.rivals is None for job in executor.jobs)

@@ -223,14 +223,14 @@ class Outcome:
     Attributes:
         run: The run.
         n_tables: How often the sensitivity table was measured.
-        n_looks: Probes plans besides those of the table.
+        n_probes: Probes plans besides those of the table.
         guidance: What the samplers were told.
         has_rivals: Whether any candidate had to have a chance to be tuned.
     """
 
     run: RunRecord
     n_tables: int
-    n_looks: int
+    n_probes: int
     guidance: tuple[Guidance, ...]
     has_rivals: bool
 
@@ -259,7 +259,7 @@ def outcome(
         return Outcome(
             run=run,
             n_tables=len(table.jobs_before),
-            n_looks=len(executor.probes) - table.n_probes,
+            n_probes=len(executor.probes) - table.n_probes,
             guidance=tuple(told),
             has_rivals=any(job.rivals is not None for job in executor.jobs),
         )
@@ -275,7 +275,7 @@ def test_with_all_its_parts_a_search_sweeps_learns_and_screens(
     assert len(swept(found.run)) >= 2
     n_proposed = sum(t.label.startswith("trial") for t in found.run.trials)
     assert len(found.guidance) == n_proposed >= 2
-    assert found.n_looks > n_proposed  # several plans for each
+    assert found.n_probes > n_proposed  # several plans for each
     assert all(g.predictor is not None and g.is_learning for g in found.guidance)
     known = [len(g.probes) for g in found.guidance]
     assert known[0] == 0
@@ -288,7 +288,7 @@ def test_without_the_table_nothing_is_measured_or_swept(outcome: Callable[..., O
     assert found.n_tables == 0
     assert not swept(found.run)
     assert all(g.predictor is None for g in found.guidance)
-    assert found.n_looks > 0  # a probe a plan needs no table
+    assert found.n_probes > 0  # a probe a plan needs no table
 
 
 def test_without_seeds_nothing_is_swept_but_proposals_know_the_table(
@@ -304,7 +304,7 @@ def test_without_the_ladder_no_plan_is_looked_at_before_it_is_tuned(
     outcome: Callable[..., Outcome],
 ) -> None:
     found = outcome("early_stopping")
-    assert found.n_looks == 0
+    assert found.n_probes == 0
     assert found.guidance
     assert all(g.probe_plans is None for g in found.guidance)
     assert not found.has_rivals
@@ -318,14 +318,14 @@ def test_without_the_surrogate_trials_teach_nothing(outcome: Callable[..., Outco
     assert not any(g.is_learning for g in found.guidance)
     assert found.n_tables == 1
     assert swept(found.run)
-    assert found.n_looks > 0
+    assert found.n_probes > 0
 
 
 def test_other_samplers_sweep_the_table_and_screen_nothing(outcome: Callable[..., Outcome]) -> None:
     found = outcome(sampler="tpe")
     assert found.n_tables == 1
     assert len(swept(found.run)) >= 2
-    assert found.n_looks == 0
+    assert found.n_probes == 0
 
 
 def test_other_samplers_need_no_table_without_seeds(outcome: Callable[..., Outcome]) -> None:
@@ -340,7 +340,7 @@ def test_a_training_free_run_screens_nothing(outcome: Callable[..., Outcome]) ->
     assert found.n_tables == 1
     assert swept(found.run)
     assert found.guidance
-    assert found.n_looks == 0
+    assert found.n_probes == 0
     assert not found.has_rivals
 
 
@@ -509,9 +509,9 @@ def test_no_plan_is_looked_at_twice_and_a_reopened_study_knows_all_looks(
     executor = make_screening_executor()
     with open_study() as study:
         search(study, executor, 24, without={"sensitivity_table"})
-        probes = study.seen().probes
+        probes = study.history().probes
     with open_study() as study:
-        assert study.seen().probes == probes
+        assert study.history().probes == probes
     plans = [job.plan.digest for job in executor.probes]
     assert len(probes) >= len(plans) > 0
     assert len(plans) == len(set(plans))

@@ -191,10 +191,10 @@ def test_stop_finishes_a_trial_that_is_no_failure(open_study: OpenStudy) -> None
         study.stop(job, "Not tuned: hopeless.", found)
         run = load_run(study.folder)
         assert study.n_finished() == 1
-        assert study.seen().failed == []
-        assert study.seen().stopped == [dict(job.levels)]
+        assert study.history().failed == []
+        assert study.history().stopped == [dict(job.levels)]
     with open_study() as study:
-        (probed,) = study.seen().probes
+        (probed,) = study.history().probes
 
     assert probed.levels == dict(job.levels)
     assert (probed.divergence, probed.size_bytes, probed.latency_ratio) == (0.4, 900, 0.7)
@@ -211,7 +211,7 @@ def test_finished_gives_samplers_trials_of_the_runs_fidelity_with_constraints(
             full = {knob.name: 0 for knob in study.space.knobs}
             job = study.add(full, "control", f"fidelity {fidelity}", fidelity)
             study.complete(job, measure(job_of(study, job)))
-        (told,) = study.seen().complete
+        (told,) = study.history().complete
 
     assert told.user_attrs["fidelity"] == 1
     assert told.constraints == {"max_size_bytes": 63_999}

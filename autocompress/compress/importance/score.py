@@ -22,7 +22,7 @@ def score_channels(
     model: nn.Module,
     group: ChannelGroup,
     criterion: str,
-    evidence: CalibrationStatistics | None = None,
+    statistics: CalibrationStatistics | None = None,
 ) -> NDArray[np.float64]:
     """Score every channel of a group: the mean over its layers, each layer scaled to mean 1.
 
@@ -33,13 +33,13 @@ def score_channels(
         model: The model the group belongs to; not modified.
         group: Its `C` channels are scored.
         criterion: Name in `CRITERIA`.
-        evidence: Facts from data, for criteria that need them.
+        statistics: Facts from data, for criteria that need them.
 
     Returns:
         Scores of shape (C,), higher is more important.
 
     Raises:
-        InputError: If there is no such criterion, or the evidence it needs is missing.
+        InputError: If there is no such criterion, or the statistics it needs are missing.
     """
     spec = find_criterion(criterion)
     total = np.zeros(group.n_channels)
@@ -50,7 +50,7 @@ def score_channels(
         if not slots:
             continue
         weights = {slot.tensor: _masked(layer, slot.tensor) for slot in slots}
-        facts = _facts_of(model, member.layer, weights, criterion, evidence)
+        facts = _facts_of(model, member.layer, weights, criterion, statistics)
         rows = ChannelRows(
             weight=rows_of(slots, weights, member.local),
             fact=rows_of(slots, facts, member.local) if facts else None,
@@ -61,7 +61,7 @@ def score_channels(
         total += layer_total / mean if mean > 0 else layer_total
         n_layers += 1
     if n_layers == 0 and spec.instead:
-        return score_channels(model, group, spec.instead, evidence)
+        return score_channels(model, group, spec.instead, statistics)
     return total / max(1, n_layers)
 
 
@@ -77,26 +77,26 @@ def _facts_of(
     layer: str,
     weights: Mapping[str, Tensor],
     criterion: str,
-    evidence: CalibrationStatistics | None,
+    statistics: CalibrationStatistics | None,
 ) -> dict[str, Tensor]:
     """Parameter name -> what the data says about it; empty if the criterion asks for nothing."""
     needs = find_criterion(criterion).needs
     if needs == "nothing":
         return {}
-    known: Mapping[str, Tensor] = getattr(evidence, needs, None) or {}
+    known: Mapping[str, Tensor] = getattr(statistics, needs, None) or {}
     facts = {}
     for parameter, weight in weights.items():
         name = _known_name(model, f"{layer}.{parameter}", known)
         if name not in known:
             raise InputError(
                 f"The criterion {criterion!r} needs the {needs.replace('_', ' ')} of {name!r}, "
-                f"but the evidence holds those of {len(known)} other parameters."
+                f"but the statistics hold those of {len(known)} other parameters."
             )
         if known[name].shape != weight.shape:
             raise InputError(
                 f"The {needs.replace('_', ' ')} of {name!r} must have its shape "
                 f"{tuple(weight.shape)}, but have {tuple(known[name].shape)}.",
-                "Gather evidence anew after channels were cut.",
+                "Gather them anew after channels were cut.",
             )
         facts[parameter] = known[name]
     return facts

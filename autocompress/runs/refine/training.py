@@ -35,12 +35,12 @@ from autocompress.train.teachers import make_teacher
 _FLOORS = (4, 3, 2)  # bits; finer grids than 4 bits lose next to nothing without training
 
 
-def ladder(plan: CompressionPlan) -> tuple[CompressionPlan, ...]:
+def progressive_bits(plan: CompressionPlan) -> tuple[CompressionPlan, ...]:
     """Plans that lead to `plan`, which is the last: each with coarser grids than the one before.
 
     >>> from autocompress.plan import LayerPlan
     >>> plan = CompressionPlan(layers={"conv": LayerPlan(weight_bits=2)})
-    >>> [step.layers["conv"].weight_bits for step in ladder(plan)]
+    >>> [step.layers["conv"].weight_bits for step in progressive_bits(plan)]
     [4, 3, 2]
     """
     steps = [_with_floor(plan, floor) for floor in _FLOORS]
@@ -188,7 +188,7 @@ class _Run:
         checkpoint: Path,
     ) -> None:
         self._evaluator = evaluator
-        self._plans = ladder(plan) if refinement.is_progressive else (plan,)
+        self._plans = progressive_bits(plan) if refinement.is_progressive else (plan,)
         self._refinement = refinement
         self._seed = seed
         self._checkpoint = checkpoint

@@ -193,7 +193,7 @@ class _Judge:
     def __init__(
         self, outcomes: OutcomeModel, goal: Goal, history: History, running: Levels
     ) -> None:
-        self._beliefs = outcomes
+        self._outcomes = outcomes
         self._goal = goal
         self.power = outcomes.power
         accuracy, costs, levels = history.accuracy, history.costs, history.levels
@@ -225,11 +225,11 @@ class _Judge:
         they exceed it by.
         """
         reference = np.array(self._goal.reference)
-        costs = self._beliefs.costs(plans)
+        costs = self._outcomes.costs(plans)
         steps, rates = improvement_rates(
             costs[:, self._axes], self._costs, self._accuracy, reference[self._axes]
         )
-        accuracy = self._beliefs.accuracy(plans, untuned)
+        accuracy = self._outcomes.accuracy(plans, untuned)
         worth = expected_improvement(accuracy, NODE_WEIGHTS, steps, rates, self._goal.floor)
         excess = self._excess(costs)
         return np.where(excess > 0.0, -excess, worth)

@@ -126,15 +126,16 @@ def regimes(space: SearchSpace, live: Sequence[Sequence[int]]) -> list[list[Sequ
         return [list(live)]
     bits = {bit for k in prices for bit in bits_of[k]}
     without: list[Sequence[int]] = [(0,) if k in prices else live[k] for k in range(len(live))]
-    priced = [(1,) if k in bits else live[k] for k in range(len(live))]
+    penalized = [(1,) if k in bits else live[k] for k in range(len(live))]
     if len(prices) == 1:
         (k,) = prices
-        priced[k] = live[k][1:]
-    return [without, priced]
+        penalized[k] = live[k][1:]
+    return [without, penalized]
 
 
 def with_measured_bits(bits_of: Mapping[int, Sequence[int]], plans: Levels) -> Levels:
-    """Plans whose priced layers have no fewer bits than prices were measured at, without repeats.
+    """Plans whose penalized layers have no fewer bits than prices were measured at, without
+    repeats.
 
     With a price fewer bits change the rounding and hardly the file. A layer can stay untouched.
 

@@ -40,7 +40,7 @@ def _scaled(scores):
 
 @pytest.fixture
 def two_layers():
-    """Three channels between two linear layers, with a batch-norm, and evidence of both orders."""
+    """Three channels between two linear layers, with a batch-norm, and both statistics."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
     with torch.no_grad():
@@ -75,15 +75,16 @@ def _closed_form(criterion, weight, gradient, fisher):
 
 @pytest.mark.parametrize("criterion", ["l1", "l2", "taylor", "obd", "fpgm"])
 def test_score_is_the_closed_form_on_two_layers(two_layers, criterion):
-    model, group, evidence = two_layers
+    model, group, statistics = two_layers
     parts = []
     for name, transpose in (("0.weight", False), ("2.weight", True)):
         tensors = (
-            model.get_parameter(name), evidence.gradients[name], evidence.squared_gradients[name]
+            model.get_parameter(name), statistics.gradients[name],
+            statistics.squared_gradients[name]
         )  # fmt: skip
         rows = [(t.t() if transpose else t).tolist() for t in tensors]
         parts.append(_scaled(_closed_form(criterion, *rows)))
-    scores = score_channels(model, group, criterion, evidence)
+    scores = score_channels(model, group, criterion, statistics)
     np.testing.assert_allclose(scores, np.mean(parts, axis=0), rtol=1e-5)
 
 
@@ -116,20 +117,20 @@ def test_score_of_random_ignores_the_weights(two_layers):
 
 @pytest.mark.parametrize("criterion", ["taylor", "obd"])
 def test_score_without_evidence_names_the_first_parameter_that_lacks_it(two_layers, criterion):
-    model, group, evidence = two_layers
+    model, group, statistics = two_layers
     kind = CRITERIA[criterion].needs.replace("_", " ")
     with pytest.raises(InputError, match=f"{criterion!r} needs the {kind} of '0.weight'"):
         score_channels(model, group, criterion)
-    del evidence.gradients["2.weight"], evidence.squared_gradients["2.weight"]
-    with pytest.raises(InputError, match=r"'2.weight', but the evidence holds those of 5 other"):
-        score_channels(model, group, criterion, evidence)
+    del statistics.gradients["2.weight"], statistics.squared_gradients["2.weight"]
+    with pytest.raises(InputError, match=r"'2.weight', but the statistics hold those of 5 other"):
+        score_channels(model, group, criterion, statistics)
 
 
 def test_score_refuses_evidence_of_another_width(two_layers):
-    model, group, evidence = two_layers
-    evidence.gradients["2.weight"] = torch.rand(2, 4)
+    model, group, statistics = two_layers
+    statistics.gradients["2.weight"] = torch.rand(2, 4)
     with pytest.raises(InputError, match=r"'2.weight' must have its shape \(2, 3\), but have") as e:
-        score_channels(model, group, "taylor", evidence)
+        score_channels(model, group, "taylor", statistics)
     assert "anew" in e.value.hint
 
 
@@ -231,9 +232,9 @@ def test_scores_are_finite_and_average_to_one(zoo_net, criterion):
     if criterion.startswith("nni_"):
         need_extra("nni")
     facts = {name: torch.rand_like(p) for name, p in zoo_net.model.named_parameters()}
-    evidence = CalibrationStatistics(gradients=facts, squared_gradients=facts)
+    statistics = CalibrationStatistics(gradients=facts, squared_gradients=facts)
     for group in zoo_net.profile.groups:
-        scores = score_channels(zoo_net.model, group, criterion, evidence)
+        scores = score_channels(zoo_net.model, group, criterion, statistics)
         assert scores.shape == (group.n_channels,)
         assert (scores >= 0).all()
         assert scores.mean() == pytest.approx(1.0)
@@ -281,6 +282,6 @@ def test_obd_finds_the_channel_that_the_loss_does_not_need():
             squared[name] += parameter.grad.square() * 2.0
     channels = np.arange(3)
     group = _group("0", 3, _member("0", "out", channels), _member("2", "in", channels))
-    evidence = CalibrationStatistics(squared_gradients=squared)
-    assert score_channels(model, group, "obd", evidence).argmin() == 1
+    statistics = CalibrationStatistics(squared_gradients=squared)
+    assert score_channels(model, group, "obd", statistics).argmin() == 1
     assert score_channels(model, group, "l2").argmin() != 1

@@ -27,7 +27,7 @@ def random_plans(world, n: int, seed: int) -> np.ndarray:
     return np.stack(columns, axis=1)
 
 
-def _beliefs(world, plans, **changes) -> OutcomeModel:
+def _outcomes(world, plans, **changes) -> OutcomeModel:
     settings = {"predictor": world.predictor, "is_learning": True, **changes}
     outcomes = OutcomeModel(
         world.space,
@@ -42,7 +42,7 @@ def _beliefs(world, plans, **changes) -> OutcomeModel:
     return outcomes
 
 
-def looks_of(world, plans: np.ndarray, untuned: np.ndarray) -> Probes:
+def probes_of(world, plans: np.ndarray, untuned: np.ndarray) -> Probes:
     base = world.table.baseline.size_bytes
     sizes = [world.measure(plan).size_bytes / base for plan in plans]
     return Probes(levels=plans, untuned=untuned, costs=np.log(sizes)[:, None])
@@ -55,7 +55,7 @@ def test_node_weights_are_probabilities():
 
 def test_without_trials_the_table_ranks_plans(world):
     asked = random_plans(world, 40, seed=1)
-    outcomes = _beliefs(world, np.empty((0, 12), dtype=np.int64))
+    outcomes = _outcomes(world, np.empty((0, 12), dtype=np.int64))
     truth = [world.measure(plan).divergence for plan in asked]
     assert spearmanr(outcomes.divergence(asked), truth).statistic > 0.6
 
@@ -65,7 +65,7 @@ def test_trials_correct_the_table(world):
     truth = np.log([world.measure(plan).divergence for plan in asked])
 
     def error(**changes) -> float:
-        outcomes = _beliefs(world, random_plans(world, 60, seed=2), **changes)
+        outcomes = _outcomes(world, random_plans(world, 60, seed=2), **changes)
         return float(np.abs(np.log(outcomes.divergence(asked)) - truth).mean())
 
     assert error() < 0.7 * error(is_learning=False)
@@ -81,25 +81,25 @@ def test_looks_correct_the_table_where_few_trials_were_tuned(world):
     asked = random_plans(world, 100, seed=1)
     probed, tuned = random_plans(world, 60, seed=2), random_plans(world, 10, seed=3)
     history = dataclasses.replace(history_of(world, tuned), untuned=2.0 * harm(tuned))
-    probes = looks_of(world, probed, 2.0 * harm(probed))
+    probes = probes_of(world, probed, 2.0 * harm(probed))
 
     def error(**known: Probes) -> float:
-        outcomes = _beliefs(world, tuned, history=history, **known)
+        outcomes = _outcomes(world, tuned, history=history, **known)
         return float(np.abs(np.log(outcomes.divergence(asked) / harm(asked))).mean())
 
     assert error(probes=probes) < 0.8 * error()
 
 
-@pytest.mark.parametrize("n_looks", [5, 50, 120])
-def test_looks_that_repeat_the_table_make_nothing_more_certain(world, n_looks):
+@pytest.mark.parametrize("n_probes", [5, 50, 120])
+def test_looks_that_repeat_the_table_make_nothing_more_certain(world, n_probes):
     """A probe says here what the table says: how wrong both are, only trials can tell."""
-    asked, probed = random_plans(world, 100, seed=99), random_plans(world, n_looks, seed=50)
+    asked, probed = random_plans(world, 100, seed=99), random_plans(world, n_probes, seed=50)
     truth = np.log([world.measure(plan).divergence for plan in asked])
     inside = []
     for seed in range(4):
         tuned = random_plans(world, 12, seed=seed)
-        outcomes = _beliefs(
-            world, tuned, probes=looks_of(world, probed, world.predictor.divergence(probed))
+        outcomes = _outcomes(
+            world, tuned, probes=probes_of(world, probed, world.predictor.divergence(probed))
         )
         mean, deviation = outcomes._log_divergences(asked)
         inside.append((np.abs(mean - truth) < 2.0 * deviation).mean())
@@ -116,11 +116,11 @@ def test_sizes_that_looks_found_correct_the_table(world):
         return np.log(world.predictor.size_bytes(plans) / base) - 0.7 * plans[:, 0] / 4
 
     probes = dataclasses.replace(
-        looks_of(world, probed, np.ones(40)), costs=log_size(probed)[:, None]
+        probes_of(world, probed, np.ones(40)), costs=log_size(probed)[:, None]
     )
 
     def error(**known: Probes) -> float:
-        found = _beliefs(world, tuned, **known).costs(asked)[:, 0]
+        found = _outcomes(world, tuned, **known).costs(asked)[:, 0]
         return float(np.abs(found - log_size(asked)).mean())
 
     assert error(probes=probes) < 0.6 * error()
@@ -136,7 +136,7 @@ def test_times_that_looks_found_correct_the_table_where_they_were_taken(world):
         return -0.3 * plans[:, 8:].sum(axis=1) / 4
 
     found = np.where(np.arange(60) % 2, log_latency(probed), np.nan)
-    probes = dataclasses.replace(looks_of(world, probed, np.ones(60)), costs=found[:, None])
+    probes = dataclasses.replace(probes_of(world, probed, np.ones(60)), costs=found[:, None])
 
     def error(known: Probes | None) -> float:
         outcomes = OutcomeModel(
@@ -154,38 +154,38 @@ def test_of_what_cannot_be_built_nothing_is_learned(world):
     none = np.full(20, np.nan)
     nothing = Probes(levels=asked, untuned=none, costs=none[:, None])
     np.testing.assert_array_equal(
-        _beliefs(world, tuned, probes=nothing).divergence(asked),
-        _beliefs(world, tuned).divergence(asked),
+        _outcomes(world, tuned, probes=nothing).divergence(asked),
+        _outcomes(world, tuned).divergence(asked),
     )
 
 
 def test_looks_at_plans_that_were_tuned_teach_nothing_new(world):
     tuned = random_plans(world, 10, seed=3)
-    probes = looks_of(world, tuned, np.full(10, 7.0))
+    probes = probes_of(world, tuned, np.full(10, 7.0))
     asked = random_plans(world, 20, seed=1)
     np.testing.assert_array_equal(
-        _beliefs(world, tuned, probes=probes).divergence(asked),
-        _beliefs(world, tuned).divergence(asked),
+        _outcomes(world, tuned, probes=probes).divergence(asked),
+        _outcomes(world, tuned).divergence(asked),
     )
 
 
 def test_costs_are_learned_without_a_table(world):
     asked = random_plans(world, 50, seed=3)
-    outcomes = _beliefs(world, random_plans(world, 80, seed=4), predictor=None)
+    outcomes = _outcomes(world, random_plans(world, 80, seed=4), predictor=None)
     truth = np.log([world.measure(p).size_bytes / world.table.baseline.size_bytes for p in asked])
     assert spearmanr(outcomes.costs(asked)[:, 0], truth).statistic > 0.8
 
 
 def test_costs_follow_the_table_exactly_where_it_is_exact(world):
     asked = random_plans(world, 20, seed=5)
-    outcomes = _beliefs(world, random_plans(world, 10, seed=6))
+    outcomes = _outcomes(world, random_plans(world, 10, seed=6))
     truth = np.log([world.measure(p).size_bytes / world.table.baseline.size_bytes for p in asked])
     np.testing.assert_allclose(outcomes.costs(asked)[:, 0], truth, atol=1e-3)
 
 
 def test_accuracies_lie_between_what_was_seen(world):
     plans = random_plans(world, 20, seed=7)
-    accuracy = _beliefs(world, plans).accuracy(random_plans(world, 30, seed=8))
+    accuracy = _outcomes(world, plans).accuracy(random_plans(world, 30, seed=8))
     seen = [world.measure(plan).accuracy for plan in plans]
     assert accuracy.shape == (30, len(NODE_WEIGHTS))
     assert accuracy.min() >= min(seen) - 1e-9
@@ -193,7 +193,7 @@ def test_accuracies_lie_between_what_was_seen(world):
 
 
 def test_a_score_before_tuning_moves_the_prediction(world):
-    outcomes = _beliefs(world, random_plans(world, 40, seed=9))
+    outcomes = _outcomes(world, random_plans(world, 40, seed=9))
     plan = random_plans(world, 1, seed=10)
     good = outcomes.accuracy(plan, np.array([1e-3])) @ NODE_WEIGHTS
     bad = outcomes.accuracy(plan, np.array([3.0])) @ NODE_WEIGHTS
