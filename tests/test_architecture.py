@@ -6,9 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 import autocompress
+from autocompress.cli.main import cli
 
 ROOT = Path(autocompress.__file__).parent
 # A room imports only from rooms on floors below its own, and from itself.
@@ -182,10 +184,28 @@ def test_report_knows_neither_torch_nor_optuna():
     assert not {"torch", "optuna"} & _loaded_by(*modules)
 
 
-@pytest.mark.parametrize("module", ["autocompress", "autocompress.cli.main"])
-def test_import_is_light(module):
-    heavy = {"torch", "optuna", "pandas", "plotly", "sklearn", "onnx", "onnxruntime", "scipy"}
-    assert not heavy & _loaded_by(module)
+HEAVY = {"torch", "optuna", "pandas", "plotly", "sklearn", "onnx", "scipy", "rich"}
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        ("autocompress",),
+        tuple(
+            f"autocompress.cli.{command}"
+            for command in ("main", *cli.list_commands(click.Context(cli)))
+        ),
+    ],
+    ids=["library", "commands"],
+)
+def test_import_is_light(modules):
+    """`--help` and `import autocompress` wait for nothing."""
+    assert not (HEAVY | {"onnxruntime"}) & _loaded_by(*modules)
+
+
+def test_process_that_runs_a_file_imports_only_its_runtime():
+    """Every file that is timed starts one: two seconds of PyTorch each would count."""
+    assert not HEAVY & _loaded_by("autocompress.runtime.child")
 
 
 def _has(names: set[str], library: str) -> bool:

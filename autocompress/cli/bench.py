@@ -29,7 +29,7 @@ _PLAIN_WIDTH = 140
     "row each. Default: by the file's ending.",
 )
 @click.option("--threads", default=1, show_default=True, help="Threads inside an operator.")
-@click.option("--batch", default=1, show_default=True, help="Examples per inference.")
+@click.option("--batch", "batch_size", default=1, show_default=True, help="Examples per inference.")
 @click.option(
     "--shape",
     "shapes",
@@ -43,7 +43,7 @@ def command(
     files: tuple[Path, ...],
     runtimes: tuple[str, ...],
     threads: int,
-    batch: int,
+    batch_size: int,
     shapes: tuple[str, ...],
     seconds: float,
     as_json: bool,
@@ -58,14 +58,14 @@ def command(
     from autocompress.errors import AutocompressError, InputError
     from autocompress.export.bench import bench
 
-    for name, value in (("threads", threads), ("batch", batch), ("seconds", seconds)):
+    for name, value in (("threads", threads), ("batch", batch_size), ("seconds", seconds)):
         if not 0 < value < float("inf"):
             raise InputError(f"`--{name}` must be positive, but got {value:g}.")
     found = bench(
         files,
         runtimes=runtimes,
         threads=threads,
-        batch_size=batch,
+        batch_size=batch_size,
         shapes=dict(map(_parse_shape, shapes)),
         seconds=seconds,
     )

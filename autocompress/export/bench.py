@@ -154,7 +154,7 @@ def bench(
         opened = [_fed(model, batch_size, shapes, seed) for model in opened]
         again = opened.pop(0)
         if isinstance(again, AutocompressError):
-            hint = "Say what it takes with `batch` or `shape`."
+            hint = "Say what it takes with `batch_size` or `shape`."
             raise InputError(
                 f"{files[0]}: {again.message}",
                 again.hint if isinstance(again, InputError) else hint,

@@ -43,9 +43,9 @@ def random_inputs(
         name, shape = next(iter(batched.items()))
         raise InputError(
             f"a batch of {batch_size} cannot be asked for: it takes {takes}.",
-            f"Give `batch={shape[0]}`, or export it with a free batch."
+            f"Give `batch_size={shape[0]}`, or export it with a free batch."
             if batch_size != 1
-            else f"Give `batch={shape[0]}` or, if that is no batch, {_option(name, shape)}.",
+            else f"Give `batch_size={shape[0]}` or, if that is no batch, {_option(name, shape)}.",
         )
     random = np.random.default_rng(seed)
     return tuple(_numbers(*each, random) for each in zip(wanted, found, strict=True))
@@ -60,9 +60,9 @@ def _shape(
         given = tuple(shapes[spec.name])
         if is_batched and batch_size not in (1, *given[:1]):
             raise InputError(
-                f"`batch={batch_size}` contradicts the shape {list(given)} given for the input "
-                f"{spec.name!r}.",
-                f"Leave `batch` out, or give {_option(spec.name, (batch_size, *given[1:]))}.",
+                f"`batch_size={batch_size}` contradicts the shape {list(given)} given for the "
+                f"input {spec.name!r}.",
+                f"Leave `batch_size` out, or give {_option(spec.name, (batch_size, *given[1:]))}.",
             )
         return given
     first = (batch_size,) if is_batched else spec.shape[:1]
@@ -100,5 +100,5 @@ def _numbers(spec: InputSpec, shape: tuple[int, ...], random: np.random.Generato
     except (MemoryError, ValueError) as error:  # the second is of more than an address can hold
         raise InputError(
             f"the input {spec.name!r} of shape {list(shape)} does not fit in memory.",
-            "Give a smaller `batch` or `shape`.",
+            "Give a smaller `batch_size` or `shape`.",
         ) from error

@@ -1,17 +1,20 @@
 """A session of ONNX Runtime for a graph."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import onnx
 import onnxruntime as ort
 
 from autocompress.errors import TrialError, first_line
+
+if TYPE_CHECKING:  # a process that only runs a file must not wait for onnx
+    import onnx
 
 _FATAL_ONLY = 4  # errors are raised, and the caller says them once
 
 
 def make_session(
-    model: onnx.ModelProto | bytes | Path, threads: int, optimized_path: Path | None = None
+    model: "onnx.ModelProto | bytes | Path", threads: int, optimized_path: Path | None = None
 ) -> ort.InferenceSession:
     """Open a session that runs one operator after the other on a fixed number of threads.
 

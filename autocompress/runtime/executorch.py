@@ -17,7 +17,7 @@ import numpy as np
 from autocompress.errors import TrialError, first_line
 from autocompress.runtime.base import Array, InputSpec, Shipment
 from autocompress.runtime.executorch_grids import is_computing, layer_of, set_grids_
-from autocompress.runtime.onnx_export import quiet_exporters
+from autocompress.runtime.quiet_exporters import quiet_exporters
 
 
 class ExecuTorch:

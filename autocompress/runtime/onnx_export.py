@@ -1,6 +1,5 @@
 """Export a module as a plain ONNX graph whose quantized weights are exactly codes times scale."""
 
-import contextlib
 import inspect
 import io
 import logging
@@ -24,6 +23,7 @@ from autocompress.onnx_graph.structure import structure_digest
 from autocompress.runtime.batchnorm_fold import fold_batchnorm
 from autocompress.runtime.half_precision import halve_scales_and_biases
 from autocompress.runtime.layer_nodes import name_after_layers, name_after_modules
+from autocompress.runtime.quiet_exporters import quiet_exporters
 from autocompress.runtime.recurrent import unstack_recurrent
 from autocompress.runtime.template import Templates
 from autocompress.runtime.weight_match import (
@@ -34,19 +34,6 @@ from autocompress.runtime.weight_match import (
     stored_in_graph,
     weight_contents,
 )
-
-
-@contextlib.contextmanager
-def quiet_exporters() -> Iterator[None]:
-    """Drop errors that are logged and all that is printed: traced graphs, advice, tracebacks."""
-    level = logging.root.manager.disable
-    logging.disable(max(level, logging.ERROR))
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(level)
-
 
 _FIRST_OPSET = 13  # Slice and Sub as they are written here
 

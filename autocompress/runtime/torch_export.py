@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from autocompress.errors import TrialError, first_line
 from autocompress.runtime.base import Array, InputSpec, Shipment
-from autocompress.runtime.onnx_export import quiet_exporters
+from autocompress.runtime.quiet_exporters import quiet_exporters
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -2,8 +2,6 @@ import csv
 import dataclasses
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -172,12 +170,3 @@ def test_front_raises_no_point_error_naming_the_commonest_reason(run_command) ->
     assert "none of 3" in result.exception.message
     assert "2 of them for: oom" in result.exception.hint
     assert result.stdout == ""
-
-
-def test_front_and_report_import_nothing_heavy() -> None:
-    code = (
-        "import sys, autocompress.cli.front, autocompress.cli.report;"
-        "print([m for m in ('torch', 'optuna', 'pandas', 'plotly', 'rich') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -2,7 +2,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -179,12 +178,3 @@ def test_search_tells_its_result_also_where_nothing_could_be_refined(
     )
     assert isinstance(result.exception, NoPointError)
     assert json.loads(result.stdout)["points"]
-
-
-def test_refine_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, autocompress.cli.refine;"
-        "print([m for m in ('torch', 'optuna', 'scipy', 'rich') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -2,7 +2,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,12 +81,3 @@ def test_validate_refuses_a_run_whose_model_has_changed(
     assert result.returncode == 3
     assert "was made for another model" in result.stderr
     assert trained(searched) == []
-
-
-def test_validate_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, autocompress.cli.validate;"
-        "print([m for m in ('torch', 'optuna', 'scipy', 'rich') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -120,11 +120,11 @@ def test_bench_says_what_a_fixed_graph_takes(tmp_path: Path) -> None:
     assert bench([four], shapes={"input": (4, 64)}, seconds=0.05).rows[0].n_runs > 0
     with pytest.raises(InputError, match=r"a batch of 1 cannot .* takes input \[4, 64\]") as caught:
         bench([four])
-    assert "--batch 4 or" in caught.value.hint
-    assert "--shape input=4,64" in caught.value.hint
+    assert "`batch_size=4` or" in caught.value.hint
+    assert "`shape=input=4,64`" in caught.value.hint
     with pytest.raises(InputError, match="a batch of 2 cannot be asked for") as caught:
         bench([four], batch_size=2)
-    assert "--batch 4," in caught.value.hint
+    assert "`batch_size=4`," in caught.value.hint
 
 
 def test_bench_takes_states_and_sequences_as_they_are(tmp_path: Path) -> None:
@@ -142,12 +142,12 @@ def test_bench_asks_for_free_sizes_in_the_form_of_the_input(tmp_path: Path) -> N
     free = identity(tmp_path / "free.onnx", {"x": [None, None, 16]})
     with pytest.raises(InputError, match=r"shape \[\?, \?, 16\], which is not fixed") as caught:
         bench([free], batch_size=4)
-    assert "--shape x=4,32,16" in caught.value.hint
+    assert "`shape=x=4,32,16" in caught.value.hint
     with pytest.raises(
-        InputError, match=r"--batch 64 contradicts the shape \[1, 5, 16\]"
+        InputError, match=r"`batch_size=64` contradicts the shape \[1, 5, 16\]"
     ) as caught:
         bench([free], batch_size=64, shapes={"x": (1, 5, 16)})
-    assert "--shape x=64,5,16" in caught.value.hint
+    assert "`shape=x=64,5,16" in caught.value.hint
 
 
 def test_bench_gives_each_file_the_shapes_of_its_own_inputs(tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ def test_choose_point_says_when_nothing_keeps_the_limits(run: RunRecord) -> None
     for settings in ({}, {"max_drop": 0.5}):
         with pytest.raises(NoPointError, match="keeps the run's limits") as caught:
             choose_point(limited, **settings)
-        assert "--trial N" in caught.value.hint
+        assert "`trial=N`" in caught.value.hint
 
 
 def with_refined(run: RunRecord, *points: tuple[int, float, int]) -> RunRecord:

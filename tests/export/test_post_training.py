@@ -175,7 +175,7 @@ def test_bad_input_is_named(convolutional: tuple[Path, Path], tmp_path: Path) ->
     with pytest.raises(AutocompressError, match=r"must agree on 100\.0%"):
         quantize_file(path, data, tmp_path / "out", bits=2, least_agreement=1.0)
     for options, words in (
-        (["--bits", "9"], "`bits` must be in 2 to 8"),
+        (["--bits", "9"], "`--bits` must be in 2 to 8"),
         (["--state", "y"], "must look like output=input"),
         (["--threads", "0"], "must be positive"),
     ):

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from autocompress.errors import TrialError
-from autocompress.runtime.onnx_export import export_onnx, quiet_exporters
+from autocompress.runtime.onnx_export import export_onnx
+from autocompress.runtime.quiet_exporters import quiet_exporters
 from autocompress.runtime.registry import RUNTIMES
 from tests.needs import need_extra
 
