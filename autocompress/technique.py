@@ -255,7 +255,7 @@ _ROWS: Final = (
         needs="weight_bits",
         title="rate penalty",
         write=lambda price: f"{price:g}" if price else "none",
-        write_in_card="rounded at a price of {:g} a bit".format,
+        write_in_card="rounded with a rate penalty of {:g}".format,
     ),
 )
 TECHNIQUES: Final[Mapping[KnobKind, Technique]] = MappingProxyType({row.kind: row for row in _ROWS})

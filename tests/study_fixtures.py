@@ -18,6 +18,7 @@ from autocompress.study.optimize import run_search
 from autocompress.study.stop_rules import StopRules
 from autocompress.study.strategy import SearchMethod
 from autocompress.study.study import Study
+from tests.builders import make_measurement
 
 
 @pytest.fixture
@@ -46,16 +47,13 @@ def figures_of(job: EvaluationJob) -> Measurement:
     ]
     pruned = job.plan.pruning_ratios.get("stem", 0.0)
     noise = (job.seed % 997) / 1e5
-    return Measurement(
+    return make_measurement(
         fidelity=job.fidelity,
         accuracy=0.99 - 0.4 / min(bits) ** 2 - pruned**2 / 10 - noise,
-        loss=0.1,
         size_bytes=int(1000 * sum(bits) * (1 - pruned)),
         latency_ms=1.0 - pruned,
         latency_spread_ms=0.1,
         baseline_latency_ms=1.0,
-        macs=1000,
-        n_params=100,
         seconds=0.1,
     )
 

@@ -395,7 +395,7 @@ def test_two_packages_with_one_name_are_both_told(install: Install) -> None:
         ("leaves_on_import:X", "SystemExit: 3"),
         ("not_there_at_all:X", "ModuleNotFoundError: No module named 'not_there_at_all'"),
         ("fine_module:Y", "AttributeError: module 'fine_module' has no attribute 'Y'"),
-        ("no value of an entry point!", "AttributeError"),
+        ("no value of an entry point!", "Error: "),  # of which kind differs between versions
         ("fine_module:X", "is of type str"),
     ],
 )

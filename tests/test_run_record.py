@@ -1,12 +1,8 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-from autocompress.measurement import Measurement
-from autocompress.objective import Limits, parse_objectives
-from autocompress.plan import CompressionPlan
-from autocompress.run_record import RunRecord, TrialRecord
+from autocompress.objective import Limits
+from tests.builders import make_measurement, make_run, make_trial
 
 
 def _trial(
@@ -22,42 +18,19 @@ def _trial(
 ):
     measurement = None
     if accuracy is not None:
-        measurement = Measurement(
+        measurement = make_measurement(
             fidelity=fidelity,
             accuracy=accuracy,
-            loss=0.0,
             size_bytes=size_bytes,
             latency_ms=latency_ms,
-            latency_spread_ms=None,
-            baseline_latency_ms=None,
-            macs=1,
-            n_params=1,
-            seconds=1.0,
             divergence=divergence,
         )
-    return TrialRecord(
-        number=number,
-        role=role,
-        label=f"trial {number}",
-        state=state if measurement is None else "complete",
-        levels={},
-        plan=CompressionPlan(),
-        measurement=measurement,
-        reason=None,
-    )
+    state = state if measurement is None else "complete"
+    return make_trial(number, measurement, role=role, state=state)
 
 
 def _run(*trials, objectives="accuracy,size", fidelity=1, **limits):
-    return RunRecord(
-        name="run",
-        folder=Path("run"),
-        objectives=parse_objectives(objectives),
-        knobs=(),
-        trials=trials,
-        info={},
-        limits=Limits(**limits),
-        fidelity=fidelity,
-    )
+    return make_run(*trials, objectives=objectives, fidelity=fidelity, limits=Limits(**limits))
 
 
 def test_front_holds_what_nobody_beats_most_accurate_first():

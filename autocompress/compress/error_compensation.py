@@ -148,7 +148,7 @@ class _Prices:
         self._damage = OutputDamage(model, batches) if batches else None
 
     def of(self, name: str, layer: nn.Module, moment: Tensor) -> float:
-        """Price of a bit in a layer; 0 where its outputs are 0 anyway."""
+        """Rate penalty of a layer; 0 where its outputs are 0 anyway."""
         price = _price_of(layer)
         if price == 0.0 or self._damage is None:
             return 0.0

@@ -9,6 +9,7 @@ import onnx
 
 from autocompress.analysis.refusals import LayerKind
 from autocompress.atomic_file import scratch_folder
+from autocompress.onnx_graph.constants import constant_nodes
 from autocompress.onnx_graph.exported_graph import ExportedGraph
 from autocompress.packing.ledger import tensor_bytes
 from autocompress.packing.packed import write_packed
@@ -92,11 +93,9 @@ def _recurrent_nodes(
 def _sources(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
     """Value that is computed from constants alone -> the initializers it is computed from."""
     sources: dict[str, tuple[str, ...]] = {t.name: (t.name,) for t in graph.initializer}
-    for node in graph.node:
-        read = [name for name in node.input if name]
-        if read and all(name in sources for name in read):
-            behind = tuple(itertools.chain.from_iterable(sources[name] for name in read))
-            sources.update(dict.fromkeys(node.output, behind))
+    for node in constant_nodes(graph):
+        behind = itertools.chain.from_iterable(sources[name] for name in node.input if name)
+        sources.update(dict.fromkeys(node.output, tuple(behind)))
     return sources
 
 

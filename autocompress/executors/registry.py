@@ -1,7 +1,6 @@
 """Executors by name."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -29,19 +28,6 @@ class Resources:
     timeout_s: float = 7200.0
     memory_bytes: int | None = None
     ray_address: str | None = None
-
-    def __post_init__(self) -> None:
-        """Check ranges.
-
-        Raises:
-            InputError: If one is outside its range.
-        """
-        if self.jobs < 1:
-            raise InputError(f"`jobs` must be at least 1, but got {self.jobs}.")
-        if not 0.0 < self.timeout_s < math.inf:
-            raise InputError(f"`trial_timeout` must be positive, but got {self.timeout_s:g}.")
-        if self.memory_bytes is not None and self.memory_bytes < 1:
-            raise InputError(f"`trial_memory` must be positive, but got {self.memory_bytes}.")
 
 
 def _inline(evaluator: Evaluator, spec: WorkerSpec, resources: Resources) -> Executor:

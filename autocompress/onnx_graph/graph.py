@@ -1,4 +1,4 @@
-"""Small surgery on ONNX graphs: who makes and who reads a value, constants, names, clean-up."""
+"""Small surgery on ONNX graphs: who makes and who reads a value, initializers, names."""
 
 from collections.abc import Container, Iterator, Mapping
 
@@ -6,12 +6,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
-from onnx.reference import ReferenceEvaluator
 
 from autocompress.onnx_graph.messages import messages_in
-
-_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli")
-_MAX_COMPUTED_ITEMS = 4096  # larger ones are cheaper to compute than to store
 
 Array = NDArray[np.generic]
 
@@ -64,29 +60,6 @@ def attribute(node: onnx.NodeProto, name: str, default: int | float) -> int | fl
         if item.name == name:
             return item.f if item.type == onnx.AttributeProto.FLOAT else item.i
     return default
-
-
-def clean(model: onnx.ModelProto) -> None:
-    """Bring an exported graph into its smallest plain form, in place.
-
-    Constant nodes become initializers, equal small constants one, Identity nodes vanish, what
-    nothing reads is dropped, and so are doc strings, metadata and shape notes.
-    """
-    graph = model.graph
-    constants_to_initializers(graph)
-    _bypass_identities(graph)
-    _compute_constants(model)
-    _merge_equal_integers(graph)
-    drop_unread(graph)
-    del graph.value_info[:]
-    del model.metadata_props[:]
-    del model.functions[:]
-    model.producer_name, model.producer_version = "autocompress", ""
-    model.doc_string = graph.doc_string = ""
-    graph.name = "model"
-    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output):
-        part.doc_string = ""
-        del part.metadata_props[:]
 
 
 def drop_unread(graph: onnx.GraphProto) -> None:
@@ -154,82 +127,3 @@ def rename_read(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
         elif isinstance(part, onnx.GraphProto):
             for value in part.output:
                 value.name = names.get(value.name, value.name)
-
-
-def constants_to_initializers(graph: onnx.GraphProto) -> None:
-    """Turn Constant nodes of the main graph into initializers, in place."""
-    kept: list[onnx.NodeProto] = []
-    for node in graph.node:
-        tensor = next((a.t for a in node.attribute if a.name == "value"), None)
-        if node.op_type == "Constant" and tensor is not None:
-            tensor.name = node.output[0]
-            graph.initializer.append(tensor)
-        else:
-            kept.append(node)
-    if len(kept) < len(graph.node):
-        replace_nodes(graph, kept)
-
-
-def _bypass_identities(graph: onnx.GraphProto) -> None:
-    outputs = {value.name for value in graph.output}
-    fixed = outputs | {value.name for value in (*graph.input, *graph.initializer)}
-    names: dict[str, str] = {}
-    kept: list[onnx.NodeProto] = []
-    for node in graph.node:
-        if node.op_type != "Identity":
-            kept.append(node)
-            continue
-        source, target = names.get(node.input[0], node.input[0]), node.output[0]
-        if target not in outputs:
-            names[target] = source
-        elif source not in fixed and source not in names.values():
-            names[source] = target
-        else:
-            kept.append(node)
-    if len(kept) < len(graph.node):
-        replace_nodes(graph, kept)
-        rename_values(graph, {name: _follow(names, name) for name in names})
-
-
-def _follow(names: Mapping[str, str], name: str) -> str:
-    while name in names:
-        name = names[name]
-    return name
-
-
-def _compute_constants(model: onnx.ModelProto) -> None:
-    """Compute what depends on constants alone, such as the widths of a padding."""
-    graph = model.graph
-    known = constants(graph)
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.node:
-        is_known = all(name in known for name in names_read(node)) and len(node.input) > 0
-        if is_known and node.op_type not in _RANDOM and not list(_inner_names(node)):
-            nodes.append(node)
-            known.update(dict.fromkeys(node.output, np.empty(0)))
-    if not nodes:
-        return
-    names = [name for node in nodes for name in node.output if name]
-    inner = onnx.helper.make_graph(
-        nodes, "constants", [], [onnx.ValueInfoProto(name=n) for n in names], graph.initializer
-    )
-    part = onnx.helper.make_model(inner, opset_imports=model.opset_import)
-    values = dict(zip(names, ReferenceEvaluator(part).run(None, {}), strict=True))
-    small = {name: np.asarray(v) for name, v in values.items() if v.size <= _MAX_COMPUTED_ITEMS}
-    replace_nodes(graph, [n for n in graph.node if not {*n.output} <= {*small, ""}])
-    replace_constants(graph, {**constants(graph), **small})
-
-
-def _merge_equal_integers(graph: onnx.GraphProto) -> None:
-    """Let equal integer constants (axes, shapes) share one initializer."""
-    first: dict[tuple[str, tuple[int, ...], bytes], str] = {}
-    names: dict[str, str] = {}
-    outputs = {value.name for value in graph.output}
-    for name, value in constants(graph).items():
-        if value.dtype.kind == "i" and value.size <= 16 and name not in outputs:
-            kept = first.setdefault((value.dtype.str, value.shape, value.tobytes()), name)
-            if kept != name:
-                names[name] = kept
-    if names:
-        for node in graph.node:
-            rename_read(node, names)

@@ -4,6 +4,7 @@ from typing import Final
 
 import onnx
 
+from autocompress.onnx_graph.constants import constant_names
 from autocompress.onnx_graph.graph import names_read
 
 MAX_USERS: Final = 16  # of one tensor: enough to tell it by, and a bound on what chains can cost
@@ -21,17 +22,11 @@ def users_of(graph: onnx.GraphProto) -> dict[str, tuple[str, ...]]:
     Returns:
         Initializer -> the first `MAX_USERS` of its users; none for one that only leaves the graph.
     """
-    constants = {tensor.name for tensor in graph.initializer}
-    is_constant: list[bool] = []
-    for node in graph.node:
-        read = set(names_read(node))
-        is_constant.append(bool(read) and read <= constants)
-        if is_constant[-1]:
-            constants.update(node.output)
+    constants = constant_names(graph)
     positions: dict[str, list[int]] = {}  # of the users of each constant, the first ones
     for i, node in reversed(list(enumerate(graph.node))):
         behind = [user for name in node.output for user in positions.get(name, ())]
-        users = behind if is_constant[i] and behind else [i]
+        users = behind or [i]
         for name in names_read(node):
             if name in constants:
                 positions[name] = sorted({*users, *positions.get(name, ())})[:MAX_USERS]

@@ -13,12 +13,12 @@ from onnx import helper
 from autocompress.compress.codes import QuantizedTensor
 from autocompress.compress.quantizers.registry import find_quantizer, parse_granularity
 from autocompress.errors import InputError, first_line
+from autocompress.onnx_graph.constants import constants_to_initializers
 from autocompress.onnx_graph.exported_graph import ExportedGraph
 from autocompress.onnx_graph.graph import (
     Array,
     attribute,
     constants,
-    constants_to_initializers,
     replace_constants,
     replace_nodes,
     unused,

@@ -17,8 +17,9 @@ from torch.onnx._internal.torchscript_exporter.utils import register_custom_op_s
 
 from autocompress.compress.codes import StoredWeight
 from autocompress.errors import TrialError, first_line
+from autocompress.onnx_graph.clean import clean
 from autocompress.onnx_graph.exported_graph import ExportedGraph
-from autocompress.onnx_graph.graph import clean, drop_unread, rename_values, shorten_names
+from autocompress.onnx_graph.graph import drop_unread, rename_values, shorten_names
 from autocompress.onnx_graph.structure import structure_digest
 from autocompress.runtime.batchnorm_fold import fold_batchnorm
 from autocompress.runtime.half_precision import halve_scales_and_biases
@@ -135,7 +136,7 @@ def _plain_(model: onnx.ModelProto) -> None:
     """Bring what an exporter gives into one form, in place."""
     name_after_modules(model.graph)
     clean(model)
-    fold_transposes(model.graph)
+    fold_transposes(model)
     drop_unread(model.graph)  # whose names the transposed weights are to have
     matmul_to_gemm(model)
 

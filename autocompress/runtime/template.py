@@ -17,6 +17,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 
 from autocompress.errors import TrialError
+from autocompress.onnx_graph.constants import constant_nodes, constants_to_initializers
 from autocompress.onnx_graph.graph import Array
 from autocompress.onnx_graph.session import make_session
 
@@ -92,6 +93,7 @@ class Templates:
             graph = self._trace(random, inputs, folds=False)
         except TrialError:
             return None
+        constants_to_initializers(graph.graph)
         return graph if _has_all_weights(graph, module) else None
 
     def _derived(
@@ -121,27 +123,20 @@ def _has_all_weights(graph: onnx.ModelProto, module: nn.Module) -> bool:
     names = {item.name for item in graph.graph.initializer}
     tensors = (*module.named_parameters(), *module.named_buffers())
     floats = {name for name, tensor in tensors if tensor.is_floating_point()}
-    return floats <= names and not _computes_from_weights(graph.graph, floats, names)
+    return floats <= names and not _computes_from_weights(graph.graph, floats)
 
 
-def _computes_from_weights(
-    graph: onnx.GraphProto, floats: set[str], initializers: set[str]
-) -> bool:
+def _computes_from_weights(graph: onnx.GraphProto, floats: set[str]) -> bool:
     """Whether a node reads weights and other constants only.
 
     Later steps compute such a node if its result is small: then width decides what the graph is.
     Transposed matrices are always computed.
     """
-    constant = set(initializers)
     from_weights = set(floats)
-    for node in graph.node:
-        inputs = {name for name in node.input if name}
-        if not inputs <= constant:
-            continue
-        constant.update(node.output)
-        if inputs & from_weights and node.op_type not in ("Transpose", "Identity"):
-            return True
-        if inputs & from_weights:
+    for node in constant_nodes(graph):
+        if from_weights.intersection(node.input):
+            if node.op_type not in ("Transpose", "Identity"):
+                return True
             from_weights.update(node.output)
     return False
 

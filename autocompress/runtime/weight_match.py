@@ -12,13 +12,13 @@ import onnx
 from torch import nn
 
 from autocompress.compress.codes import StoredWeight
+from autocompress.onnx_graph.constants import constant_names, fold_constants
 from autocompress.onnx_graph.graph import (
     Array,
     constants,
     readers,
     rename_values,
     replace_constants,
-    replace_nodes,
 )
 
 Content = tuple[tuple[int, ...], bytes]
@@ -49,21 +49,11 @@ def weight_contents(
     return found
 
 
-def fold_transposes(graph: onnx.GraphProto) -> None:
+def fold_transposes(model: onnx.ModelProto) -> None:
     """Transpose constant matrices once and for all, in place (the dynamo exporter does not)."""
-    values = constants(graph)
-    kept: list[onnx.NodeProto] = []
-    for node in graph.node:
-        if node.op_type == "Transpose" and getattr(values.get(node.input[0]), "ndim", 0) == 2:
-            permutation = next((list(a.ints) for a in node.attribute if a.name == "perm"), [1, 0])
-            source = values[node.input[0]]
-            values[node.output[0]] = source.T if permutation == [1, 0] else source
-        else:
-            kept.append(node)
-    outputs = {value.name for value in graph.output}
-    if len(kept) < len(graph.node) and not outputs & {*values}:
-        replace_nodes(graph, kept)
-        replace_constants(graph, values)
+    outputs = {value.name for value in model.graph.output}
+    if outputs.isdisjoint(constant_names(model.graph)):
+        fold_constants(model, is_kept=lambda value: value.ndim == 2, operators=("Transpose",))
 
 
 def matmul_to_gemm(model: onnx.ModelProto) -> None:

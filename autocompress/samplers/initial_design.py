@@ -46,8 +46,8 @@ def initial_trials(
     """Baseline first, then initial plans, then controls, without repeats.
 
     Controls are all that this space can express: uniform bits set every layer to the given bits, or
-    to the next higher level its knob has, with 8-bit activations where the space has them; a price
-    of bits is the same for all layers. A initial plan that is a control stays one: what nobody had
+    to the next higher level its knob has, with 8-bit activations where the space has them; a rate
+    penalty is the same for all layers. An initial plan that is a control stays one: what nobody had
     to search for is no merit of the search.
 
     Args:
@@ -63,24 +63,24 @@ def initial_trials(
         InitialTrial(role="search", label=f"initial {i + 1}", levels=levels)
         for i, levels in enumerate(swept)
     ]
-    of_controls = {_key(space, seed) for seed in controls}
-    seeds, seen = [baseline], {(space.decode(baseline.levels).effective, f) for f in (0, 1)}
-    for seed in (*sweep, *controls):
-        key = _key(space, seed)
-        if key not in seen and (seed.role == "control" or key not in of_controls):
+    of_controls = {_key(space, trial) for trial in controls}
+    found, seen = [baseline], {(space.decode(baseline.levels).effective, f) for f in (0, 1)}
+    for trial in (*sweep, *controls):
+        key = _key(space, trial)
+        if key not in seen and (trial.role == "control" or key not in of_controls):
             seen.add(key)
-            seeds.append(seed)
-    return tuple(seeds)
+            found.append(trial)
+    return tuple(found)
 
 
 def next_initial_trial(upcoming: Sequence[InitialTrial], last: Role | None) -> InitialTrial | None:
-    """The seed whose turn it is, or None if it is the sampler's.
+    """The initial trial whose turn it is, or None if it is the sampler's.
 
     Initial plans come first; then controls and proposals take turns, because a sampler that has
     seen a few plans finds better ones than controls are, and a small budget should see both.
 
     Args:
-        upcoming: Seeds that have not been started, in order.
+        upcoming: Those that have not been started, in order.
         last: Role of the trial before.
     """
     if not upcoming or last == upcoming[0].role == "control":
@@ -88,9 +88,9 @@ def next_initial_trial(upcoming: Sequence[InitialTrial], last: Role | None) -> I
     return upcoming[0]
 
 
-def _key(space: SearchSpace, seed: InitialTrial) -> tuple[CompressionPlan, Fidelity]:
-    """Equal for seeds that make the same candidate."""
-    return space.decode(seed.levels).effective, seed.fidelity
+def _key(space: SearchSpace, trial: InitialTrial) -> tuple[CompressionPlan, Fidelity]:
+    """Equal for trials that make the same candidate."""
+    return space.decode(trial.levels).effective, trial.fidelity
 
 
 def swept_plans(

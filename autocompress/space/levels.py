@@ -93,7 +93,7 @@ def activation_bits(bits: Iterable[float], wanted: Iterable[float], methods: Met
 
 
 def rate_prices(bits: Iterable[float], wanted: Iterable[float], methods: Methods) -> Possible:
-    """Prices of a bit, if the weight can be quantized to values that it can choose one by one.
+    """Rate penalties, if the weight can be quantized to values that it can choose one by one.
 
     Args:
         bits: Weight bits it can be given.

@@ -12,7 +12,7 @@ from autocompress.run_record import RunRecord
 from autocompress.samplers.propose import derive_seed
 from autocompress.study.listener import Listener
 from autocompress.study.study import Study
-from autocompress.study.trials import Job
+from autocompress.study.trials import PendingTrial
 
 _MAX_EQUAL_FAILURES = 5
 _MAX_ATTEMPTS = 2
@@ -58,7 +58,7 @@ class RunningTrials:
     ) -> None:
         self.executor = executor
         self.run: RunRecord
-        self.running: dict[int, Job] = {}
+        self.running: dict[int, PendingTrial] = {}
         self._study = study
         self._listener = listener
         self._run_seed = run_seed
@@ -101,7 +101,7 @@ class RunningTrials:
         n_started = self.run.n_finished + len(self.running) + max(others, 0)
         return len(self.running) < self.executor.n_slots and n_started < budget
 
-    def start(self, job: Job) -> None:
+    def start(self, job: PendingTrial) -> None:
         """Start a trial, unless it has brought the search down too often."""
         self._listener.on_start(job.number, job.label)
         if job.attempts > _MAX_ATTEMPTS:
@@ -127,7 +127,7 @@ class RunningTrials:
         self._count(job, reason)
         return True
 
-    def _evaluation(self, job: Job) -> EvaluationJob:
+    def _evaluation(self, job: PendingTrial) -> EvaluationJob:
         """What an executor needs; rivals for what the search proposed and tunes."""
         run = self._study.record()
         is_searched = run.trials[job.number].role == "search"
@@ -140,7 +140,7 @@ class RunningTrials:
             rivals=rivals_of(run, job.number) if is_screened else None,
         )
 
-    def _write(self, job: Job, outcome: Outcome) -> str | None:
+    def _write(self, job: PendingTrial, outcome: Outcome) -> str | None:
         """Write a result; returns the reason if the trial failed."""
         try:
             self._study.complete(job, outcome.measurement())
@@ -151,7 +151,7 @@ class RunningTrials:
             return error.reason
         return None
 
-    def _count(self, job: Job, reason: str | None) -> None:
+    def _count(self, job: PendingTrial, reason: str | None) -> None:
         """Take note of a finished trial, and raise if it shows that no other will succeed."""
         self.run = self._study.record()
         trial = self.run.trials[job.number]

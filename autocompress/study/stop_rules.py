@@ -1,10 +1,8 @@
 """When a search ends: budget, stall or time."""
 
 import dataclasses
-import math
 from typing import Literal
 
-from autocompress.errors import InputError
 from autocompress.run_record import RunRecord
 
 Ending = Literal["budget", "stalled", "timeout", "exhausted"]
@@ -27,19 +25,6 @@ class StopRules:
     budget: int
     until_stalled: int | None = None
     timeout_s: float | None = None
-
-    def __post_init__(self) -> None:
-        """Check ranges.
-
-        Raises:
-            InputError: If one is outside its range.
-        """
-        if self.budget < 1:
-            raise InputError(f"`budget` must be at least 1, but got {self.budget}.")
-        if self.until_stalled is not None and self.until_stalled < 1:
-            raise InputError(f"`until_stalled` must be at least 1, but got {self.until_stalled}.")
-        if self.timeout_s is not None and not 0.0 < self.timeout_s < math.inf:
-            raise InputError(f"`timeout` must be > 0 s, but got {self.timeout_s:g}.")
 
     def ending(self, run: RunRecord, elapsed_s: float) -> Ending | None:
         """Why no further trial shall start, or None if one shall.

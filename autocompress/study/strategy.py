@@ -23,7 +23,7 @@ from autocompress.samplers.propose import GUIDED, derive_seed, propose_levels
 from autocompress.space.prediction import Predictor
 from autocompress.space.sensitivity_table import Figures, SensitivityTable
 from autocompress.study.study import Study
-from autocompress.study.trials import Job
+from autocompress.study.trials import PendingTrial
 
 _LATENCY_TOLERANCE = 0.05  # of products of single options' ratios
 
@@ -88,7 +88,7 @@ class Strategy:
             self._initial = self._all_initial()
         return True
 
-    def next_job(self, budget: int | None = None) -> Job | None:
+    def next_job(self, budget: int | None = None) -> PendingTrial | None:
         """Start the next trial.
 
         Args:
@@ -107,21 +107,23 @@ class Strategy:
         if self._initial is None:
             return None
         started = {trial.label for trial in trials}
-        upcoming = [seed for seed in self._initial if seed.label not in started]
-        seed = next_initial_trial(upcoming, trials[-1].role)
-        if seed is None:
-            levels, probes = self._proposed(number, [seed.levels for seed in upcoming])
+        upcoming = [trial for trial in self._initial if trial.label not in started]
+        initial = next_initial_trial(upcoming, trials[-1].role)
+        if initial is None:
+            levels, probes = self._proposed(number, [trial.levels for trial in upcoming])
             if levels is not None:
                 return self._study.add(
                     levels, "search", None, self._fidelity, probes, budget=budget
                 )
             if not upcoming:
                 return None
-            seed = upcoming[0]
-        return self._add(seed, seed.fidelity, budget)
+            initial = upcoming[0]
+        return self._add(initial, initial.fidelity, budget)
 
-    def _add(self, seed: InitialTrial, fidelity: Fidelity, budget: int | None) -> Job | None:
-        return self._study.add(seed.levels, seed.role, seed.label, fidelity, budget=budget)
+    def _add(
+        self, initial: InitialTrial, fidelity: Fidelity, budget: int | None
+    ) -> PendingTrial | None:
+        return self._study.add(initial.levels, initial.role, initial.label, fidelity, budget=budget)
 
     @property
     def _fidelity(self) -> Fidelity:
@@ -166,7 +168,7 @@ class Strategy:
         self._study.keep_sensitivity_table(table)
 
     def _all_initial(self) -> list[InitialTrial]:
-        """Seeds, none trained more than the run trains; the first of equal ones."""
+        """The initial trials, none trained more than the run trains; the first of equal ones."""
         swept: Sequence[Mapping[str, int]] = ()
         if self._predictor is not None and "initial_design" not in self._method.without:
             baseline = self._study.record().baseline
@@ -177,12 +179,12 @@ class Strategy:
                 has_latency=self._study.has_latency,
                 baseline_latency_ms=None if measured is None else measured.latency_ms,
             )
-        seeds: dict[tuple[str, int], InitialTrial] = {}
-        for seed in initial_trials(self._study.space, swept):
-            fidelity = seed.fidelity if self._fidelity > 0 else self._fidelity
-            plan = self._study.space.decode(seed.levels).effective
-            seeds.setdefault((plan.digest, fidelity), dataclasses.replace(seed, fidelity=fidelity))
-        return list(seeds.values())
+        found: dict[tuple[str, int], InitialTrial] = {}
+        for trial in initial_trials(self._study.space, swept):
+            fidelity = trial.fidelity if self._fidelity > 0 else self._fidelity
+            plan = self._study.space.decode(trial.levels).effective
+            found.setdefault((plan.digest, fidelity), dataclasses.replace(trial, fidelity=fidelity))
+        return list(found.values())
 
     def _proposed(
         self, number: int, planned: Sequence[Mapping[str, int]]

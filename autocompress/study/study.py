@@ -19,12 +19,12 @@ from autocompress.storages.store import Store
 from autocompress.study.identity import attributes_of, check_format, check_identity, write_info
 from autocompress.study.records import record_of
 from autocompress.study.trials import (
-    Job,
+    PendingTrial,
     TrialHistory,
     constrain,
     is_among,
-    job_of,
     on_one_scale,
+    pending_trial,
     running_trial,
 )
 
@@ -160,28 +160,28 @@ class Study:
         trials = self._store.attempt(lambda: self._study.get_trials(deepcopy=False, states=wanted))
         return list(trials)
 
-    def interrupted(self) -> list[Job]:
+    def interrupted(self) -> list[PendingTrial]:
         """Running trials that nobody works on; one that was measured already is told."""
         jobs = []
         for trial, _ in self._left_behind():
             if "measurement" in trial.user_attrs:
-                if (job := self.begin_again(job_of(trial))) is not None:
+                if (job := self.begin_again(pending_trial(trial))) is not None:
                     self.complete(job, Measurement.from_json(trial.user_attrs["measurement"]))
             else:
-                jobs.append(job_of(trial))
+                jobs.append(pending_trial(trial))
         return jobs
 
     def _left_behind(self) -> list[tuple[FrozenTrial, bool]]:
         return self._store.left_behind(self.running_elsewhere())
 
-    def begin_again(self, job: Job) -> Job | None:
+    def begin_again(self, job: PendingTrial) -> PendingTrial | None:
         """Take over a trial that nobody works on, and count another attempt if its driver died.
 
         Returns:
             The trial, or None if somebody else has taken it meanwhile.
         """
 
-        def take() -> Job | None:
+        def take() -> PendingTrial | None:
             left = {trial.number: was_killed for trial, was_killed in self._left_behind()}
             if job.number not in left:
                 return None
@@ -209,7 +209,7 @@ class Study:
         probes: Sequence[ProbedPlan] = (),
         *,
         budget: int | None = None,
-    ) -> Job | None:
+    ) -> PendingTrial | None:
         """Write a new running trial and what was probed to choose it, in one transaction.
 
         Args:
@@ -224,7 +224,7 @@ class Study:
             The trial, or None if another driver has used up the budget, or begun the same.
         """
 
-        def write() -> Job | None:
+        def write() -> PendingTrial | None:
             trials = self._study.get_trials(deepcopy=False)
             is_full = budget is not None and len(trials) >= budget
             if self.is_shared and (is_full or is_among(trials, levels, label)):
@@ -235,14 +235,14 @@ class Study:
             self._study.add_trial(running_trial(self.space, levels, probes, facts))
             added = self._study.get_trials(deepcopy=False)[-1]
             self._store.write_trial(added)
-            return job_of(added)
+            return pending_trial(added)
 
         job = self._store.in_turn(write)
         if job is not None:
             self._mine.add(job.number)
         return job
 
-    def complete(self, job: Job, measurement: Measurement) -> None:
+    def complete(self, job: PendingTrial, measurement: Measurement) -> None:
         """Write a result; safe against death between its transactions."""
         measured = on_one_scale(measurement, self._trials()[0])
         values = [getattr(measured, objective.field) for objective in self.objectives]
@@ -255,11 +255,11 @@ class Study:
 
         self._write(job, write)
 
-    def fail(self, job: Job, reason: str) -> None:
+    def fail(self, job: PendingTrial, reason: str) -> None:
         """Mark a trial as failed, with its reason in one line."""
         self._end(job, reason, TrialState.FAIL, {})
 
-    def stop(self, job: Job, reason: str, figures: Figures) -> None:
+    def stop(self, job: PendingTrial, reason: str, figures: Figures) -> None:
         """Mark a trial as stopped before it was tuned, with the reason and what was measured.
 
         Optuna calls it pruned: finished, without values, and not a failure.
@@ -267,7 +267,9 @@ class Study:
         probed = dataclasses.asdict(probed_plan(job.levels, figures, has_chance=False))
         self._end(job, reason, TrialState.PRUNED, {"look": probed})  # its key in a study
 
-    def _end(self, job: Job, reason: str, state: TrialState, attributes: Mapping[str, Any]) -> None:
+    def _end(
+        self, job: PendingTrial, reason: str, state: TrialState, attributes: Mapping[str, Any]
+    ) -> None:
         def write() -> None:
             for key, value in {**attributes, "reason": reason}.items():
                 self._set(job.number, key, value)
@@ -275,7 +277,7 @@ class Study:
 
         self._write(job, write)
 
-    def _write(self, job: Job, write: Callable[[], None]) -> None:
+    def _write(self, job: PendingTrial, write: Callable[[], None]) -> None:
         """Write a trial's end, unless another driver, which thought this one dead, has it now."""
 
         def write_if_held() -> None:

@@ -133,7 +133,7 @@ def is_among(trials: Sequence[FrozenTrial], levels: Mapping[str, int], label: st
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
+class PendingTrial:
     """A trial that waits to be evaluated.
 
     Attributes:
@@ -151,9 +151,9 @@ class Job:
     attempts: int
 
 
-def job_of(trial: FrozenTrial) -> Job:
+def pending_trial(trial: FrozenTrial) -> PendingTrial:
     """The job of a running trial, as often as it has been started so far."""
-    return Job(
+    return PendingTrial(
         number=trial.number,
         levels={name: int(level) for name, level in trial.params.items()},
         fidelity=trial.user_attrs["fidelity"],

@@ -2,19 +2,16 @@
 
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from autocompress.errors import InputError
-from autocompress.measurement import Measurement
-from autocompress.objective import parse_objectives
-from autocompress.plan import CompressionPlan
 from autocompress.report.live_page import LivePage
 from autocompress.report.watch_server import WatchServer
 from autocompress.run_record import RunRecord, TrialRecord
+from tests.builders import make_measurement, make_run, make_trial
 from tests.needs import need_program
 
 _CHROMIUM = need_program("chromium", "chromium-browser")
@@ -22,24 +19,12 @@ Until = Callable[[Page, str], None]
 
 
 def _trial(number: int) -> TrialRecord:
-    measured = Measurement(
-        fidelity=1, accuracy=0.95 - number / 500, loss=0.1, size_bytes=100_000 // (number + 1),
-        latency_ms=None, latency_spread_ms=None, baseline_latency_ms=None, macs=1, n_params=1,
-        seconds=1.0,
-    )  # fmt: skip
-    return TrialRecord(
-        number=number, role="search" if number else "baseline",
-        label=f"trial {number}" if number else "baseline", state="complete", levels={},
-        plan=CompressionPlan(), measurement=measured, reason=None,
-    )  # fmt: skip
+    measured = make_measurement(accuracy=0.95 - number / 500, size_bytes=100_000 // (number + 1))
+    return make_trial(number, measured, label=f"trial {number}" if number else "baseline")
 
 
 def _run(n_trials: int) -> RunRecord:
-    return RunRecord(
-        name="<script>alert(1)</script>", folder=Path("r"),
-        objectives=parse_objectives("accuracy,size"), knobs=(),
-        trials=tuple(_trial(number) for number in range(n_trials)), info={},
-    )  # fmt: skip
+    return make_run(*map(_trial, range(n_trials)), name="<script>alert(1)</script>")
 
 
 class WatchedRun:

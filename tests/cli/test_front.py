@@ -9,49 +9,31 @@ from click.testing import CliRunner, Result
 
 from autocompress.cli.front import command
 from autocompress.errors import InputError, NoPointError
-from autocompress.measurement import Measurement
-from autocompress.objective import Limits, parse_objectives
+from autocompress.objective import Limits
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.run_record import Role, RunRecord, TrialRecord
+from tests.builders import make_measurement, make_run, make_trial
 
 
 def trial(number: int, role: Role, label: str, accuracy: float, size_bytes: int) -> TrialRecord:
     bits = 32 if role == "baseline" else 4
-    return TrialRecord(
-        number=number,
-        role=role,
-        label=label,
-        state="complete",
-        levels={},
-        plan=CompressionPlan(layers={"fc": LayerPlan(weight_bits=bits)}),
-        measurement=Measurement(
-            fidelity=1,
-            accuracy=accuracy,
-            loss=0.3,
-            size_bytes=size_bytes,
-            latency_ms=0.4,
-            latency_spread_ms=0.01,
-            baseline_latency_ms=0.8,
-            macs=1000,
-            n_params=100,
-            seconds=1.0,
-        ),
-        reason=None,
+    measured = make_measurement(
+        accuracy=accuracy,
+        size_bytes=size_bytes,
+        latency_ms=0.4,
+        latency_spread_ms=0.01,
+        baseline_latency_ms=0.8,
     )
+    plan = CompressionPlan(layers={"fc": LayerPlan(weight_bits=bits)})
+    return make_trial(number, measured, role=role, label=label, plan=plan)
 
 
 def failed(number: int, reason: str) -> TrialRecord:
-    return TrialRecord(
-        number=number, role="search", label=f"trial {number}", state="failed", levels={},
-        plan=CompressionPlan(), measurement=None, reason=reason,
-    )  # fmt: skip
+    return make_trial(number, reason=reason)
 
 
 def record(*trials: TrialRecord) -> RunRecord:
-    return RunRecord(
-        name="demo", folder=Path("results/demo"), objectives=parse_objectives("accuracy,size"),
-        knobs=(), trials=trials, info={},
-    )  # fmt: skip
+    return make_run(*trials, name="demo", folder=Path("results/demo"))
 
 
 FULL = record(

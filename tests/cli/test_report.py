@@ -7,14 +7,9 @@ from click.testing import CliRunner, Result
 
 from autocompress.cli.report import command
 from autocompress.errors import NoPointError
-from autocompress.objective import parse_objectives
-from autocompress.plan import CompressionPlan
-from autocompress.run_record import RunRecord, TrialRecord
+from tests.builders import make_run, make_trial
 
-FAILED = TrialRecord(
-    number=0, role="baseline", label="baseline", state="failed", levels={},
-    plan=CompressionPlan(), measurement=None, reason="export: no kernel",
-)  # fmt: skip
+FAILED = make_trial(0, label="baseline", reason="export: no kernel")
 Invoke = Callable[..., Result]
 
 
@@ -28,10 +23,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run_command(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Invoke:
-    run = RunRecord(
-        name="demo", folder=folder, objectives=parse_objectives("accuracy,size"), knobs=(),
-        trials=(FAILED,), info={},
-    )  # fmt: skip
+    run = make_run(FAILED, name="demo", folder=folder)
     monkeypatch.setattr(
         "autocompress.study.records.load_run", lambda path: dataclasses.replace(run, folder=path)
     )

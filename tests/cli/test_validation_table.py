@@ -6,31 +6,24 @@ from rich.console import Console
 
 from autocompress.cli.validation_table import agreement_table, sentences, trials_table
 from autocompress.measurement import Measurement
-from autocompress.plan import CompressionPlan
-from autocompress.run_record import TrialRecord
 from autocompress.runs.validate.validation import Retraining, Validation
+from tests.builders import make_measurement, make_trial
 
 
 def measurement(accuracy: float, seconds: float, **changes: Any) -> Measurement:
-    figures = {
-        "fidelity": 1, "accuracy": accuracy, "loss": 0.1, "size_bytes": 1, "latency_ms": None,
-        "latency_spread_ms": None, "baseline_latency_ms": None, "macs": 1, "n_params": 1,
-        "seconds": seconds, "divergence": 0.1,
-    }  # fmt: skip
-    return Measurement(**{**figures, **changes})
+    return make_measurement(
+        **{"size_bytes": 1, "divergence": 0.1, **changes}, accuracy=accuracy, seconds=seconds
+    )
 
 
 def retraining(
     number: int, proxy: float, full: float | None, label: str = "trial {}", **changes: Any
 ) -> Retraining:
     return Retraining(
-        trial=TrialRecord(
-            number=number, role="search", label=label.format(number), state="complete", levels={},
-            plan=CompressionPlan(), measurement=measurement(proxy, 2.0, **changes), reason=None,
-        ),
+        trial=make_trial(number, measurement(proxy, 2.0, **changes), label=label.format(number)),
         full=None if full is None else measurement(full, 50.0, fidelity=2),
         reason=None if full is not None else "nonfinite_loss: The loss is NaN.",
-    )  # fmt: skip
+    )
 
 
 def validation(*retrainings: Retraining, **changes: Any) -> Validation:

@@ -1,10 +1,8 @@
-from pathlib import Path
-
 from autocompress.evaluate.dominance import rivals_of
-from autocompress.measurement import Fidelity, Measurement
-from autocompress.objective import Limits, parse_objectives
-from autocompress.plan import CompressionPlan
+from autocompress.measurement import Fidelity
+from autocompress.objective import Limits
 from autocompress.run_record import RunRecord, TrialRecord
+from tests.builders import make_measurement, make_run, make_trial
 
 
 def trial(
@@ -17,43 +15,21 @@ def trial(
     latency_ms: float | None = None,
     state: str = "complete",
 ) -> TrialRecord:
-    measurement = Measurement(
+    measurement = make_measurement(
         fidelity=fidelity,
         accuracy=accuracy,
-        loss=0.0,
         size_bytes=size_bytes,
         latency_ms=latency_ms,
-        latency_spread_ms=None,
         baseline_latency_ms=None if latency_ms is None else 2.0,
-        macs=1,
-        n_params=1,
-        seconds=1.0,
         untuned_divergence=untuned,
     )
-    return TrialRecord(
-        number=number,
-        role="search" if number else "baseline",
-        label=f"trial {number}",
-        state=state,  # type: ignore[arg-type]
-        levels={},
-        plan=CompressionPlan(),
-        measurement=measurement if state == "complete" else None,
-        reason=None,
-    )
+    return make_trial(number, measurement if state == "complete" else None, state=state)
 
 
 def run_of(
     *trials: TrialRecord, objectives: str = "accuracy,size", limits: Limits | None = None
 ) -> RunRecord:
-    return RunRecord(
-        name="r",
-        folder=Path("r"),
-        objectives=parse_objectives(objectives),
-        knobs=(),
-        trials=trials,
-        info={},
-        limits=limits or Limits(),
-    )
+    return make_run(*trials, objectives=objectives, limits=limits or Limits())
 
 
 TRIALS = (

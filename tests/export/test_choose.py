@@ -1,14 +1,13 @@
 import dataclasses
-from pathlib import Path
 
 import pytest
 
 from autocompress.errors import InputError, NoPointError
 from autocompress.export.bundle import choose_point
-from autocompress.measurement import Measurement
-from autocompress.objective import Limits, parse_objectives
+from autocompress.objective import Limits
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, TrialRecord
+from tests.builders import make_measurement, make_run, make_trial
 
 
 def trial(
@@ -16,47 +15,32 @@ def trial(
 ) -> TrialRecord:
     measurement = None
     if accuracy is not None:
-        measurement = Measurement(
-            fidelity=1,
+        measurement = make_measurement(
             accuracy=accuracy,
-            loss=0.1,
             size_bytes=size,
             latency_ms=latency_ms,
             latency_spread_ms=0.0,
             baseline_latency_ms=1.0,
-            macs=1,
-            n_params=1,
-            seconds=1.0,
         )
-    return TrialRecord(
-        number=number,
-        role="baseline" if number == 0 else "search",
-        label=f"trial {number}",
-        state="complete" if measurement else "failed",
-        levels={},
+    return make_trial(
+        number,
+        measurement,
         plan=CompressionPlan(pruning_ratios={"a": number / 100}),
-        measurement=measurement,
         reason=None if measurement else "nonfinite_loss: The loss became nan.",
     )
 
 
 @pytest.fixture
 def run() -> RunRecord:
-    return RunRecord(
-        name="r",
-        folder=Path("results/r"),
-        objectives=parse_objectives("accuracy,size,latency"),
-        knobs=(),
-        trials=(
-            trial(0, 0.95, 1000, 1.0),
-            trial(1, 0.95, 400, 0.8),
-            trial(2, 0.94, 100, 0.7),
-            trial(3, 0.939, 90, 0.2),
-            trial(4, 0.5, 10, 0.1),
-            trial(5, None),
-            trial(6, 0.93, 500, 0.9),
-        ),
-        info={},
+    return make_run(
+        trial(0, 0.95, 1000, 1.0),
+        trial(1, 0.95, 400, 0.8),
+        trial(2, 0.94, 100, 0.7),
+        trial(3, 0.939, 90, 0.2),
+        trial(4, 0.5, 10, 0.1),
+        trial(5, None),
+        trial(6, 0.93, 500, 0.9),
+        objectives="accuracy,size,latency",
     )
 
 
@@ -152,25 +136,9 @@ def test_choose_point_within_the_drop_takes_refined_trials_at_their_own_accuracy
 
 
 def test_choose_point_says_when_nothing_is_within_the_drop() -> None:
-    run = RunRecord(
-        name="r",
-        folder=Path("r"),
-        objectives=parse_objectives("accuracy,size"),
-        knobs=(),
-        trials=(trial(0, 0.95, 1000), trial(1, 0.8, 10)),
-        info={},
-    )
+    run = make_run(trial(0, 0.95, 1000), trial(1, 0.8, 10))
     with pytest.raises(NoPointError, match=r"keeps 94\.00% accuracy") as caught:
         choose_point(run, max_drop=0.01)
     assert caught.value.exit_code == 4
     with pytest.raises(NoPointError, match="no measured point"):
-        choose_point(
-            RunRecord(
-                name="r",
-                folder=Path("r"),
-                objectives=run.objectives,
-                knobs=(),
-                trials=(),
-                info={},
-            )
-        )
+        choose_point(make_run())

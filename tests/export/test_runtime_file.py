@@ -18,7 +18,7 @@ NOTHING: Any = None
 class Refusing:
     """Writes what `companions` lists, then refuses the model."""
 
-    packages = ()
+    name = "onnxruntime"  # whose versions a bundle names
 
     def __init__(self, suffix: str, *companions: str) -> None:
         self.suffix = suffix

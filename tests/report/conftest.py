@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from autocompress.measurement import Fidelity, Measurement
-from autocompress.objective import parse_objectives
-from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.space.search_space import Knob, SearchSpace
 from autocompress.space.sensitivity_table import Figures, MeasuredLevel, SensitivityTable
+from tests import builders
+from tests.builders import make_measurement, make_trial
 
 INFO = {
     "task": "examples/02_cifar10_resnet20.py",
@@ -56,7 +56,7 @@ def measure(
     touched = loss_pt > 1e-5
     accuracy = BASE["accuracy"] - (loss_pt + rng.normal(0, 0.15)) / 100 if touched else 0.9173
     latency = BASE["latency_ms"] * keeps**0.5 * (0.54 if is_int8 and bits.max() <= 8 else 1.0)
-    return Measurement(
+    return make_measurement(
         fidelity=fidelity,
         accuracy=round(float(np.clip(accuracy, 0.1, 1.0)), 4),
         loss=0.3 + loss_pt / 30,
@@ -114,46 +114,31 @@ def make_synthetic_run(
     for number, (role, text, levels) in enumerate(jobs):
         measurement = measure(rng, space, levels, 0 if text == "int8 post-training" else 1)
         if "latency" not in objectives:
-            measurement = Measurement(
-                **{
-                    **measurement.to_json(),
-                    "latency_ms": None,
-                    "latency_spread_ms": None,
-                    "baseline_latency_ms": None,
-                    "skipped": measurement.skipped,
-                }
+            measurement = dataclasses.replace(
+                measurement, latency_ms=None, latency_spread_ms=None, baseline_latency_ms=None
             )
         trials.append(
-            TrialRecord(
-                number=number,
+            make_trial(
+                number,
+                measurement,
                 role=role,
                 label=text.format(number),
-                state="complete",
                 levels=levels,
                 plan=space.decode(levels),
-                measurement=measurement,
-                reason=None,
             )
         )
     for number in range(len(jobs), len(jobs) + n_failed):
         trials.append(
-            TrialRecord(
-                number=number,
-                role="search",
-                label=label.format(number),
-                state="failed",
-                levels=untouched,
-                plan=CompressionPlan(),
-                measurement=None,
-                reason=reason,
+            make_trial(
+                number, role="search", label=label.format(number), levels=untouched, reason=reason
             )
         )
-    return RunRecord(
+    return builders.make_run(
+        *trials,
+        objectives=objectives,
         name=name,
         folder=Path("results") / "resnet20",
-        objectives=parse_objectives(objectives),
         knobs=space.knobs,
-        trials=tuple(trials),
         info=INFO,
     )
 

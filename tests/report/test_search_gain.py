@@ -2,16 +2,15 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from autocompress.measurement import Measurement
-from autocompress.objective import Limits, parse_objectives
-from autocompress.plan import CompressionPlan
+from autocompress.objective import Limits
 from autocompress.report.search_gain import DROPS, GainAtDrop, SearchGain, Spread, search_gain
 from autocompress.report.tables import controls_hypervolume, hypervolume_history
-from autocompress.run_record import Role, RunRecord, TrialRecord
+from autocompress.run_record import Role, RunRecord
+from tests import builders
+from tests.builders import make_measurement, make_trial
 
 Factory = Callable[..., RunRecord]
 Point = tuple[Role, float, int, float]  # role, accuracy, bytes, ms
@@ -21,36 +20,19 @@ def small_run(*points: Point, seed: int = 0, base_ms: float = 1.0, **changes: ob
     trials = []
     for number, (role, accuracy, size_bytes, latency_ms) in enumerate(points):
         trials.append(
-            TrialRecord(
-                number=number,
-                role=role,
-                label=f"trial {number}",
-                state="complete",
-                levels={},
-                plan=CompressionPlan(),
-                measurement=Measurement(
-                    fidelity=1,
+            make_trial(
+                number,
+                make_measurement(
                     accuracy=accuracy,
-                    loss=0.1,
                     size_bytes=size_bytes,
                     latency_ms=latency_ms,
                     latency_spread_ms=0.0,
                     baseline_latency_ms=base_ms,
-                    macs=1,
-                    n_params=1,
-                    seconds=1.0,
                 ),
-                reason=None,
+                role=role,
             )
         )
-    run = RunRecord(
-        name="demo",
-        folder=Path("demo"),
-        objectives=parse_objectives("accuracy,size,latency"),
-        knobs=(),
-        trials=tuple(trials),
-        info={"seed": seed},
-    )
+    run = builders.make_run(*trials, objectives="accuracy,size,latency", info={"seed": seed})
     return dataclasses.replace(run, **changes)
 
 

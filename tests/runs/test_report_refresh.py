@@ -7,16 +7,12 @@ from pathlib import Path
 import pytest
 
 from autocompress.errors import InputError
-from autocompress.objective import parse_objectives
-from autocompress.plan import CompressionPlan
-from autocompress.run_record import RunRecord, TrialRecord
+from autocompress.run_record import RunRecord
 from autocompress.runs.views import EVERY_S, refreshing
 from autocompress.study.listener import Listener
+from tests.builders import make_run, make_trial
 
-TRIAL = TrialRecord(
-    number=0, role="baseline", label="baseline", state="failed", levels={},
-    plan=CompressionPlan(), measurement=None, reason="export: no kernel",
-)  # fmt: skip
+TRIAL = make_trial(0, label="baseline", reason="export: no kernel")
 
 
 class Clock:
@@ -31,10 +27,7 @@ class Clock:
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunRecord:
-    return RunRecord(
-        name="demo", folder=tmp_path, objectives=parse_objectives("accuracy,size"), knobs=(),
-        trials=(TRIAL,), info={},
-    )  # fmt: skip
+    return make_run(TRIAL, folder=tmp_path)
 
 
 @pytest.fixture

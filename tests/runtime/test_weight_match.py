@@ -77,8 +77,8 @@ def test_fold_transposes_turns_constant_matrices_only():
     weight = np.arange(6, dtype=np.float32).reshape(2, 3)
     turn = helper.make_node("Transpose", ["w"], ["turned"], perm=[1, 0])
     keep = helper.make_node("Transpose", ["x"], ["y"], perm=[1, 0])
-    graph = graph_of([turn, keep, matmul("turned")], w=weight)
-    fold_transposes(graph)
-    assert [n.op_type for n in graph.node] == ["Transpose", "MatMul"]
-    values = {i.name: numpy_helper.to_array(i) for i in graph.initializer}
+    model = helper.make_model(graph_of([turn, keep, matmul("turned")], w=weight))
+    fold_transposes(model)
+    assert [n.op_type for n in model.graph.node] == ["Transpose", "MatMul"]
+    values = {i.name: numpy_helper.to_array(i) for i in model.graph.initializer}
     np.testing.assert_array_equal(values["turned"], weight.T)

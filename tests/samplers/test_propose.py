@@ -8,7 +8,6 @@ import pytest
 from optuna.trial import FrozenTrial
 
 from autocompress.errors import InputError
-from autocompress.measurement import Measurement
 from autocompress.objective import Limits
 from autocompress.samplers.guided.acquisition_search import AcquisitionSearch, Goal
 from autocompress.samplers.guided.guided_sampler import Guidance, GuidedSampler
@@ -21,6 +20,7 @@ from autocompress.samplers.propose import (
     propose_levels,
 )
 from autocompress.space.search_space import Knob, SearchSpace
+from tests.builders import make_measurement
 
 DIRECTIONS = ("maximize", "minimize")
 ALONE = Guidance(predictor=None, costs=("size_bytes",), limits=Limits())
@@ -43,17 +43,9 @@ def finished(space: SearchSpace, n_trials: int) -> list[FrozenTrial]:
 def measured(
     space: SearchSpace, levels: dict[str, int], accuracy: float, size_bytes: int
 ) -> FrozenTrial:
-    measurement = Measurement(
-        fidelity=1,
+    measurement = make_measurement(
         accuracy=accuracy,
-        loss=0.1,
         size_bytes=size_bytes,
-        latency_ms=None,
-        latency_spread_ms=None,
-        baseline_latency_ms=None,
-        macs=1,
-        n_params=1,
-        seconds=1.0,
         divergence=1.0 - accuracy,
         untuned_divergence=2.0 * (1.0 - accuracy),
     )

@@ -200,11 +200,6 @@ def test_run_search_tells_its_listener(open_study: OpenStudy, make_executor: typ
     assert told == [(0, "baseline"), "tune", ("complete", 1)]
 
 
-def test_run_search_refuses_a_budget_of_zero(open_study: OpenStudy, make_executor: type) -> None:
-    with open_study() as study, pytest.raises(InputError, match="at least 1, but got 0"):
-        search(study, make_executor(), 0)
-
-
 def test_trial_seed_is_the_same_in_every_session(tmp_path: Path) -> None:
     assert trial_seed(0, 3) == trial_seed(0, 3)
     assert len({trial_seed(seed, number) for seed in range(3) for number in range(9)}) == 27

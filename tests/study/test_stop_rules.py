@@ -1,39 +1,16 @@
 import dataclasses
-from pathlib import Path
 
 import pytest
 
-from autocompress.errors import InputError
-from autocompress.measurement import Measurement
-from autocompress.objective import Limits, parse_objectives
-from autocompress.plan import CompressionPlan
+from autocompress.objective import Limits
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.study.stop_rules import StopRules, is_stalled
+from tests.builders import make_measurement, make_run, make_trial
 
 
 def trial(number: int, role: str, figures: tuple[float, int] | None, state: str) -> TrialRecord:
-    measurement = figures and Measurement(
-        fidelity=1,
-        accuracy=figures[0],
-        loss=0.0,
-        size_bytes=figures[1],
-        latency_ms=None,
-        latency_spread_ms=None,
-        baseline_latency_ms=None,
-        macs=1,
-        n_params=1,
-        seconds=1.0,
-    )
-    return TrialRecord(
-        number=number,
-        role=role,  # type: ignore[arg-type]
-        label=f"trial {number}",
-        state=state,  # type: ignore[arg-type]
-        levels={},
-        plan=CompressionPlan(),
-        measurement=measurement,
-        reason=None,
-    )
+    measured = figures and make_measurement(accuracy=figures[0], size_bytes=figures[1])
+    return make_trial(number, measured, role=role, state=state)
 
 
 def run_of(
@@ -49,15 +26,7 @@ def run_of(
         trials.append(
             trial(number, "search", None if is_state else found, found if is_state else "complete")
         )
-    return RunRecord(
-        name="r",
-        folder=Path("r"),
-        objectives=parse_objectives("accuracy,size"),
-        knobs=(),
-        trials=tuple(trials),
-        info={},
-        limits=Limits(**limits),  # type: ignore[arg-type]
-    )
+    return make_run(*trials, limits=Limits(**limits))  # type: ignore[arg-type]
 
 
 # The control's volume is 0.8, one halving over eight tenths of [0.9, 1]; the better one's is 1.06.
@@ -138,19 +107,3 @@ def test_ending_names_the_first_rule_that_holds(
 ) -> None:
     run = run_of(WORSE, WORSE, WORSE)
     assert StopRules(**rules).ending(run, elapsed_s) == ending  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("rules", "message"),
-    [
-        ({"budget": 0}, "`budget` must be at least 1, but got 0"),
-        ({"budget": 1, "until_stalled": 0}, "`until_stalled` must be at least 1, but got 0"),
-        ({"budget": 1, "timeout_s": 0.0}, "`timeout` must be > 0 s, but got 0"),
-        ({"budget": 1, "timeout_s": float("nan")}, "`timeout` must be > 0 s, but got nan"),
-    ],
-)
-def test_stop_rules_refuse_what_ends_nothing_or_everything(
-    rules: dict[str, float], message: str
-) -> None:
-    with pytest.raises(InputError, match=message):
-        StopRules(**rules)  # type: ignore[arg-type]

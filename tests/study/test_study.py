@@ -24,18 +24,18 @@ from autocompress.space.search_space import Knob, SearchSpace
 from autocompress.space.sensitivity_table import Figures
 from autocompress.study import study as study_module
 from autocompress.study.records import load_run
-from autocompress.study.study import Job, Study
+from autocompress.study.study import PendingTrial, Study
 
 OpenStudy = Callable[..., Study]
 
 
-def job_of(study: Study, job: Job) -> EvaluationJob:
+def pending_trial(study: Study, job: PendingTrial) -> EvaluationJob:
     return EvaluationJob(
         plan=study.space.decode(job.levels), seed=1, fidelity=job.fidelity, keep=Path("none")
     )
 
 
-def add(study: Study, label: str = "baseline", **levels: int) -> Job:
+def add(study: Study, label: str = "baseline", **levels: int) -> PendingTrial:
     full = {knob.name: levels.get(knob.name, 0) for knob in study.space.knobs}
     role = "baseline" if label == "baseline" else "search"
     return study.add(full, role, label, 1)
@@ -44,7 +44,7 @@ def add(study: Study, label: str = "baseline", **levels: int) -> Job:
 def test_study_records_what_was_measured(open_study: OpenStudy, measure: Callable) -> None:
     with open_study() as study:
         job = add(study)
-        figures = measure(job_of(study, job))
+        figures = measure(pending_trial(study, job))
         study.complete(job, figures)
         failed = add(study, "trial 1", **{"weight_bits:body": 5})
         study.fail(failed, "nonfinite_loss: it became nan")
@@ -63,7 +63,7 @@ def test_load_run_reads_the_same_record_without_the_lock(
 ) -> None:
     with open_study() as study:
         job = add(study)
-        study.complete(job, measure(job_of(study, job)))
+        study.complete(job, measure(pending_trial(study, job)))
         loaded: RunRecord = load_run(study.folder)
         assert loaded == study.record()
 
@@ -94,7 +94,7 @@ def test_study_lock_holds_between_processes(open_study: OpenStudy) -> None:
 def test_study_reopens_with_its_trials(open_study: OpenStudy, measure: Callable) -> None:
     with open_study() as study:
         job = add(study)
-        study.complete(job, measure(job_of(study, job)))
+        study.complete(job, measure(pending_trial(study, job)))
     with open_study() as study:
         assert study.n_finished() == 1
         assert study.interrupted() == []
@@ -151,7 +151,7 @@ def test_interrupted_tells_a_result_that_was_written_but_not_told(
 ) -> None:
     with open_study() as study:
         job = add(study)
-        figures = measure(job_of(study, job))
+        figures = measure(pending_trial(study, job))
         study._set(job.number, "measurement", figures.to_json())  # died before the next line
     with open_study() as study:
         assert study.interrupted() == []
@@ -175,7 +175,7 @@ def test_interrupted_writes_the_constraints_that_a_dead_session_did_not(
         with monkeypatch.context() as patch:
             patch.setattr(optuna.trial.Trial, "set_constraint", die_at_the_second)
             with pytest.raises(KeyboardInterrupt):
-                study.complete(job, measure(job_of(study, job)))
+                study.complete(job, measure(pending_trial(study, job)))
     with open_study(limits=limits) as study:
         assert study.interrupted() == []
         (trial,) = study._study.get_trials()
@@ -210,7 +210,7 @@ def test_finished_gives_samplers_trials_of_the_runs_fidelity_with_constraints(
         for fidelity in (1, 0):
             full = {knob.name: 0 for knob in study.space.knobs}
             job = study.add(full, "control", f"fidelity {fidelity}", fidelity)
-            study.complete(job, measure(job_of(study, job)))
+            study.complete(job, measure(pending_trial(study, job)))
         (told,) = study.history().complete
 
     assert told.user_attrs["fidelity"] == 1

@@ -3,19 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from autocompress.measurement import Measurement
 from autocompress.plan import CompressionPlan
-from autocompress.run_record import TrialRecord
 from autocompress.study.result_files import validated_trials, validation_file
+from tests.builders import make_measurement, make_trial
 
-MEASURED = Measurement(
-    fidelity=1, accuracy=0.9, loss=0.3, size_bytes=1000, latency_ms=None, latency_spread_ms=None,
-    baseline_latency_ms=None, macs=1, n_params=1, seconds=1.0,
-)  # fmt: skip
-TRIAL = TrialRecord(
-    number=3, role="search", label="trial 3", state="complete", levels={}, plan=CompressionPlan(),
-    measurement=MEASURED, reason=None,
-)  # fmt: skip
+MEASURED = make_measurement()
+TRIAL = make_trial(3, MEASURED)
 
 
 def write(folder: Path, *results: tuple[float, float | None]) -> None:

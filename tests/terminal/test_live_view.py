@@ -1,15 +1,13 @@
 import dataclasses
 import io
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from autocompress.measurement import Measurement
-from autocompress.objective import Limits, parse_objectives
-from autocompress.plan import CompressionPlan
+from autocompress.objective import Limits
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.terminal.live_view import LiveView, Pace, RunningTrial, best_points, facts_of
+from tests.builders import make_measurement, make_run, make_trial
 
 # accuracy, bytes, ms, role
 POINTS = (
@@ -22,25 +20,24 @@ POINTS = (
 
 
 def trial(number: int, figures: tuple[float, int, float, str] | None, state: str) -> TrialRecord:
-    measured = figures and Measurement(
-        fidelity=1, accuracy=figures[0], loss=0.1, size_bytes=figures[1], latency_ms=figures[2],
-        latency_spread_ms=0.01, baseline_latency_ms=0.75, macs=1, n_params=1, seconds=1.0,
-    )  # fmt: skip
-    return TrialRecord(
-        number=number, role=figures[3] if figures else "search", label=f"trial {number}",  # type: ignore[arg-type]
-        state=state, levels={}, plan=CompressionPlan(), measurement=measured or None,  # type: ignore[arg-type]
-        reason=None if figures else "why",
-    )  # fmt: skip
+    if figures is None:
+        return make_trial(number, role="search", state=state, reason="why")
+    accuracy, size_bytes, latency_ms, role = figures
+    measured = make_measurement(
+        accuracy=accuracy,
+        size_bytes=size_bytes,
+        latency_ms=latency_ms,
+        latency_spread_ms=0.01,
+        baseline_latency_ms=0.75,
+    )
+    return make_trial(number, measured, role=role, state=state)
 
 
 def run_of(n_points: int = len(POINTS), objectives: str = "accuracy,size,latency") -> RunRecord:
     states = ("failed", "stopped", "stopped", "running")
     trials = [trial(i, POINTS[i], "complete") for i in range(n_points)]
     trials += [trial(n_points + i, None, state) for i, state in enumerate(states)]
-    return RunRecord(
-        name="r", folder=Path("r"), objectives=parse_objectives(objectives), knobs=(),
-        trials=tuple(trials), info={},
-    )  # fmt: skip
+    return make_run(*trials, objectives=objectives)
 
 
 def drawn(view: LiveView, columns: int, lines: int = 24) -> list[str]:

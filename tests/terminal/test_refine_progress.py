@@ -1,37 +1,10 @@
 import pytest
 
-from autocompress.measurement import Measurement
-from autocompress.plan import CompressionPlan
-from autocompress.run_record import TrialRecord
 from autocompress.runs.refine.training import Epoch
 from autocompress.terminal.refine_progress import RefineProgress
+from tests.builders import make_measurement, make_trial
 
-
-def measurement(accuracy: float, size_bytes: int, seconds: float) -> Measurement:
-    return Measurement(
-        fidelity=1,
-        accuracy=accuracy,
-        loss=0.1,
-        size_bytes=size_bytes,
-        latency_ms=None,
-        latency_spread_ms=None,
-        baseline_latency_ms=None,
-        macs=1,
-        n_params=1,
-        seconds=seconds,
-    )
-
-
-TRIAL = TrialRecord(
-    number=7,
-    role="search",
-    label="trial [7]",
-    state="complete",
-    levels={},
-    plan=CompressionPlan(),
-    measurement=measurement(0.9, 2000, 1.0),
-    reason=None,
-)
+TRIAL = make_trial(7, make_measurement(size_bytes=2000), label="trial [7]")
 
 
 def epoch(number: int, seconds: float, bits: float | None = 1.875) -> Epoch:
@@ -82,7 +55,9 @@ def test_refine_progress_of_a_training_taken_up_again_counts_its_own_epochs(
 def test_refine_progress_tells_the_outcome(
     progress: RefineProgress, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    progress.listener.on_finish(TRIAL, measurement(0.925, 1500, 120.0), None)
+    progress.listener.on_finish(
+        TRIAL, make_measurement(accuracy=0.925, size_bytes=1500, seconds=120.0), None
+    )
     progress.listener.on_finish(TRIAL, None, "nonfinite_loss: it became nan")
     assert capsys.readouterr().err.splitlines() == [
         "trial [7], refined: 92.50%, 1,500 bytes, 2 min",

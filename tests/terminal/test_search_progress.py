@@ -9,52 +9,24 @@ import re
 import struct
 import termios
 import threading
-from pathlib import Path
 
 import pytest
 
 from autocompress.cli.main import _log_to_stderr
-from autocompress.measurement import Measurement
-from autocompress.objective import Limits, parse_objectives
-from autocompress.plan import CompressionPlan
+from autocompress.objective import Limits
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.search_options import SearchOptions
 from autocompress.terminal.search_progress import SearchProgress
+from tests.builders import make_measurement, make_run, make_trial
 
-MEASUREMENT = Measurement(
-    fidelity=1,
-    accuracy=0.9,
-    loss=0.1,
-    size_bytes=2000,
-    latency_ms=0.5,
-    latency_spread_ms=0.1,
-    baseline_latency_ms=1.0,
-    macs=1,
-    n_params=1,
-    seconds=1.0,
+MEASUREMENT = make_measurement(
+    size_bytes=2000, latency_ms=0.5, latency_spread_ms=0.1, baseline_latency_ms=1.0
 )
-TRIAL = TrialRecord(
-    number=0,
-    role="search",
-    label="trial 0",
-    state="complete",
-    levels={},
-    plan=CompressionPlan(),
-    measurement=MEASUREMENT,
-    reason=None,
-)
+TRIAL = make_trial(0, MEASUREMENT, role="search")
 
 
 def run_of(trial: TrialRecord, **limits: float) -> RunRecord:
-    return RunRecord(
-        name="r",
-        folder=Path("results/r"),
-        objectives=parse_objectives("accuracy,size"),
-        knobs=(),
-        trials=(trial,),
-        info={},
-        limits=Limits(**limits),  # type: ignore[arg-type]
-    )
+    return make_run(trial, limits=Limits(**limits))  # type: ignore[arg-type]
 
 
 def finished_line(

@@ -23,7 +23,6 @@ from autocompress.errors import (
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.measurement import Measurement
-from autocompress.objective import parse_objectives
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.runs.refine import refine_run as module
@@ -32,48 +31,25 @@ from autocompress.runs.refine.training import Epoch, Refinement
 from autocompress.study.result_files import ResultFile, refined_trials, refined_weights_path
 from autocompress.tasks.base import Task
 from autocompress.tasks.prepare import prepare_task
+from tests.builders import make_measurement, make_run, make_trial
 
 N_TRIALS = 4
 PLANS = [CompressionPlan(layers={"0": LayerPlan(weight_bits=b)} if b else {}) for b in (0, 8, 4, 3)]
 
 
 def measurement(accuracy: float, size_bytes: int = 1000, fidelity: Any = 1) -> Measurement:
-    return Measurement(
-        fidelity=fidelity,
-        accuracy=accuracy,
-        loss=0.1,
-        size_bytes=size_bytes,
-        latency_ms=None,
-        latency_spread_ms=None,
-        baseline_latency_ms=None,
-        macs=1,
-        n_params=1,
-        seconds=2.0,
+    return make_measurement(
+        accuracy=accuracy, size_bytes=size_bytes, fidelity=fidelity, seconds=2.0
     )
 
 
 def trial(number: int, accuracy: float, size_bytes: int, plan: CompressionPlan) -> TrialRecord:
-    return TrialRecord(
-        number=number,
-        role="search" if number else "baseline",
-        label=f"trial {number}",
-        state="complete",
-        levels={},
-        plan=plan,
-        measurement=measurement(accuracy, size_bytes),
-        reason=None,
-    )
+    return make_trial(number, measurement(accuracy, size_bytes), plan=plan)
 
 
 def record(folder: Path, *trials: TrialRecord) -> RunRecord:
-    return RunRecord(
-        name="demo",
-        folder=folder,
-        objectives=parse_objectives("accuracy,size"),
-        knobs=(),
-        trials=trials,
-        info={"model": "abc", "data": {"train": "def"}, "settings": {"threads": 1}},
-    )
+    info = {"model": "abc", "data": {"train": "def"}, "settings": {"threads": 1}}
+    return make_run(*trials, name="demo", folder=folder, info=info)
 
 
 @pytest.fixture

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from autocompress.measurement import Measurement
-from autocompress.objective import parse_objectives
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.space.search_space import SearchSpace
+from tests.builders import make_measurement, make_run, make_trial
 
 _STATES = ("complete", "complete", "failed", "complete", "stopped", "complete")
 
@@ -17,19 +16,20 @@ _STATES = ("complete", "complete", "failed", "complete", "stopped", "complete")
 def _trial(space: SearchSpace, number: int) -> TrialRecord:
     levels = {knob.name: min(number, len(knob.levels) - 1) for knob in space.knobs}
     state = _STATES[number]
-    measured = Measurement(
-        fidelity=1, accuracy=0.95 - number / 100, loss=0.1, size_bytes=100_000 // (number + 1),
-        latency_ms=1.0 / (number + 1), latency_spread_ms=0.1, baseline_latency_ms=1.0, macs=1000,
-        n_params=100, seconds=0.5,
-    )  # fmt: skip
-    return TrialRecord(
-        number=number,
-        role="search" if number else "baseline",
+    measured = make_measurement(
+        accuracy=0.95 - number / 100,
+        size_bytes=100_000 // (number + 1),
+        latency_ms=1.0 / (number + 1),
+        latency_spread_ms=0.1,
+        baseline_latency_ms=1.0,
+    )
+    return make_trial(
+        number,
+        measured if state == "complete" else None,
         label=f"trial {number}" if number else "baseline",
-        state=state,  # type: ignore[arg-type]
+        state=state,
         levels=levels,
         plan=space.decode(levels),
-        measurement=measured if state == "complete" else None,
         reason={"failed": "export: no kernel", "stopped": "not tuned"}.get(state),
     )
 
@@ -47,12 +47,12 @@ def search(space: SearchSpace, run_folder: Path) -> Callable[..., RunRecord]:
     done = 0
 
     def first(n_trials: int) -> RunRecord:
-        return RunRecord(
+        return make_run(
+            *trials[:n_trials],
+            objectives="accuracy,size,latency",
             name="run",
             folder=run_folder,
-            objectives=parse_objectives("accuracy,size,latency"),
             knobs=space.knobs,
-            trials=tuple(trials[:n_trials]),
             info={"seed": 0, "started": "2026-01-01", "versions": {"torch": "2.13.0"}},
         )
 

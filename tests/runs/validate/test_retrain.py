@@ -10,29 +10,14 @@ import pytest
 from autocompress.errors import InputError, RunLockedError, TrialError
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.measurement import Measurement
-from autocompress.objective import parse_objectives
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.runs.validate import retrain
 from autocompress.runs.validate.retrain import RetrainListener, validate_run
 from autocompress.study.session import processor_name
+from tests.builders import make_measurement, make_run, make_trial
 
 N_TRIALS = 6
-
-
-def measurement(accuracy: float, seconds: float, fidelity: Any = 1) -> Measurement:
-    return Measurement(
-        fidelity=fidelity,
-        accuracy=accuracy,
-        loss=0.1,
-        size_bytes=1000,
-        latency_ms=None,
-        latency_spread_ms=None,
-        baseline_latency_ms=None,
-        macs=1,
-        n_params=1,
-        seconds=seconds,
-    )
 
 
 def plan_of(number: int) -> CompressionPlan:
@@ -40,28 +25,18 @@ def plan_of(number: int) -> CompressionPlan:
 
 
 def trial(number: int) -> TrialRecord:
-    return TrialRecord(
-        number=number,
-        role="search" if number else "baseline",
-        label=f"trial {number}",
-        state="complete",
-        levels={},
-        plan=plan_of(number),
-        measurement=measurement(0.8 + number / 100, seconds=2.0),
-        reason=None,
-    )
+    measured = make_measurement(accuracy=0.8 + number / 100, seconds=2.0)
+    return make_trial(number, measured, plan=plan_of(number))
 
 
 @pytest.fixture
 def run(tmp_path: Path) -> RunRecord:
     folder = tmp_path / "demo"
     folder.mkdir()
-    return RunRecord(
+    return make_run(
+        *map(trial, range(N_TRIALS + 1)),
         name="demo",
         folder=folder,
-        objectives=parse_objectives("accuracy,size"),
-        knobs=(),
-        trials=tuple(trial(number) for number in range(N_TRIALS + 1)),
         info={
             "model": "abc",
             "data": {"train": "def"},
@@ -91,7 +66,9 @@ class Trainings:
         self.calls.append({"plan": plan, "seed": seed, "fidelity": fidelity})
         on_stage("tune", 0.5)
         self.fail(plan)
-        return measurement(0.9 + len(str(plan)) % 7 / 100, seconds=40.0, fidelity=fidelity)
+        return make_measurement(
+            accuracy=0.9 + len(str(plan)) % 7 / 100, seconds=40.0, fidelity=fidelity
+        )
 
 
 @pytest.fixture
@@ -224,7 +201,9 @@ def test_validate_run_of_an_untrained_proxy_takes_its_recipe(
     run: RunRecord, trainings: Trainings
 ) -> None:
     trials = tuple(
-        dataclasses.replace(t, measurement=measurement(0.5 + t.number / 100, 0.2, fidelity=0))
+        dataclasses.replace(
+            t, measurement=make_measurement(accuracy=0.5 + t.number / 100, seconds=0.2, fidelity=0)
+        )
         for t in run.trials
     )
     found = validate_run(dataclasses.replace(run, trials=trials, fidelity=0))

@@ -1,46 +1,28 @@
 import dataclasses
 import itertools
-from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autocompress.measurement import Measurement
-from autocompress.objective import parse_objectives
 from autocompress.plan import CompressionPlan, LayerPlan
-from autocompress.run_record import RunRecord, TrialRecord
+from autocompress.run_record import TrialRecord
 from autocompress.runs.validate.retrain import spread_sample, validatable
+from tests.builders import make_measurement, make_run, make_trial
 
 
 def trial(
     number: int, accuracy: float, divergence: float | None = None, **changes: Any
 ) -> TrialRecord:
-    measurement = Measurement(
+    measurement = make_measurement(
         fidelity=changes.pop("fidelity", 1),
         accuracy=accuracy,
-        loss=0.1,
         size_bytes=1000 - number,
-        latency_ms=None,
-        latency_spread_ms=None,
-        baseline_latency_ms=None,
-        macs=1,
-        n_params=1,
-        seconds=1.0,
         divergence=divergence,
     )
-    record = TrialRecord(
-        number=number,
-        role="search",
-        label=f"trial {number}",
-        state="complete",
-        levels={},
-        plan=CompressionPlan(layers={"fc": LayerPlan(weight_bits=4)}),
-        measurement=measurement,
-        reason=None,
-    )
-    return dataclasses.replace(record, **changes)
+    plan = CompressionPlan(layers={"fc": LayerPlan(weight_bits=4)})
+    return make_trial(number, measurement, **{"role": "search", "plan": plan, **changes})
 
 
 def numbers(trials: tuple[TrialRecord, ...]) -> list[int]:
@@ -97,20 +79,13 @@ def test_spread_sample_has_the_size_asked_for_and_no_trial_twice(
 @pytest.mark.parametrize(("fidelity", "expected"), [(1, [1, 2]), (0, [5])])
 def test_validatable_are_the_trials_the_proxy_judged(fidelity: Any, expected: list[int]) -> None:
     failed = dataclasses.replace(trial(3, 0.9), state="failed", measurement=None, reason="oom")
-    run = RunRecord(
-        name="demo",
-        folder=Path("demo"),
-        objectives=parse_objectives("accuracy,size"),
-        knobs=(),
-        trials=(
-            trial(0, 0.95, role="baseline", plan=CompressionPlan()),
-            trial(1, 0.94, role="control"),
-            trial(2, 0.93),
-            failed,
-            trial(4, 0.95, plan=CompressionPlan(layers={"fc": LayerPlan()})),
-            trial(5, 0.92, fidelity=0, role="control"),
-        ),
-        info={},
+    run = make_run(
+        trial(0, 0.95, role="baseline", plan=CompressionPlan()),
+        trial(1, 0.94, role="control"),
+        trial(2, 0.93),
+        failed,
+        trial(4, 0.95, plan=CompressionPlan(layers={"fc": LayerPlan()})),
+        trial(5, 0.92, fidelity=0, role="control"),
         fidelity=fidelity,
     )
     assert numbers(validatable(run)) == expected

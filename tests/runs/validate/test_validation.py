@@ -6,30 +6,21 @@ import pytest
 
 from autocompress.measurement import Measurement
 from autocompress.plan import CompressionPlan, LayerPlan
-from autocompress.run_record import TrialRecord
 from autocompress.runs.validate.validation import (
     Retraining,
     Validation,
     rank_agreement,
     rank_measurements,
 )
+from tests.builders import make_measurement, make_trial
 
 Figures = tuple[float, float | None]  # accuracy, divergence
 
 
 def measurement(figures: Figures, seconds: float, latency_ms: float | None = None) -> Measurement:
-    return Measurement(
-        fidelity=1,
-        accuracy=figures[0],
-        loss=0.1,
-        size_bytes=1000,
-        latency_ms=latency_ms,
-        latency_spread_ms=None,
-        baseline_latency_ms=None,
-        macs=1,
-        n_params=1,
-        seconds=seconds,
-        divergence=figures[1],
+    accuracy, divergence = figures
+    return make_measurement(
+        accuracy=accuracy, divergence=divergence, latency_ms=latency_ms, seconds=seconds
     )
 
 
@@ -37,15 +28,10 @@ def retraining(
     number: int, proxy: Figures, full: Figures | None, seconds: float = 40.0, **changes: Any
 ) -> Retraining:
     return Retraining(
-        trial=TrialRecord(
-            number=number,
-            role="search",
-            label=f"trial {number}",
-            state="complete",
-            levels={},
+        trial=make_trial(
+            number,
+            measurement(proxy, seconds=2.0),
             plan=CompressionPlan(layers={"fc": LayerPlan(weight_bits=4)}),
-            measurement=measurement(proxy, seconds=2.0),
-            reason=None,
         ),
         full=None if full is None else measurement(full, seconds),
         **changes,

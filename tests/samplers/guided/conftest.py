@@ -9,6 +9,7 @@ from autocompress.measurement import Measurement
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import Knob, SearchSpace
 from autocompress.space.sensitivity_table import Figures, MeasuredLevel, SensitivityTable
+from tests.builders import make_measurement
 
 BITS = (32, 8, 4, 3, 2)
 HARM_OF_BITS = np.array([0.0, 1e-4, 3e-3, 2e-2, 0.2])
@@ -37,17 +38,10 @@ class World:
         """What tuning a plan would give; (K,) level indices."""
         row = np.asarray(levels)[None, :]
         harm = float((self.predictor.divergences(row)[0] * self.errors).sum())
-        return Measurement(
-            fidelity=1,
+        return make_measurement(
             accuracy=0.95 - 0.1 * harm / (1.0 + harm),
             loss=harm,
             size_bytes=int(self.predictor.size_bytes(row)[0]),
-            latency_ms=None,
-            latency_spread_ms=None,
-            baseline_latency_ms=None,
-            macs=1,
-            n_params=1,
-            seconds=1.0,
             divergence=harm,
             untuned_divergence=float(self.predictor.divergence(row)[0]),
         )
