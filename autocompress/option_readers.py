@@ -99,6 +99,19 @@ def one_of(*choices: str) -> Reader:
     return read
 
 
+def one_of_numbers(*choices: int) -> Reader:
+    """A reader of one of some whole numbers."""
+
+    def read(name: str, value: object) -> int:
+        number = whole_number(name, value)
+        if number not in choices:
+            wanted = " or ".join(map(str, choices))
+            raise InputError(f"`{name}` must be {wanted}, but got {number}.")
+        return number
+
+    return read
+
+
 def path(name: str, value: object) -> Path:
     """A text or a path, with `~` for the home folder.
 

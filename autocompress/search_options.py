@@ -88,8 +88,8 @@ class SearchOptions:
     space: str = _option("default", _WHAT, read.FILE_OR_NAME, "Search-space file or name.")
     target: str | None = _option(
         None, _WHAT, read.FILE_OR_NAME,
-        "What the device supports: a YAML file, or x86-onnxruntime, x86-openvino-amx, "
-        "arm-xnnpack, storage-only. Plans outside it are not proposed.",
+        "What the device supports: a YAML file, or x86-onnxruntime, x86-onnxruntime-vnni, "
+        "x86-openvino-amx, arm-xnnpack, storage-only. Plans outside it are not proposed.",
         metavar="TARGET",
     )  # fmt: skip
     objectives: str | None = _option(
@@ -165,6 +165,12 @@ class SearchOptions:
         "Grids of quantized activations: the trained ones (static), or one for each inference "
         "(dynamic: products and LSTMs in ONNX Runtime). auto: what is faster.",
         role="setting",
+    )  # fmt: skip
+    integer_weight_bits: int | None = _option(
+        None, _MEASURING, read.one_of_numbers(7, 8),
+        "Widest weights of layers that may compute in integers. 7 gives the same results on every "
+        "processor; with 8, kernels for x86 without VNNI (before about 2019) saturate.",
+        shown_default="7; 8 for executorch and where the target says so",
     )  # fmt: skip
     input_shapes: tuple[tuple[int, ...], ...] | None = _option(
         None, _MEASURING, read.SHAPES,

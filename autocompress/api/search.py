@@ -42,6 +42,7 @@ def search(
     runtime_threads: int = 1,
     runtime_batch: int = 1,
     integer: str = "auto",
+    integer_weight_bits: int | None = None,
     input_shapes: Sequence[Sequence[int]] | None = None,
     device: str = "cpu",
     executor: str | None = None,
@@ -85,6 +86,8 @@ def search(
         runtime_threads: Of the runtime.
         runtime_batch: Examples of an inference that is timed.
         integer: Grids of 8-bit activations: auto, static or dynamic.
+        integer_weight_bits: Widest weights of layers that may compute in integers, 7 or 8; by
+            default what the space, the target or else the runtime says.
         input_shapes: Shape of a timed example for each input, without the batch.
         device: Where to train.
         executor: local, inline or ray; decided by the task by default.

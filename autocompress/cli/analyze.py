@@ -54,9 +54,8 @@ def command(
     search leaves them out. What was measured is kept and not measured again; a measurement that was
     stopped goes on.
     """
-    from autocompress.runs.options import settle_options
+    from autocompress.runs.options import rules_of, settle_options
     from autocompress.search_options import SearchOptions
-    from autocompress.space.targets import load_target, restrict
 
     arguments = task_arguments(data, task_args)
     options = settle_options(SearchOptions.read(typed(given), task=task, arguments=arguments))
@@ -65,13 +64,11 @@ def command(
         return
     from autocompress.analysis.profile import profile_model
     from autocompress.space.build import build_space
-    from autocompress.space.rules import load_rules
     from autocompress.tasks.factory import load_task
     from autocompress.tasks.prepare import prepare_task
     from autocompress.tasks.user_code import naming_user_code
 
-    rules = load_rules(options.space)
-    rules = rules if options.target is None else restrict(rules, load_target(options.target))
+    rules = rules_of(options)
     loaded = load_task(task, arguments)
     with naming_user_code():
         prepared = prepare_task(loaded)
@@ -90,15 +87,14 @@ def _measure(options: Any, *, has_latency: bool, timeout_s: float, as_json: bool
         sensitivity_json,
     )
     from autocompress.errors import InputError
-    from autocompress.space.targets import load_target
+    from autocompress.runs.options import rules_of
 
     if not 0.0 < timeout_s < inf:
         raise InputError(f"`level_timeout` must be positive, but got {timeout_s:g}.")
     found = measure_sensitivity(
         options.task,
         options.arguments,
-        options.space,
-        target=None if options.target is None else load_target(options.target),
+        rules_of(options),
         timeout_s=timeout_s,
         has_latency=has_latency,
         **options.settings(),

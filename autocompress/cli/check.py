@@ -47,14 +47,10 @@ def command(
     """
     from autocompress.evaluate.check.registry import check_task
     from autocompress.evaluate.settings import EvaluationSettings
-    from autocompress.runs.options import settle_options
+    from autocompress.runs.options import rules_of, settle_options
     from autocompress.search_options import SearchOptions
-    from autocompress.space.rules import load_rules
-    from autocompress.space.targets import load_target, restrict
 
     options = settle_options(SearchOptions.read(typed(given), task=task))
-    rules = load_rules(options.space)
-    rules = rules if options.target is None else restrict(rules, load_target(options.target))
     settings = EvaluationSettings(
         **{
             **options.settings(),
@@ -67,7 +63,7 @@ def command(
         task,
         task_arguments(data, task_args),
         settings=settings,
-        rules=rules,
+        rules=rules_of(options),
         n_trials=options.budget,
         only=list(filter(None, map(str.strip, (only or "").split(",")))),
     ):

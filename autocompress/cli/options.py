@@ -20,7 +20,14 @@ from autocompress.search_options import GROUPS, default_of, names_of, option_of
 Command = TypeVar("Command", bound=Callable[..., Any])
 _STDOUT: Final = "autocompress.stdout"
 MEASURING: Final = (
-    *("runtime", "runtime_threads", "runtime_batch", "integer", "input_shapes"),
+    *(
+        "runtime",
+        "runtime_threads",
+        "runtime_batch",
+        "integer",
+        "integer_weight_bits",
+        "input_shapes",
+    ),
     *("threads", "device"),
 )
 """Options of a search that say how a model is measured; `check` and `analyze` take them, too."""

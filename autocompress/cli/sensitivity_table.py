@@ -24,9 +24,9 @@ from autocompress.executors.local import LocalExecutor
 from autocompress.executors.worker import WorkerSpec
 from autocompress.samplers.initial_design import initial_trials
 from autocompress.space.prediction import Predictor
+from autocompress.space.rules import SpaceRules
 from autocompress.space.search_space import Knob
 from autocompress.space.sensitivity_table import Figures, MeasuredLevel
-from autocompress.space.targets import Target
 from autocompress.study.session import Session, open_session, probe_with, sensitivity_cache
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.fingerprint import model_fingerprint
@@ -53,9 +53,8 @@ class Sensitivity:
 def measure_sensitivity(
     task: str,
     arguments: dict[str, str],
-    space: str,
+    rules: SpaceRules,
     *,
-    target: Target | None,
     timeout_s: float,
     **settings: Any,
 ) -> Sensitivity:
@@ -64,8 +63,7 @@ def measure_sensitivity(
     Args:
         task: The task's spec.
         arguments: Arguments of its factory.
-        space: Search-space file or name.
-        target: What the device supports; None for everything.
+        rules: The search space's.
         timeout_s: Seconds one level may take.
         settings: Fields of `EvaluationSettings`.
 
@@ -76,7 +74,7 @@ def measure_sensitivity(
     wanted = EvaluationSettings(**settings)
     progress = SensitivityProgress()
     progress.note(f"Loading task {task}")
-    session = open_session(load_task(task, arguments), space, wanted, target)
+    session = open_session(load_task(task, arguments), rules, wanted)
     space_found, evaluator = session.built.space, session.evaluator
     model = model_fingerprint(evaluator.model)
     spec = WorkerSpec(task=task, arguments=arguments, settings=evaluator.settings, model=model)

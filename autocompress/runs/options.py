@@ -2,14 +2,18 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from autocompress.errors import InputError
 from autocompress.objective import LATENCY, default_objectives, parse_objectives
 from autocompress.runs.tracking.registry import make_trackers
+from autocompress.runtime.registry import known_runtime
 from autocompress.samplers.propose import check_sampler
 from autocompress.search_options import SearchOptions
-from autocompress.space.targets import load_target
+from autocompress.space.rules import SpaceRules, load_rules
+from autocompress.space.targets import load_target, restrict
 from autocompress.storages.server import check_server, parse_storage
 from autocompress.study.optimize import check_parts
 from autocompress.study.session import n_usable_cores
@@ -68,6 +72,32 @@ def run_name(task_name: str) -> str:
     return "".join(kept).strip(".") or "run"
 
 
+def rules_of(options: SearchOptions, folder: Path | None = None) -> SpaceRules:
+    """The search space's rules, cut down to what the target supports.
+
+    How wide integer weights may be is what the options say, else the space, the target, and last
+    the runtime. A run of version 0.1 keeps the 8 bits it began with.
+
+    Args:
+        options: Settled.
+        folder: The run folder, which need not exist; None without a run.
+
+    Raises:
+        InputError: If the space or the target is not valid.
+    """
+    rules = load_rules(options.space)
+    if options.target is not None:
+        rules = restrict(rules, load_target(options.target))
+    assert options.runtime is not None, "settled before"
+    widest = (
+        options.integer_weight_bits
+        or rules.integer_weight_bits
+        or (8 if _is_of_version_0_1(folder) else None)
+        or known_runtime(options.runtime).integer_weight_bits
+    )
+    return rules.model_copy(update={"integer_weight_bits": widest})
+
+
 def settle_integer(options: SearchOptions, folder: Path) -> str:
     """What `integer="auto"` means, as far as it is known before anything is measured.
 
@@ -79,10 +109,21 @@ def settle_integer(options: SearchOptions, folder: Path) -> str:
     """
     if options.integer != "auto":
         return options.integer
-    try:
-        kept = json.loads((folder / "run.json").read_bytes())["settings"]["integer"]
-    except (OSError, ValueError, KeyError, TypeError):
-        kept = None
+    kept = _kept(folder, "settings").get("integer")
     if kept in ("static", "dynamic"):
         return str(kept)
     return "auto" if LATENCY.name in str(options.objectives) else "static"
+
+
+def _is_of_version_0_1(folder: Path | None) -> bool:
+    kept = {} if folder is None else _kept(folder, "options")
+    return bool(kept) and "integer_weight_bits" not in kept
+
+
+def _kept(folder: Path, part: str) -> Mapping[str, Any]:
+    """A part of what a run says about itself; empty if there is none."""
+    try:
+        kept = json.loads((folder / "run.json").read_bytes())[part]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return kept if isinstance(kept, dict) else {}

@@ -5,12 +5,11 @@ from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.executors.registry import Resources, make_executor
 from autocompress.executors.worker import WorkerSpec
 from autocompress.run_record import RunRecord
-from autocompress.runs.options import run_folder, settle_integer, settle_options
+from autocompress.runs.options import rules_of, run_folder, settle_integer, settle_options
 from autocompress.runs.tracking.registry import make_trackers
 from autocompress.runs.tracking.tracking import Tracking
 from autocompress.runs.views import refreshing, write_study_views
 from autocompress.search_options import SearchOptions
-from autocompress.space.targets import load_target
 from autocompress.storages.open_storage import store_for
 from autocompress.storages.server import parse_storage
 from autocompress.study.listener import Watch, both
@@ -50,9 +49,8 @@ def search_task(options: SearchOptions, watch: Watch) -> RunRecord:
     trust_task(spec, options.arguments)
     folder = run_folder(options, task.name)
     settings = {**options.settings(), "integer": settle_integer(options, folder)}
-    target = None if options.target is None else load_target(options.target)
     wanted = EvaluationSettings(**settings, **proxy.settings(task))
-    session = open_session(task, options.space, wanted, target)
+    session = open_session(task, rules_of(options, folder), wanted)
     if session.warning:
         watch.warn(session.warning)
     identity = session.identity(run_seed=options.seed, sampler=options.sampler, task=options.task)

@@ -111,6 +111,15 @@ class Runtime(Protocol):
         ...
 
     @property
+    def integer_weight_bits(self) -> int:
+        """Widest weights with which its integer kernels compute the same on every processor.
+
+        Kernels for x86 without VNNI add products of 8-bit inputs and weights in pairs, in 16 bits:
+        two times 255 times 127 is more than fits and is cut off, two times 255 times 64 is not.
+        """
+        ...
+
+    @property
     def is_safe_to_open(self) -> bool:
         """Whether a file from elsewhere can do no more than compute when it is opened."""
         ...

@@ -30,6 +30,7 @@ class ExecuTorch:
     extra = "executorch"
     packages = ("executorch", "torch")
     has_own_batch = True
+    integer_weight_bits = 8  # XNNPACK widens products to 32 bits
     is_safe_to_open = True
 
     def load(self) -> None:

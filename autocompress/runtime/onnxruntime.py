@@ -45,6 +45,7 @@ class OnnxRuntime:
     extra = ""
     packages = ("onnxruntime",)
     has_own_batch = False
+    integer_weight_bits = 7  # x86 without VNNI saturates
     is_safe_to_open = True
 
     def load(self) -> None:

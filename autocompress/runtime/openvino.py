@@ -35,6 +35,7 @@ class OpenVino:
     extra = "openvino"
     packages = ("openvino",)
     has_own_batch = False
+    integer_weight_bits = 7  # x86 without VNNI saturates
     is_safe_to_open = True
 
     def __init__(self, name: str, precision: str) -> None:

@@ -30,6 +30,7 @@ class TorchExport:
     extra = ""
     packages = ("torch",)
     has_own_batch = False
+    integer_weight_bits = 8  # computes with floats
     is_safe_to_open = False
 
     def load(self) -> None:

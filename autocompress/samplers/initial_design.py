@@ -160,15 +160,21 @@ def _controls(space: SearchSpace) -> Iterator[tuple[str, Fidelity, Choose]]:
 
 def _lowest_bits(space: SearchSpace, bits: int) -> float:
     """Fewest bits that a layer gets where these are asked for: a space may have no such level."""
-    levels = [[float(level) for level in k.levels] for k in space.knobs if k.kind == "weight_bits"]
-    return min((min(b for b in own if b >= bits) for own in levels), default=bits)
+    knobs = [knob for knob in space.knobs if knob.kind == "weight_bits"]
+    return min((float(k.levels[_lowest_not_below(k, bits)]) for k in knobs), default=bits)
+
+
+def _lowest_not_below(knob: Knob, bits: int) -> int:
+    """The level with fewest bits, but at least so many; for 8 also 7, the widest of some layers."""
+    least = 7 if bits == 8 and 8 not in knob.levels else bits
+    return max(i for i, level in enumerate(knob.levels) if float(level) >= least)
 
 
 def _uniform_bits(bits: int) -> Choose:
-    def lowest_not_below(knob: Knob) -> int:
-        return max(i for i, level in enumerate(knob.levels) if float(level) >= bits)
-
-    return {"weight_bits": lowest_not_below, "activation_bits": lambda knob: len(knob.levels) - 1}
+    return {
+        "weight_bits": lambda knob: _lowest_not_below(knob, bits),
+        "activation_bits": lambda knob: len(knob.levels) - 1,
+    }
 
 
 _PENALIZED_BITS: Final[Choose] = {**_uniform_bits(8), "weight_bits": lambda knob: 1}

@@ -10,7 +10,11 @@ from autocompress.analysis.channel_groups import UNTRACED
 from autocompress.analysis.profile import LayerInfo, ModelProfile
 from autocompress.compress.importance.registry import CRITERION_REGISTRY
 from autocompress.compress.low_rank.registry import FACTORIZATION_REGISTRY
-from autocompress.compress.quantizers.registry import QUANTIZER_REGISTRY, parse_granularity
+from autocompress.compress.quantizers.registry import (
+    QUANTIZER_REGISTRY,
+    has_integer_form,
+    parse_granularity,
+)
 from autocompress.compress.share_weights import sharing_partners
 from autocompress.compress.sparsity_patterns import find_pattern
 from autocompress.entry_points import Registry
@@ -239,7 +243,9 @@ class _Builder:
         if kind == "sparsity":
             return possible.sparsities(layer, wanted, self._names("sparsity_pattern", target))
         if kind == "weight_bits":
-            return possible.weight_bits(layer, wanted, methods)
+            widest = self._widest_integers(target)
+            bits = [min(b, widest) for b in wanted if b < FULL_BITS]
+            return possible.weight_bits(layer, bits, methods)
         if kind == "activation_bits":
             bits = [float(b) for b in self.levels.get(("weight_bits", target), ())]
             return possible.activation_bits(bits, wanted, methods)
@@ -250,6 +256,18 @@ class _Builder:
             name for name in as_list(wanted) if name != TECHNIQUES[kind].untouched or wanted == name
         ]
         return possible.method_names(kind, layer, names, self._every(kind, target))
+
+    def _widest_integers(self, target: str) -> int:
+        """Most bits a quantized weight may have: fewer where it may meet quantized inputs."""
+        wish = self._wish("activation_bits", target)
+        may_be_integers = any(
+            has_integer_form(quantizer, granularity, 8)
+            for quantizer in self._names("quantizer", target)
+            for granularity in self._names("granularity", target)
+        )
+        if wish is None or not wish.value or not may_be_integers:
+            return 8
+        return self.rules.integer_weight_bits or 8
 
     def _names(self, kind: KnobKind, target: str) -> list[str]:
         """Methods a layer can be given, the fixed or default one first."""

@@ -130,6 +130,8 @@ class SpaceRules(BaseModel):
         pruning: How channels and weights are chosen.
         recipe: How candidates are tuned, where it differs from the default.
         rules: In order; later rules override earlier ones.
+        integer_weight_bits: Widest weights of layers whose inputs may be quantized; None for what
+            the target or the runtime says.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -138,6 +140,7 @@ class SpaceRules(BaseModel):
     pruning: PruningSettings = PruningSettings()
     recipe: RecipeSettings = RecipeSettings()
     rules: list[Rule] = Field(min_length=1)
+    integer_weight_bits: Literal[7, 8] | None = None
 
 
 def load_rules(space: str | Path) -> SpaceRules:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -33,6 +33,8 @@ class Target(BaseModel):
         objectives: Axes of the front.
         weight_bits: Bits that weights can have; float weights always can.
         activation_bits: Bits that inputs of layers can have; an empty list means floats only.
+        integer_weight_bits: Widest weights of layers whose inputs may be quantized: 7 where the
+            processor may be an x86 without VNNI, whose integer kernels saturate.
         quantizers: Methods whose values its files can hold; layers without a rule have the first
             if `uniform` is not among them.
         granularities: What may share a scale there; the first if `channel` is not among them.
@@ -47,6 +49,7 @@ class Target(BaseModel):
     objectives: str | None = None
     weight_bits: list[WeightBits] | None = None
     activation_bits: list[Bits] | None = None
+    integer_weight_bits: Literal[7, 8] | None = None
     quantizers: list[str] | None = Field(default=None, min_length=1)
     granularities: list[str] | None = Field(default=None, min_length=1)
     round_to: int = Field(default=1, ge=1)
@@ -93,7 +96,13 @@ def restrict(rules: SpaceRules, target: Target) -> SpaceRules:
         update={"round_to": math.lcm(rules.pruning.round_to, target.round_to)}
     )
     kept = [_restricted(rule, target, i) for i, rule in enumerate(rules.rules)]
-    return rules.model_copy(update={"pruning": pruning, "rules": [*_defaults(target), *kept]})
+    return rules.model_copy(
+        update={
+            "pruning": pruning,
+            "rules": [*_defaults(target), *kept],
+            "integer_weight_bits": rules.integer_weight_bits or target.integer_weight_bits,
+        }
+    )
 
 
 def _methods_of(target: Target) -> dict[KnobKind, list[str]]:

@@ -25,7 +25,6 @@ from autocompress.runtime.registry import find_runtime, versions_of
 from autocompress.samplers.propose import SAMPLER_REGISTRY
 from autocompress.space.build import METHOD_REGISTRIES, BuiltSpace, build_space
 from autocompress.space.rules import SpaceRules, load_rules
-from autocompress.space.targets import Target, restrict
 from autocompress.tasks.base import Examples, Task, TensorData
 from autocompress.tasks.factory import TASK_REGISTRY, is_named, load_task
 from autocompress.tasks.fingerprint import model_fingerprint, state_fingerprint
@@ -176,7 +175,6 @@ def open_session(
     task: Task,
     space: str | Path | SpaceRules,
     settings: EvaluationSettings,
-    target: Target | None = None,
 ) -> Session:
     """Prepare a task, profile its model and build its search space.
 
@@ -185,13 +183,11 @@ def open_session(
         space: Search-space file, name of a shipped one, or rules.
         settings: How to tune and measure; the space decides the policy, and the fields of the
             recipe that the settings leave open.
-        target: What the device supports; None for everything.
 
     Raises:
         InputError: If the task, the space or a setting cannot be used.
     """
     rules = space if isinstance(space, SpaceRules) else load_rules(space)
-    rules = rules if target is None else restrict(rules, target)
     settings = dataclasses.replace(
         settings,
         policy=PruningPolicy(**rules.pruning.model_dump()),

@@ -23,7 +23,10 @@ pruning: {round_to: 6}
 
 def test_shipped_targets_are_these_and_can_be_searched() -> None:
     names = {path.stem for path in TARGETS.glob("*.yaml")}
-    assert names == {"x86-onnxruntime", "x86-openvino-amx", "arm-xnnpack", "storage-only"}
+    assert names == {
+        *("x86-onnxruntime", "x86-onnxruntime-vnni", "x86-openvino-amx", "arm-xnnpack"),
+        "storage-only",
+    }
     for name in names:
         target = load_target(name)
         assert target.runtime is None or target.runtime in {r.name for r in RUNTIMES}
