@@ -51,6 +51,7 @@ def model_card(manifest: Mapping[str, Any], plan: CompressionPlan) -> str:
             "test split was not used by the search.",
             "",
             *_runtime_lines(manifest),
+            *_processor_lines(manifest),
             "## What was asked for, and done",
             "",
             *_plan_lines(plan),
@@ -97,6 +98,20 @@ def _runtime_lines(manifest: Mapping[str, Any]) -> list[str]:
             f"{facts['speedup']:.2f} ({facts['speedup_low']:.2f} to {facts['speedup_high']:.2f}) |"
         )
     return [*lines, ""]
+
+
+def _processor_lines(manifest: Mapping[str, Any]) -> list[str]:
+    """A warning if results differ from processor to processor."""
+    layers = manifest["runtimes"]["onnxruntime"].get("needs_vnni")
+    if not layers:
+        return []
+    names = ", ".join(f"`{layer}`" for layer in layers)
+    return [
+        f"Integer layers with 8-bit weights ({names}) saturate on x86 processors without VNNI: "
+        "there `model.onnx` gives other results than these. `--integer-weight-bits 7` searches for "
+        "models that give the same on all.",
+        "",
+    ]
 
 
 def _row(name: str, value: float, base: float, form: str) -> str:

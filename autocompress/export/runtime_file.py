@@ -1,7 +1,7 @@
 """One file of a bundle: written for a runtime, re-loaded in a fresh process, scored and timed."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from autocompress.evaluate.scoring import score
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.export.bench import size_of
 from autocompress.runtime.base import Array, Arrays, Runtime, Shipment
+from autocompress.runtime.integer_codes import to_integer_codes
 from autocompress.runtime.latency import time_files
 from autocompress.runtime.onnxruntime import executed_integer_nodes
 from autocompress.runtime.process import RunningModel
@@ -21,6 +22,8 @@ from autocompress.tasks.prepare import PreparedTask
 
 _CHUNK = 4096  # examples handed to a fresh process at a time
 _BATCH_SIZE = 64
+_INT8_BITS: Final = 8
+_WIDEST_CODE: Final = 64
 
 
 def ship(
@@ -63,7 +66,24 @@ def ship(
         return {**facts, "error": error.message}
     if runtime.suffix == ".onnx":
         facts["integer_nodes"] = executed_integer_nodes(path)
+    if runtime.integer_weight_bits < _INT8_BITS:
+        facts["needs_vnni"] = wide_integer_layers(shipment)
     return facts
+
+
+def wide_integer_layers(shipment: Shipment) -> list[str]:
+    """Integer layers whose results depend on the processor: sums of their products may saturate.
+
+    On x86 without VNNI two products of unsigned 8-bit inputs and weights are added in signed 16
+    bits, in which codes up to 64 have room: 2 x 255 x 64 = 32,640.
+    """
+    found = []
+    for layer in shipment.deployable.activations:
+        stored = shipment.deployable.weights.get(layer)
+        codes = None if stored is None else to_integer_codes(stored)
+        if codes is not None and np.abs(codes.codes.astype(np.int16)).max(initial=0) > _WIDEST_CODE:
+            found.append(layer)
+    return found
 
 
 def _written(path: Path) -> tuple[Path, ...]:

@@ -96,6 +96,8 @@ def test_quantize_keeps_decisions_and_takes_the_fastest_form(
     assert result.packed_bytes < result.original_bytes / 3
     static = next(made for made in result.forms if made.form == "static")
     assert static.n_integer_nodes >= 3
+    for stored in static.packed.quantized.values():  # no processor saturates
+        assert 32 < np.abs(stored.codes).max() <= 64
     x = np.load(data)["x"]
     shipped = make_session(tmp_path / "out" / "model.onnx", 1).run(None, {"x": x})[0]
     packed = make_session(read_packed(tmp_path / "out" / "model.acz").graph, 1)

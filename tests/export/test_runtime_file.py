@@ -4,11 +4,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
+from autocompress.compress.codes import QuantizedTensor
 from autocompress.errors import TrialError
 from autocompress.evaluate.settings import EvaluationSettings
-from autocompress.export.runtime_file import ship
+from autocompress.export.runtime_file import ship, wide_integer_layers
 from autocompress.runtime.base import Runtime, Shipment
 from autocompress.tasks.prepare import PreparedTask
 
@@ -53,3 +55,15 @@ def test_ship_takes_away_the_files_of_a_runtime_that_refuses_and_no_other(
     )
     assert facts["error"] == "It refuses the model."
     assert {path.name for path in tmp_path.iterdir()} == others
+
+
+@pytest.mark.parametrize(("bits", "wide"), [(8, ["integer"]), (7, []), (4, [])])
+def test_layers_whose_integer_sums_may_saturate_are_named(bits: int, wide: list[str]) -> None:
+    top = 2 ** (bits - 1) - 1
+    stored = QuantizedTensor(
+        codes=np.array([[top, -top], [1, 0]], np.int8), scale=np.ones(2, "f4"), axis=0, bits=bits
+    )
+    deployable = SimpleNamespace(
+        weights={"integer": stored, "float_inputs": stored}, activations={"integer": None}
+    )
+    assert wide_integer_layers(cast(Shipment, SimpleNamespace(deployable=deployable))) == wide

@@ -110,6 +110,24 @@ def test_later_rule_overrides_technique_by_technique(zoo):
     assert "rank_ratio:conv2" in knobs
 
 
+def test_weights_beside_quantized_inputs_have_no_more_bits_than_integer_kernels_take(zoo):
+    rules = parse_rules(
+        """
+        rules:
+          - {weight_bits: [8, 7, 4], activation_bits: [8]}
+          - {match: {name: conv1}, activation_bits: []}
+          - {match: {name: conv2}, quantizer: kmeans}
+        """,
+        "test",
+    )
+    for widest, expected in ((7, (32, 7, 4)), (8, (32, 8, 7, 4)), (None, (32, 8, 7, 4))):
+        asked = rules.model_copy(update={"integer_weight_bits": widest})
+        knobs = _knobs(build_space(zoo("plain").profile, asked))
+        assert knobs["weight_bits:hidden"].levels == expected
+        assert knobs["weight_bits:conv1"].levels == (32, 8, 7, 4)  # its input stays float
+        assert knobs["weight_bits:conv2"].levels == (32, 8, 7, 4)  # it has no integer form
+
+
 def test_shared_knob_names_all_its_layers(zoo):
     knobs = _knobs(
         _build(

@@ -1,0 +1,52 @@
+"""What a search decides where its options leave it open."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from autocompress.errors import InputError
+from autocompress.option_readers import Typed
+from autocompress.runs.options import rules_of, settle_options
+from autocompress.search_options import SearchOptions
+
+EIGHT = "integer_weight_bits: 8\nrules: [{weight_bits: [8], activation_bits: [8]}]"
+
+
+@pytest.mark.parametrize(
+    ("given", "widest"),
+    [
+        ({}, 7),  # ONNX Runtime: the processor may have no VNNI
+        ({"runtime": "openvino"}, 7),
+        ({"runtime": "executorch"}, 8),
+        ({"target": "x86-onnxruntime"}, 7),
+        ({"target": "x86-onnxruntime-vnni"}, 8),
+        ({"target": "arm-xnnpack"}, 8),
+        ({"target": "x86-onnxruntime-vnni", "integer_weight_bits": 7}, 7),
+        ({"integer_weight_bits": Typed("8")}, 8),
+        ({"space": "eight.yaml"}, 8),
+        ({"space": "eight.yaml", "target": "x86-onnxruntime"}, 8),
+    ],
+)
+def test_width_of_integer_weights_is_what_was_said_last_of_all_the_runtimes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], widest: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("eight.yaml").write_text(EIGHT)
+    options = settle_options(SearchOptions.read(given))
+    assert rules_of(options, tmp_path / "new").integer_weight_bits == widest
+
+
+def test_a_run_that_began_before_integer_weights_had_a_width_keeps_eight_bits(
+    tmp_path: Path,
+) -> None:
+    options = settle_options(SearchOptions())
+    for kept, widest in (({"budget": 5}, 8), (options.to_json(), 7)):
+        (tmp_path / "run.json").write_text(json.dumps({"options": kept}))
+        assert rules_of(options, tmp_path).integer_weight_bits == widest
+
+
+def test_integer_weights_have_seven_or_eight_bits() -> None:
+    with pytest.raises(InputError, match="`integer_weight_bits` must be 7 or 8, but got 6"):
+        SearchOptions.read({"integer_weight_bits": 6})
