@@ -1,6 +1,7 @@
 """Files that are either whole or not there."""
 
 import contextlib
+import glob
 import os
 import secrets
 import shutil
@@ -14,7 +15,9 @@ import psutil
 from autocompress.errors import InputError
 
 _PREFIX: Final = "autocompress-"
-_OLD_S: Final = 24 * 3600.0  # another container may share the folder, and not the process numbers
+_OLD: Final = ".old"
+# Another container may share the folder, and not the process numbers.
+_LEFT_BEHIND_S: Final = 24 * 3600.0
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory[str]:
@@ -33,7 +36,7 @@ def remove_left_behind() -> None:
         if not owner.isdecimal() or psutil.pid_exists(int(owner)):
             continue
         with contextlib.suppress(OSError):  # somebody else's, or gone by now
-            if time.time() - folder.stat().st_mtime > _OLD_S:
+            if time.time() - folder.stat().st_mtime > _LEFT_BEHIND_S:
                 shutil.rmtree(folder)
 
 
@@ -75,6 +78,43 @@ def write_atomically(path: Path, content: bytes | str) -> None:
             draft.unlink()
 
 
+def replace_folder(draft: Path, goal: Path) -> None:
+    """Put a finished folder in the place of another one, which is removed.
+
+    If this is interrupted or fails, the old folder stays; if the process is killed in between, the
+    next call for the same goal brings it back.
+
+    Args:
+        draft: Holds files only; on the same disk as `goal`.
+        goal: A folder, or nothing yet.
+
+    Raises:
+        OSError: If it cannot be done.
+    """
+    restore_folder(goal)
+    flush_folder(draft)
+    old = goal.with_name(f".{goal.name}.{secrets.token_hex(4)}{_OLD}")
+    try:
+        if goal.exists():
+            goal.rename(old)
+        draft.rename(goal)
+        _flush(goal.parent)
+    except BaseException:  # Ctrl-C, too
+        if old.exists() and not goal.exists():
+            old.rename(goal)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def restore_folder(goal: Path) -> None:
+    """Bring back what a process that was killed while it replaced `goal` has left of it."""
+    for old in goal.parent.glob(f".{glob.escape(goal.name)}.*{_OLD}"):
+        if goal.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(goal)
+
+
 def flush_folder(folder: Path) -> None:
     """See to it that a folder's files are on the disk, before the folder is renamed.
 
@@ -85,10 +125,14 @@ def flush_folder(folder: Path) -> None:
         OSError: If one cannot be written.
     """
     for path in (*folder.iterdir(), folder):
-        if path.is_dir() and os.name == "nt":  # a folder cannot be opened there
-            continue
-        descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _flush(path)
+
+
+def _flush(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # a folder cannot be opened there
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

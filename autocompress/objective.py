@@ -19,6 +19,9 @@ Direction = Literal["maximize", "minimize"]
 REGION: Final = 0.1
 """Share of the baseline's accuracy down to which a front counts: nobody ships what loses more."""
 
+KNEE_LOSS: Final = 0.05
+"""Share of the baseline's accuracy that the best trade-off may lose."""
+
 SLACK_HALVINGS: Final = 1.0
 """With several costs, how far one may exceed the baseline's: 1 is twice as much.
 

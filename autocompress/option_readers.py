@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from autocompress.errors import InputError, unknown_name
-from autocompress.quantities import parse_bytes, parse_milliseconds, parse_seconds, parse_share
+from autocompress.quantities import parse_bytes, parse_drop, parse_milliseconds, parse_seconds
 
 # Parts of the search as version 0.1 called them, which its runs keep.
 NAMES_OF_0_1: Final = {
@@ -153,13 +153,20 @@ def _quantity(parse: Callable[[str, str], Any], plain: Callable[[float], Any], u
     return read
 
 
-def _share(name: str, value: object) -> float:
-    """A share in [0, 1], as text or as a plain number."""
+def drop(name: str, value: object) -> float:
+    """A loss of accuracy as a share in [0, 1], as text or as a plain number below 1.
+
+    Raises:
+        InputError: If it is anything else.
+
+    >>> drop("max_drop", "1pt")
+    0.01
+    """
     if isinstance(value, str):
-        return parse_share(name, value)
+        return parse_drop(name, value)
     if not _is_number(value):
         raise _of_another_type(name, "a number, or a text with its unit", value)
-    return parse_share(name, f"{value:.12g}")
+    return parse_drop(name, f"{value:.12g}")
 
 
 def _listed(name: str, value: object) -> list[str]:
@@ -240,6 +247,6 @@ PARTS: Final[Reader] = _parts
 TEXTS: Final[Reader] = _texts
 SHAPES: Final[Reader] = _shapes
 SIZE: Final[Reader] = _quantity(parse_bytes, int, " bytes")
-SHARE: Final[Reader] = _share
+DROP: Final[Reader] = drop
 MILLISECONDS: Final[Reader] = _quantity(parse_milliseconds, float, " ms")
 SECONDS: Final[Reader] = _quantity(parse_seconds, float, " s")

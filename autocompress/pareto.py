@@ -92,7 +92,7 @@ def running_hypervolume(points: Array, reference: Array) -> list[float]:
     return volumes
 
 
-def knee(points: Array) -> int:
+def knee(points: Array, spans: Array | None = None) -> int:
     """Index of the point with the best trade-off.
 
     Objectives are scaled to [0, 1] over the given points; the knee is the point closest to the
@@ -100,10 +100,13 @@ def knee(points: Array) -> int:
 
     Args:
         points: Shape (N, M) with N >= 1, smaller is better.
+        spans: Shape (M,): how much of an objective counts as 1; NaN for the range of the points.
     """
     if len(points) == 0:
         msg = "`points` must hold at least one point."
         raise ValueError(msg)
     low, high = points.min(axis=0), points.max(axis=0)
     span = np.where(high > low, high - low, 1.0)
+    if spans is not None:
+        span = np.where(np.isnan(spans), span, spans)
     return int(np.argmin(np.linalg.norm((points - low) / span, axis=1)))

@@ -85,6 +85,27 @@ def parse_share(option: str, text: str) -> float:
     return float(share)
 
 
+def parse_drop(option: str, text: str) -> float:
+    """A loss of accuracy, as a share of 1: points as 1% or 1pt, or a number below 1.
+
+    A bare 1 could be one point or all of them.
+
+    Raises:
+        InputError: If it is no loss, or could be either.
+
+    >>> parse_drop("max_drop", "1pt"), parse_drop("max_drop", "0.01")
+    (0.01, 0.01)
+    """
+    drop = parse_share(option, text)
+    if drop == 1.0 and not text.strip().endswith(("%", "t", "T")):
+        raise InputError(
+            f"`{option}` must be below 1 or have a unit, but got {text!r}: is it one point, or all "
+            "the accuracy?",
+            f"For example: `{option}=1%` or `{option}=0.01`, which are one point.",
+        )
+    return drop
+
+
 def parse_count(option: str, text: str) -> int:
     """A count, rounded down; k, M and G are thousands, millions and billions.
 
@@ -241,7 +262,7 @@ SHARE: Final = Quantity(
     unit="share",
     is_whole=False,
     write=format_share,
-    parse=parse_share,
+    parse=parse_drop,
     least="in [0, 1]",
     axis_units=((1.0, "share"),),
 )

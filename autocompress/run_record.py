@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.measurement import Fidelity, Measurement
-from autocompress.objective import REGION, SLACK_HALVINGS, Limits, Objective, all_costs
+from autocompress.objective import KNEE_LOSS, REGION, SLACK_HALVINGS, Limits, Objective, all_costs
 from autocompress.pareto import knee, non_dominated, running_hypervolume
 from autocompress.plan import CompressionPlan
 from autocompress.space.search_space import Knob
@@ -198,9 +198,21 @@ class RunRecord:
         return tuple(sorted(kept.values(), key=_by_accuracy))
 
     def knee(self) -> TrialRecord | None:
-        """The front's best trade-off, or None if nothing has been measured."""
+        """The front's best trade-off, or None if nothing has been measured.
+
+        Only points are considered that lose at most `KNEE_LOSS` of the baseline's accuracy, or the
+        most accurate one if there are none. Costs count as logarithms: half is half, wherever.
+        """
         front = self.front()
-        return front[knee(self.costs(front))] if front else None
+        if not front:
+            return None
+        if self.baseline is None or self.baseline.measurement is None:
+            return front[knee(self.costs(front))]
+        is_accuracy = np.array([o.direction == "maximize" for o in self.objectives])
+        points = self._relative_costs(front, is_accuracy)
+        most = np.where(is_accuracy, KNEE_LOSS / REGION, np.nan)
+        within = np.flatnonzero(~(points > most + 1e-9).any(axis=1))
+        return front[within[knee(points[within], most)]] if len(within) else front[0]
 
     def hypervolume(self, trials: tuple[TrialRecord, ...]) -> float:
         """What measured trials dominate beyond the baseline, in halvings of the cost.

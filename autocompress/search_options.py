@@ -123,7 +123,7 @@ class SearchOptions:
         metavar="SIZE",
     )  # fmt: skip
     max_drop: float | None = _option(
-        None, _LIMITS, read.SHARE, OBJECTIVES["accuracy"].limit_help,
+        None, _LIMITS, read.DROP, OBJECTIVES["accuracy"].limit_help,
         metavar="SHARE",
     )  # fmt: skip
     max_latency: float | None = _option(

@@ -1,10 +1,12 @@
+import errno
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from autocompress.atomic_file import write_atomically
+from autocompress.atomic_file import replace_folder, restore_folder, write_atomically
 from autocompress.errors import InputError
 
 
@@ -51,3 +53,48 @@ def test_write_atomically_replaces_a_file_and_a_link_to_one(tmp_path: Path) -> N
     for goal in (link, file):
         write_atomically(goal, "new")
         assert goal.read_text() == "new"
+
+
+def folder_with(path: Path, **files: str) -> Path:
+    path.mkdir(parents=True)
+    for name, text in files.items():
+        (path / name).write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError(errno.ENOSPC, "full")])
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_replace_folder_keeps_the_old_one_whatever_interrupts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Any, which: str
+) -> None:
+    goal = folder_with(tmp_path / "goal", a="old")
+    draft = folder_with(tmp_path / "scratch" / "draft", a="new")
+    rename, calls = Path.rename, []
+
+    def stumbling(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == (1 if which == "first" else 2):
+            raise fault
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", stumbling)
+    with pytest.raises((KeyboardInterrupt, OSError)):
+        replace_folder(draft, goal)
+    assert (goal / "a").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["goal", "scratch"]
+
+    monkeypatch.undo()
+    replace_folder(draft, goal)
+    assert (goal / "a").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir() if path.name != "scratch"] == ["goal"]
+
+
+def test_replace_folder_brings_back_what_a_killed_process_left(tmp_path: Path) -> None:
+    old = folder_with(tmp_path / ".goal.0123.old", a="old")
+    restore_folder(tmp_path / "goal")
+    assert (tmp_path / "goal" / "a").read_text() == "old"
+    assert not old.exists()
+    folder_with(old, a="older")  # killed after the new one was in place
+    restore_folder(tmp_path / "goal")
+    assert not old.exists()
+    assert (tmp_path / "goal" / "a").read_text() == "old"

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -231,6 +233,16 @@ def test_run_without_measurements_has_no_front_and_no_knee(trials):
     assert run.front() == ()
     assert run.knee() is None
     assert run.baseline is None
+
+
+def test_knee_loses_at_most_five_percent_and_counts_costs_in_logarithms():
+    run = _run(
+        _trial(0, 0.9, 1000, role="baseline"),
+        *(_trial(1, 0.89, 400), _trial(2, 0.88, 50), _trial(3, 0.49, 9), _trial(4, 0.5, 10)),
+    )
+    assert run.knee() is run.trials[2]  # on raw axes, without a floor, it is trial 4
+    limited = dataclasses.replace(run, limits=Limits(max_size_bytes=20))
+    assert limited.knee() is run.trials[4]  # nothing keeps both: the most accurate one
 
 
 def test_knee_is_on_the_front():

@@ -11,7 +11,7 @@ from autocompress.api.points import Point, Points, point_of
 from autocompress.errors import InputError, NoPointError, unknown_name
 from autocompress.export.bundle import choose_point
 from autocompress.objective import all_costs
-from autocompress.option_readers import number, whole_number
+from autocompress.option_readers import drop, number, whole_number
 from autocompress.run_record import RunRecord, TrialRecord
 
 if TYPE_CHECKING:
@@ -72,11 +72,11 @@ class Result:
         """
         return point_of(self.run, self._chosen("knee"))
 
-    def best(self, max_drop: float = 0.01, by: str = "size") -> Point:
+    def best(self, max_drop: float | str = 0.01, by: str = "size") -> Point:
         """The smallest point that loses at most so much accuracy; refined ones count.
 
         Args:
-            max_drop: Share of accuracy that it may lose against the original model.
+            max_drop: Accuracy that it may lose against the original model: 0.01, "1%" or "1pt".
             by: `size` or `latency`: what is made smallest.
 
         Raises:
@@ -126,7 +126,7 @@ class Result:
         output: str | Path | None = None,
         *,
         runtimes: Sequence[str] = (),
-        max_drop: float | None = None,
+        max_drop: float | str | None = None,
         has_weights: bool = False,
     ) -> Bundle:
         """Write a point as a verified bundle; the only time that the test split is read.
@@ -219,20 +219,20 @@ class Result:
 
         return Result(load_run(self.folder))
 
-    def _chosen(self, which: str | int | Point, max_drop: float | None = None) -> TrialRecord:
+    def _chosen(self, which: str | int | Point, max_drop: float | str | None = None) -> TrialRecord:
         if isinstance(which, str) and which not in _CHOICES:
             raise unknown_name("point", which, (*_CHOICES, "the number of a trial"))
         if isinstance(which, str) and which in _BEST:
-            return self._within(1.0 if max_drop is None else max_drop, _BEST[which])
+            return self._within("100%" if max_drop is None else max_drop, _BEST[which])
         if max_drop is not None:
             raise InputError(f"`max_drop` goes with {' and '.join(map(repr, _BEST))} only.")
         return choose_point(self.run, trial=None if isinstance(which, str) else _number_of(which))
 
-    def _within(self, max_drop: float, by: str) -> TrialRecord:
+    def _within(self, max_drop: float | str, by: str) -> TrialRecord:
         names = [cost.name for cost in all_costs()]
         if by not in names:
             raise unknown_name("cost", by, names)
-        return choose_point(self.run, max_drop=number("max_drop", max_drop), by=by)
+        return choose_point(self.run, max_drop=drop("max_drop", max_drop), by=by)
 
     def _reopened(self) -> Any:
         """The task and its evaluator, loaded once."""

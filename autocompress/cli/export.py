@@ -8,7 +8,7 @@ import click
 from autocompress.cli.options import json_option, print_json
 from autocompress.cli.runs import load_trusted, results_option, trust_option
 from autocompress.objective import all_costs
-from autocompress.quantities import parse_share
+from autocompress.quantities import parse_drop
 
 
 @click.command()
@@ -78,7 +78,7 @@ def command(
 
     if sum((trial is not None, max_drop is not None, knee)) != 1:
         raise InputError("Exactly one of --trial N, --max-drop SHARE and --knee must be given.")
-    allowed = None if max_drop is None else parse_share("--max-drop", max_drop)
+    allowed = None if max_drop is None else parse_drop("--max-drop", max_drop)
     record = load_trusted(run, results, is_trusted=is_trusted)
     point = choose_point(record, trial=trial, max_drop=allowed, by=by)
     if broken := violation_words(record, point):

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from autocompress.atomic_file import flush_folder
+from autocompress.atomic_file import replace_folder, restore_folder
 from autocompress.errors import AutocompressError, InputError, NoPointError, first_line
 from autocompress.evaluate.candidate_file import save_candidate
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.packed_size import file_metadata
 from autocompress.export.card import model_card
+from autocompress.export.manifest import FORMAT, MANIFEST, read_manifest
 from autocompress.export.runtime_file import arrays_of, scores, ship
 from autocompress.objective import OBJECTIVES
 from autocompress.packing.packed import write_packed
@@ -97,8 +98,6 @@ def _by_number(run: RunRecord, number: int) -> TrialRecord:
     return point
 
 
-FORMAT = 2
-MANIFEST = "manifest.json"
 _PACKED, _ONNX, _PLAN, _CARD = ("model.acz", "model.onnx", "plan.json", "README.md")
 _WEIGHTS = "model.safetensors"
 _ACCURACIES = ("val_accuracy", "test_accuracy", "held_out_accuracy")
@@ -106,6 +105,7 @@ _TIMING = (
     *("latency_ms", "latency_spread_ms", "baseline_latency_ms", "speedup"),
     *("speedup_low", "speedup_high", "peak_memory_bytes"),
 )
+_MUCH = 0.05  # accuracy
 _logger = logging.getLogger(__name__)
 
 
@@ -142,10 +142,9 @@ def export_point(
         InputError: If `output` cannot be written or holds something else.
         AutocompressError: If the exported files do not do what they should.
     """
-    if output.exists() and not (output / MANIFEST).is_file():
-        raise InputError(
-            f"The output folder {output} exists and is not a bundle.", "Name another with -o."
-        )
+    restore_folder(output)
+    _check_replaceable(output)
+    _warn_of_loss(run, point)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as scratch:
@@ -154,13 +153,48 @@ def export_point(
             manifest = _fill(
                 bundle, Path(scratch), run, point, prepared, evaluator, runtimes, has_weights
             )
-            flush_folder(bundle)
-            if output.exists():
-                output.rename(Path(scratch) / "old")
-            bundle.rename(output)
+            _check_replaceable(output)  # a file may have been added meanwhile
+            replace_folder(bundle, output)
     except OSError as error:
         raise InputError(f"The bundle {output} cannot be written: {first_line(error)}.") from error
     return manifest
+
+
+def _check_replaceable(output: Path) -> None:
+    """Check that nothing would be lost but what an export has written.
+
+    Raises:
+        InputError: If `output` is there and is no bundle, or holds files of somebody else.
+    """
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    hint = "Name another folder with `output=FOLDER`."
+    try:
+        written = {*read_manifest(output)["files"], MANIFEST, _CARD}
+    except InputError as error:
+        raise InputError(
+            f"The output folder {output} exists and is not a bundle: {error.message}", hint
+        ) from error
+    others = sorted(path.name for path in output.iterdir() if path.name not in written)
+    if others:
+        raise InputError(
+            f"The output folder {output} must hold the files of a bundle only, since it would be "
+            f"replaced, but holds {', '.join(others[:3])}{', ...' if len(others) > 3 else ''}.",
+            f"Move them elsewhere. {hint}",
+        )
+
+
+def _warn_of_loss(run: RunRecord, point: TrialRecord) -> None:
+    """Say that a point loses much, while there is time to take another one."""
+    base = None if run.baseline is None else run.baseline.measurement
+    if base is None or point.measurement is None:
+        return
+    lost = base.accuracy - point.measurement.accuracy
+    if lost > _MUCH:
+        _logger.warning(
+            "%s loses much: %.2f points of %s on val against the original model.",
+            *(point.label, 100.0 * lost, run.info.get("metric", "accuracy")),
+        )
 
 
 def _fill(

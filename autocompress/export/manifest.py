@@ -7,9 +7,10 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from autocompress.errors import InputError, first_line
-from autocompress.export.bundle import FORMAT, MANIFEST
 from autocompress.space.rules import problem_of
 
+FORMAT: Final = 2
+MANIFEST: Final = "manifest.json"
 _MOST_BYTES: Final = 16 * 2**20
 
 

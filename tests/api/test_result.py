@@ -27,11 +27,13 @@ def test_front_is_a_sequence_and_a_table(searched: Any) -> None:
 
 def test_best_and_knee_are_what_export_would_take(searched: Any) -> None:
     assert searched.knee.trial == searched.run.knee().number
-    best = searched.best(max_drop=1.0)
+    best = searched.best(max_drop="100%")
     assert best.size_bytes == min(p.size_bytes for p in searched.front)
     assert best.compression == pytest.approx(searched.baseline.size_bytes / best.size_bytes)
-    with pytest.raises(InputError, match="`max_drop` must lie in"):
+    with pytest.raises(InputError, match="`max_drop` must be a share in"):
         searched.best(max_drop=3.0)
+    with pytest.raises(InputError, match="must be below 1 or have a unit, but got '1'"):
+        searched.best(max_drop=1)
     with pytest.raises(InputError, match="Unknown cost 'bytes'"):
         searched.best(by="bytes")
 
@@ -53,7 +55,7 @@ def test_export_writes_a_bundle_that_loads(searched: Any, task_module: Any, tmp_
 
     assert bundle.folder == tmp_path / "out"
     assert bundle.size_bytes == (tmp_path / "out" / "model.acz").stat().st_size
-    assert bundle.compression == pytest.approx(searched.best(1.0).compression)
+    assert bundle.compression == pytest.approx(searched.best("100%").compression)
     model = bundle.load(task.model)
     inputs, targets = task.test
     with torch.no_grad():
@@ -68,7 +70,8 @@ def test_export_writes_a_bundle_that_loads(searched: Any, task_module: Any, tmp_
         ("best", {}, "Unknown point 'best'"),
         (99, {}, "`trial` must be in"),
         (1.5, {}, "`trial` must be a whole number, but got 1.5"),
-        ("smallest", {"max_drop": "1%"}, "`max_drop` must be a number, but got '1%'"),
+        ("smallest", {"max_drop": "1"}, "`max_drop` must be below 1 or have a unit"),
+        ("smallest", {"max_drop": [1]}, "`max_drop` must be a number, or a text with its unit"),
         ("knee", {"max_drop": 0.1}, "goes with 'smallest' and 'fastest'"),
         ("knee", {"runtimes": "onnx"}, "Unknown runtime 'onnx'"),
     ],

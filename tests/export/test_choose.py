@@ -1,9 +1,12 @@
 import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from autocompress.errors import InputError, NoPointError
-from autocompress.export.bundle import choose_point
+from autocompress.export.bundle import choose_point, export_point
 from autocompress.objective import Limits
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, TrialRecord
@@ -142,3 +145,45 @@ def test_choose_point_says_when_nothing_is_within_the_drop() -> None:
     assert caught.value.exit_code == 4
     with pytest.raises(NoPointError, match="no measured point"):
         choose_point(make_run())
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        ({"manifest.json": '{"name": "my web app"}'}, "exists and is not a bundle"),
+        ({"notes.txt": "mine"}, "exists and is not a bundle"),
+    ],
+)
+def test_export_replaces_nothing_but_bundles(
+    run: RunRecord, tmp_path: Path, files: dict[str, str], said: str
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    nobody: Any = None  # nothing is loaded
+    with pytest.raises(InputError, match=said):
+        export_point(run, run.trials[1], nobody, nobody, tmp_path)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == files
+
+
+def test_export_keeps_a_file_that_was_added_to_a_bundle(run: RunRecord, tmp_path: Path) -> None:
+    old = Path(__file__).parents[1] / "data" / "version_0_1" / "bundle"
+    bundle = shutil.copytree(old, tmp_path / "bundle")
+    (bundle / "labels.txt").write_text("cat, dog")
+    nobody: Any = None
+    with pytest.raises(InputError, match=r"holds labels\.txt") as caught:
+        export_point(run, run.trials[1], nobody, nobody, bundle)
+    assert "Move them elsewhere" in caught.value.hint
+    assert (bundle / "labels.txt").read_text() == "cat, dog"
+    assert (bundle / "model.acz").read_bytes() == (old / "model.acz").read_bytes()
+
+
+def test_export_says_before_it_begins_that_a_point_loses_much(
+    run: RunRecord, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nobody: Any = None
+    for number in (2, 4):  # loses 1 point, 45 points
+        with pytest.raises(AttributeError):  # nobody's evaluator
+            export_point(run, run.trials[number], nobody, nobody, tmp_path / "new")
+    assert [record.message for record in caplog.records] == [
+        "trial 4 loses much: 45.00 points of accuracy on val against the original model."
+    ]

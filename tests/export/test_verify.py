@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from autocompress.cli.main import cli
 from autocompress.cli.verify import EXIT_CODES
 from autocompress.errors import BrokenPromiseError, InputError
-from autocompress.export.bundle import MANIFEST, digest_of
+from autocompress.export.bundle import digest_of
+from autocompress.export.manifest import MANIFEST
 
 Change = Callable[[Path, dict[str, Any]], None]
 

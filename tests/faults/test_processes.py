@@ -22,8 +22,8 @@ SEARCH = ("search", "my_task.py", "--threads", "1", "--objectives", "accuracy,si
 KILL_WHILE_EXPORTING = """
 import os, signal, sys
 from autocompress.cli.main import main
-from autocompress.export import bundle
-bundle.flush_folder = lambda folder: os.kill(os.getpid(), signal.SIGKILL)
+from autocompress import atomic_file
+atomic_file.flush_folder = lambda folder: os.kill(os.getpid(), signal.SIGKILL)
 main(sys.argv[1:])
 """
 
