@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import hypothesis
 import pytest
 import torch
 from torch import Tensor, nn
@@ -34,6 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """What is skipped is counted at the end."""
     config.pluginmanager.register(skipped.SkippedTests(config), "skipped-tests")
+    # No test asserts a wall-clock time: on a busy machine an example takes what it takes.
+    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.load_profile("untimed")
 
 
 # One of each kind: what has been shown to hold for these seldom breaks on a relative of theirs.

@@ -14,6 +14,7 @@ class OnnxReference:
     extra = ""
     packages = ("onnx",)  # their versions belong to every figure
     has_own_batch = False
+    integer_weight_bits = 8  # its integers never saturate
     is_safe_to_open = True
 
     def load(self):
