@@ -16,6 +16,7 @@ from autocompress.errors import InputError
 
 _PREFIX: Final = "autocompress-"
 _OLD: Final = ".old"
+_TOKEN_BYTES: Final = 4
 # Another container may share the folder, and not the process numbers.
 _LEFT_BEHIND_S: Final = 24 * 3600.0
 
@@ -93,7 +94,7 @@ def replace_folder(draft: Path, goal: Path) -> None:
     """
     restore_folder(goal)
     flush_folder(draft)
-    old = goal.with_name(f".{goal.name}.{secrets.token_hex(4)}{_OLD}")
+    old = goal.with_name(f".{goal.name}.{secrets.token_hex(_TOKEN_BYTES)}{_OLD}")
     try:
         if goal.exists():
             goal.rename(old)
@@ -108,7 +109,8 @@ def replace_folder(draft: Path, goal: Path) -> None:
 
 def restore_folder(goal: Path) -> None:
     """Bring back what a process that was killed while it replaced `goal` has left of it."""
-    for old in goal.parent.glob(f".{glob.escape(goal.name)}.*{_OLD}"):
+    token = "[0-9a-f]" * 2 * _TOKEN_BYTES  # other folders with such an ending are somebody's
+    for old in goal.parent.glob(f".{glob.escape(goal.name)}.{token}{_OLD}"):
         if goal.exists():
             shutil.rmtree(old, ignore_errors=True)
         else:

@@ -97,7 +97,7 @@ def parse_drop(option: str, text: str) -> float:
     (0.01, 0.01)
     """
     drop = parse_share(option, text)
-    if drop == 1.0 and not text.strip().endswith(("%", "t", "T")):
+    if drop == 1.0 and text.strip()[-1].isdigit():  # no unit
         raise InputError(
             f"`{option}` must be below 1 or have a unit, but got {text!r}: is it one point, or all "
             "the accuracy?",

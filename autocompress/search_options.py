@@ -169,7 +169,7 @@ class SearchOptions:
     integer_weight_bits: int | None = _option(
         None, _MEASURING, read.one_of_numbers(7, 8),
         "Widest weights of layers that may compute in integers. 7 gives the same results on every "
-        "processor; with 8, kernels for x86 without VNNI (before about 2019) saturate.",
+        "processor; with 8, kernels for x86 without VNNI saturate.",
         shown_default="7; 8 for executorch and where the target says so",
     )  # fmt: skip
     input_shapes: tuple[tuple[int, ...], ...] | None = _option(

@@ -90,11 +90,13 @@ def test_replace_folder_keeps_the_old_one_whatever_interrupts_it(
 
 
 def test_replace_folder_brings_back_what_a_killed_process_left(tmp_path: Path) -> None:
-    old = folder_with(tmp_path / ".goal.0123.old", a="old")
+    old = folder_with(tmp_path / ".goal.0123abcd.old", a="old")
     restore_folder(tmp_path / "goal")
     assert (tmp_path / "goal" / "a").read_text() == "old"
     assert not old.exists()
+    folder_with(tmp_path / ".goal.backup.old", a="somebody's")
     folder_with(old, a="older")  # killed after the new one was in place
     restore_folder(tmp_path / "goal")
     assert not old.exists()
     assert (tmp_path / "goal" / "a").read_text() == "old"
+    assert (tmp_path / ".goal.backup.old" / "a").is_file()

@@ -184,6 +184,6 @@ def n_probed_examples(n_penalized: int) -> int:
     """Examples that go through a model when a plan is probed.
 
     Args:
-        n_penalized: Layers whose bits may have a price: what each does to the outputs is measured.
+        n_penalized: Layers that may have a rate penalty: what each does to the outputs is measured.
     """
     return _N_STATISTICS + _N_COMPARED + N_EXAMPLES * n_penalized

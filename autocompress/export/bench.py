@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.errors import AutocompressError, InputError, TrialError, unknown_name
+from autocompress.export.random_inputs import random_inputs
 from autocompress.measurement import LEAST_NOISE
 from autocompress.packing.packed import read_packed
 from autocompress.runtime.base import Runtime
@@ -20,7 +21,6 @@ from autocompress.runtime.registry import find_runtime, runtimes_for
 
 if TYPE_CHECKING:
     import onnx
-from autocompress.export.random_inputs import random_inputs
 
 
 def size_of(path: Path) -> int:

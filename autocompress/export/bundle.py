@@ -142,10 +142,10 @@ def export_point(
         InputError: If `output` cannot be written or holds something else.
         AutocompressError: If the exported files do not do what they should.
     """
-    restore_folder(output)
-    _check_replaceable(output)
-    _warn_of_loss(run, point)
     try:
+        restore_folder(output)
+        _check_replaceable(output)
+        _warn_of_loss(run, point)
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=output.parent) as scratch:
             bundle = Path(scratch) / "bundle"

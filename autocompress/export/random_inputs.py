@@ -1,16 +1,12 @@
 """Inputs for a file that is timed without data: random numbers of its shapes."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 
 from autocompress.errors import InputError
 from autocompress.runtime.base import Array, Arrays, InputSpec
-
-if TYPE_CHECKING:
-    pass
-
 
 _SIZE_IN_HINT: Final = 32  # where any will do
 

@@ -78,12 +78,16 @@ def wide_integer_layers(shipment: Shipment) -> list[str]:
     bits, in which codes up to 64 have room: 2 x 255 x 64 = 32,640.
     """
     found = []
-    for layer in shipment.deployable.activations:
-        stored = shipment.deployable.weights.get(layer)
-        codes = None if stored is None else to_integer_codes(stored)
-        if codes is not None and np.abs(codes.codes.astype(np.int16)).max(initial=0) > _WIDEST_CODE:
+    for layer in shipment.deployable.activations.keys() - set(shipment.graph.not_integer):
+        codes = [
+            to_integer_codes(stored)
+            for name, stored in shipment.deployable.weights.items()
+            if name == layer or name.startswith(f"{layer}.")  # a recurrent layer has several
+        ]
+        widest = [np.abs(c.codes.astype(np.int16)).max(initial=0) for c in codes if c is not None]
+        if max(widest, default=0) > _WIDEST_CODE:
             found.append(layer)
-    return found
+    return sorted(found)
 
 
 def _written(path: Path) -> tuple[Path, ...]:

@@ -76,7 +76,7 @@ def rules_of(options: SearchOptions, folder: Path | None = None) -> SpaceRules:
     """The search space's rules, cut down to what the target supports.
 
     How wide integer weights may be is what the options say, else the space, the target, and last
-    the runtime. A run of version 0.1 keeps the 8 bits it began with.
+    the runtime. A run of version 0.1 keeps 8, with which it began.
 
     Args:
         options: Settled.
@@ -91,8 +91,8 @@ def rules_of(options: SearchOptions, folder: Path | None = None) -> SpaceRules:
     assert options.runtime is not None, "settled before"
     widest = (
         options.integer_weight_bits
+        or (8 if _is_of_version_0_1(folder) else None)  # whatever its target says today
         or rules.integer_weight_bits
-        or (8 if _is_of_version_0_1(folder) else None)
         or known_runtime(options.runtime).integer_weight_bits
     )
     return rules.model_copy(update={"integer_weight_bits": widest})

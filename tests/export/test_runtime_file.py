@@ -57,13 +57,18 @@ def test_ship_takes_away_the_files_of_a_runtime_that_refuses_and_no_other(
     assert {path.name for path in tmp_path.iterdir()} == others
 
 
-@pytest.mark.parametrize(("bits", "wide"), [(8, ["integer"]), (7, []), (4, [])])
+@pytest.mark.parametrize(("bits", "wide"), [(8, ["integer", "lstm"]), (7, []), (4, [])])
 def test_layers_whose_integer_sums_may_saturate_are_named(bits: int, wide: list[str]) -> None:
     top = 2 ** (bits - 1) - 1
     stored = QuantizedTensor(
         codes=np.array([[top, -top], [1, 0]], np.int8), scale=np.ones(2, "f4"), axis=0, bits=bits
     )
     deployable = SimpleNamespace(
-        weights={"integer": stored, "float_inputs": stored}, activations={"integer": None}
+        weights=dict.fromkeys(
+            ("integer", "integers", "refused", "float_inputs", "lstm.weight_hh_l0"), stored
+        ),
+        activations=dict.fromkeys(("integer", "lstm", "refused")),
     )
-    assert wide_integer_layers(cast(Shipment, SimpleNamespace(deployable=deployable))) == wide
+    graph = SimpleNamespace(not_integer=("refused",))
+    shipment = cast(Shipment, SimpleNamespace(deployable=deployable, graph=graph))
+    assert wide_integer_layers(shipment) == wide

@@ -41,7 +41,7 @@ def test_width_of_integer_weights_is_what_was_said_last_of_all_the_runtimes(
 def test_a_run_that_began_before_integer_weights_had_a_width_keeps_eight_bits(
     tmp_path: Path,
 ) -> None:
-    options = settle_options(SearchOptions())
+    options = settle_options(SearchOptions(target="x86-onnxruntime"))
     for kept, widest in (({"budget": 5}, 8), (options.to_json(), 7)):
         (tmp_path / "run.json").write_text(json.dumps({"options": kept}))
         assert rules_of(options, tmp_path).integer_weight_bits == widest

@@ -129,7 +129,7 @@ def is_stalled(epochs: list[Epoch], patience: int) -> bool:
     return best is not None and best.is_final and epochs[-1].number - best.number >= patience
 
 
-_LADDER_SHARE = 0.25  # of the epochs, with finer grids than the plan's
+_PROGRESSIVE_SHARE = 0.25  # of the epochs, with finer grids than the plan's
 _CALIBRATION_BATCHES = 32
 _CALIBRATION_BATCH_SIZE = 128
 
@@ -277,7 +277,7 @@ class _Run:
         n_finer = len(self._plans) - 1
         if n_finer == 0 or n_done + 1 >= self._n_epochs:
             return n_finer
-        share = n_done / max(1.0, _LADDER_SHARE * self._n_epochs)
+        share = n_done / max(1.0, _PROGRESSIVE_SHARE * self._n_epochs)
         return min(n_finer, int(share * n_finer))
 
     def _end_epoch(self, training: Training) -> None:
