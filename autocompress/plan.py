@@ -150,6 +150,24 @@ class CompressionPlan:
             if row.takes_weights
         )
 
+    @property
+    def structure(self) -> "CompressionPlan":
+        """What it takes away, without what it rounds: plans with equal ones differ in bits only."""
+        layers = {name: _without_rounding(layer) for name, layer in self.layers.items()}
+        return dataclasses.replace(self, layers=layers).effective
+
+    @property
+    def is_rounded_coarsely(self) -> bool:
+        """Whether some weights are rounded to fewer than 7 bits, each to the nearest value.
+
+        Rounding with a rate penalty makes up for its own errors, and 7 bits make hardly any: what
+        is left then is less than brief training adds.
+        """
+        return any(
+            layer.weight_bits < _FINE_BITS and not layer.rate_price
+            for layer in self.layers.values()
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Plain containers only; defaults are left out, so new fields keep old digests."""
         default = LayerPlan()
@@ -181,6 +199,18 @@ class CompressionPlan:
             )
         except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
             raise InputError(f"The plan must be a JSON object of a plan, but: {error}.") from error
+
+
+_FINE_BITS: Final = 7
+_KEPT_BY_STRUCTURE: Final = tuple(
+    row.kind
+    for row in OF_LAYERS
+    if row.takes_weights or (row.needs and TECHNIQUES[row.needs].takes_weights)
+)
+
+
+def _without_rounding(layer: LayerPlan) -> LayerPlan:
+    return LayerPlan(**{kind: getattr(layer, kind) for kind in _KEPT_BY_STRUCTURE})
 
 
 def _checked_ratio(group: str, ratio: float) -> float:

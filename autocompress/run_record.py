@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.measurement import Fidelity, Measurement
-from autocompress.objective import KNEE_LOSS, REGION, SLACK_HALVINGS, Limits, Objective, all_costs
+from autocompress.objective import (
+    SLACK_HALVINGS,
+    AccuracyScale,
+    Limits,
+    Objective,
+    accuracy_scale,
+    all_costs,
+)
 from autocompress.pareto import knee, non_dominated, running_hypervolume
 from autocompress.plan import CompressionPlan
 from autocompress.space.search_space import Knob
@@ -87,6 +94,12 @@ class RunRecord:
         """Trials that count towards the budget."""
         return sum(trial.is_finished for trial in self.trials)
 
+    @property
+    def seconds(self) -> float:
+        """Time that its sensitivity table and its measured trials took, in all sessions."""
+        of_table = 0.0 if self.options is None else self.options.seconds
+        return of_table + sum(t.measurement.seconds for t in self.trials if t.measurement)
+
     def after(self, n_trials: int) -> "RunRecord":
         """The run as it was when its first `n_trials` trials had finished."""
         finished = tuple(trial for trial in self.trials if trial.is_finished)
@@ -123,6 +136,14 @@ class RunRecord:
     def baseline(self) -> TrialRecord | None:
         """The original model, if it has been measured."""
         return next((t for t in self.trials if t.role == "baseline" and self._is_complete(t)), None)
+
+    @property
+    def accuracy_scale(self) -> AccuracyScale:
+        """How much its losses of accuracy count; only with a measured baseline."""
+        assert self.baseline is not None
+        assert self.baseline.measurement is not None
+        metric = str(self.info.get("metric", "accuracy"))
+        return accuracy_scale(self.baseline.measurement.accuracy, metric, self.limits.max_drop)
 
     @property
     def controls(self) -> tuple[TrialRecord, ...]:
@@ -200,7 +221,7 @@ class RunRecord:
     def knee(self) -> TrialRecord | None:
         """The front's best trade-off, or None if nothing has been measured.
 
-        Only points are considered that lose at most `KNEE_LOSS` of the baseline's accuracy, or the
+        Only points are considered whose accuracy is worth something (see `AccuracyScale`), or the
         most accurate one if there are none. Costs count as logarithms: half is half, wherever.
         """
         front = self.front()
@@ -210,18 +231,18 @@ class RunRecord:
             return front[knee(self.costs(front))]
         is_accuracy = np.array([o.direction == "maximize" for o in self.objectives])
         points = self._relative_costs(front, is_accuracy)
-        most = np.where(is_accuracy, KNEE_LOSS / REGION, np.nan)
-        within = np.flatnonzero(~(points > most + 1e-9).any(axis=1))
-        return front[within[knee(points[within], most)]] if len(within) else front[0]
+        spans = np.where(is_accuracy, 1.0, np.nan)
+        within = np.flatnonzero(~(points > spans + 1e-9).any(axis=1))
+        return front[within[knee(points[within], spans)]] if len(within) else front[0]
 
     def hypervolume(self, trials: tuple[TrialRecord, ...]) -> float:
         """What measured trials dominate beyond the baseline, in halvings of the cost.
 
         Costs count as binary logarithms of their ratio to the baseline's, so that from 8 to 16
-        times smaller is as much as from 1 to 2; accuracies count down to `REGION` below the
-        baseline's, since nobody ships what loses more. With one cost the value is the mean number
-        of halvings over those accuracies. With several it is the mean volume, and a point may cost
-        up to `SLACK_HALVINGS` more than the baseline in one of them.
+        times smaller is as much as from 1 to 2; so do losses of accuracy, down to what is worth
+        nothing (see `AccuracyScale`). With one cost the value is the mean number of halvings over
+        that range. With several it is the mean volume, and a point may cost up to `SLACK_HALVINGS`
+        more than the baseline in one of them.
 
         Args:
             trials: Measured trials of a run whose baseline is measured, too.
@@ -241,13 +262,13 @@ class RunRecord:
     def _relative_costs(
         self, trials: tuple[TrialRecord, ...], is_accuracy: NDArray[np.bool_]
     ) -> NDArray[np.float64]:
-        """Shares of the allowed loss of accuracy, and log2 of costs over the baseline's; (N, M)."""
+        """What losses of accuracy take off, and log2 of costs over the baseline's; (N, M)."""
         assert self.baseline is not None
         base, costs = self.costs((self.baseline,))[0], self.costs(trials)
         tiny = np.finfo(np.float64).tiny
-        allowed = REGION * np.where(base == 0.0, 1.0, np.abs(base))  # a metric may start at 0
+        lost = 1.0 - self.accuracy_scale.worth(-costs)
         halvings = np.log2(np.maximum(costs, tiny) / np.maximum(base, tiny))
-        return np.where(is_accuracy, (costs - base) / allowed, halvings)
+        return np.where(is_accuracy, lost, halvings)
 
 
 def _by_accuracy(trial: TrialRecord) -> tuple[float, int, int]:

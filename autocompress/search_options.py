@@ -112,6 +112,12 @@ class SearchOptions:
         None, _WHEN, read.SECONDS, "End after this time, such as 30m or 2h.",
         role="session", metavar="TIME",
     )  # fmt: skip
+    time: float | None = _option(
+        None, _WHEN, read.SECONDS,
+        "Search, train in full the points that dominate most, and end after about this time in "
+        "all, such as 2h.",
+        role="session", metavar="TIME",
+    )  # fmt: skip
     refine: int = _option(
         0, _WHEN, read.at_least(0),
         "Then train in full the K points of the front that dominate most; see `refine`.",

@@ -1,9 +1,10 @@
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 
-from autocompress.objective import Limits
+from autocompress.objective import Limits, accuracy_scale
 from tests.builders import make_measurement, make_run, make_trial
 
 
@@ -160,42 +161,76 @@ def test_hypervolume_of_the_baseline_and_of_nothing_is_zero(objectives):
     assert run.running_hypervolume(()) == []
 
 
+def _worth(points_lost: float) -> float:
+    """By hand: the logarithm of what is lost plus a quarter of a point, 4 points are worth 0."""
+    return 1.0 - math.log2(points_lost / 0.25 + 1.0) / math.log2(17.0)
+
+
 def test_hypervolume_with_one_cost_is_the_mean_number_of_halvings():
     run = _run(
         _trial(0, 0.8, 400, role="baseline"),
-        _trial(1, 0.78, 100),  # two halvings over three quarters of [0.72, 0.80]
-        _trial(2, 0.76, 50),  # a third one over half of it
+        _trial(1, 0.7975, 100),  # two halvings at a quarter of a point: one of 4.09 octaves is gone
+        _trial(2, 0.7825, 50),  # a third one at 1.75 points: three octaves are gone
         _trial(3, 0.79, 500),  # larger than the baseline
-        _trial(4, 0.71, 10),  # loses more than a tenth of the baseline's accuracy
-        _trial(5, 0.84, 200),  # one halving, and half a region above the baseline
+        _trial(4, 0.75, 10),  # loses more than 4 points
+        _trial(5, 0.84, 200),  # one halving; better than the baseline is not worth more
     )
-    volumes = [0.0, 1.5, 2.0, 2.0, 2.0, 2.0 + 0.25 + 0.5]
+    assert _worth(0.25) == pytest.approx(1 - 1 / math.log2(17.0))
+    after_1, after_2 = 2.0 * _worth(0.25), 2.0 * _worth(0.25) + _worth(1.75)
+    volumes = [0.0, after_1, after_2, after_2, after_2, after_2 + 1.0 - _worth(0.25)]
     assert run.running_hypervolume(run.trials) == pytest.approx(volumes)
-    assert run.hypervolume(run.trials[2:3]) == pytest.approx(1.5)
+    assert run.hypervolume(run.trials[2:3]) == pytest.approx(3.0 * _worth(1.75))
 
 
 def test_hypervolume_is_finite_where_the_baseline_scores_zero():
     run = _run(_trial(0, 0.0, 400, role="baseline"), _trial(1, 0.0, 200), _trial(2, 0.5, 100))
-    assert run.running_hypervolume(run.trials) == pytest.approx([0.0, 1.0, 2.0 * (1.0 + 5.0)])
+    assert run.running_hypervolume(run.trials) == pytest.approx([0.0, 1.0, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("metric", "baseline", "unit"),
+    [
+        ("top-1 accuracy", 0.99, 0.0025),
+        ("accuracy", 0.3, 0.0025),
+        ("mIoU", 0.6, 0.0025),
+        ("R squared", 0.992, 0.00025),  # what lacks to 1, over 32
+    ],
+)
+def test_what_counts_of_a_metric_is_a_quarter_of_a_point_or_less(metric, baseline, unit):
+    scale = accuracy_scale(baseline, metric)
+    assert scale.unit == pytest.approx(unit)
+    assert scale.floor == pytest.approx(baseline - 16 * unit)
+
+
+def test_a_wide_limit_widens_what_counts():
+    assert accuracy_scale(0.9, max_drop=0.1).floor == pytest.approx(0.8)
+    assert accuracy_scale(0.9, max_drop=0.01).floor == pytest.approx(0.86)
+
+
+def test_knee_loses_no_more_than_what_is_worth_something():
+    """A point that is much smaller and loses 5 points is no best trade-off."""
+    run = _run(_trial(0, 0.9, 400, role="baseline"), _trial(1, 0.898, 100), _trial(2, 0.85, 10))
+    assert run.knee() is run.trials[1]
 
 
 def test_hypervolume_with_two_costs_counts_what_is_no_faster_than_the_baseline():
     base = _trial(0, 0.8, 400, role="baseline", latency_ms=2.0)
     points = (
         _trial(1, 0.8, 100, latency_ms=2.0),  # weights only: exactly as fast
-        _trial(2, 0.76, 200, latency_ms=1.0),
+        _trial(2, 0.79, 200, latency_ms=1.0),
         _trial(3, 0.8, 100, latency_ms=3.0),
         _trial(4, 0.8, 10, latency_ms=4.0),  # one halving in the wrong direction is all there is
     )
     run = _run(base, *points, objectives="accuracy,size,latency")
     # Boxes of accuracy x size x latency up to twice the baseline's costs, less its own of 1 x 1 x 1
     slower = 2.0 - np.log2(3.0)
+    half = _worth(1.0)
     assert run.hypervolume(points[:1]) == pytest.approx(1 * 3 * 1 - 1)
-    assert run.hypervolume(points[1:2]) == pytest.approx(0.5 * 2 * 2 - 0.5 * 1 * 1)
+    assert run.hypervolume(points[1:2]) == pytest.approx(half * 2 * 2 - half * 1 * 1)
     assert run.hypervolume(points[2:3]) == pytest.approx(1 * 3 * slower - 1 * 1 * slower)
     assert run.hypervolume(points[3:]) == 0.0
-    overlap = 0.5 * 2 * 1
-    assert run.running_hypervolume(points) == pytest.approx([2.0] + [3.0 + 2.0 - overlap - 1.0] * 3)
+    added = half * (2 * 2 - 2 * 1)
+    assert run.running_hypervolume(points) == pytest.approx([2.0] + [2.0 + added] * 3)
 
 
 def test_hypervolume_of_half_the_size_is_one_with_two_costs_as_well():

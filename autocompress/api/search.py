@@ -14,6 +14,7 @@ from autocompress.study.listener import Watch
 from autocompress.study.records import load_run
 from autocompress.tasks.base import Task
 from autocompress.tasks.in_memory import is_in_memory, keep_in_memory
+from autocompress.terminal.refine_progress import refine_as_asked
 from autocompress.terminal.search_progress import SearchProgress
 
 
@@ -51,6 +52,7 @@ def search(
     ray_address: str | None = None,
     storage: str | None = None,
     track: str | Sequence[str] = (),
+    time: float | str | None = None,
     refine: int = 0,
     quiet: bool = False,
     watch: Watch | None = None,
@@ -96,6 +98,7 @@ def search(
         ray_address: The cluster.
         storage: Address of a database server.
         track: Who else is told of finished trials, such as "tensorboard" or "mlflow".
+        time: Of the search and of training in full the points that dominate most, together.
         refine: So many points of the front are trained in full at the end.
         quiet: No progress.
         watch: Told about progress instead.
@@ -116,8 +119,8 @@ def search(
         )
     texts = {} if is_in_memory(spec) else {key: _text(value) for key, value in arguments.items()}
     options = SearchOptions.read(given, task=spec, arguments=texts)
-    found = Result(search_task(options, watch or SearchProgress(options, quiet=quiet)))
-    return found.refine(top=options.refine, quiet=quiet) if options.refine else found
+    run = search_task(options, watch or SearchProgress(options, quiet=quiet))
+    return Result(refine_as_asked(run, options, quiet=quiet))
 
 
 def _text(value: object) -> str:

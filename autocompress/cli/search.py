@@ -52,16 +52,15 @@ def run_search_command(options: Any, *, quiet: bool, as_json: bool) -> None:
     """Search, refine what was asked for, and print the front."""
     from autocompress.errors import NoPointError
     from autocompress.runs.search_task import search_task
-    from autocompress.terminal.refine_progress import refine_best
+    from autocompress.terminal.refine_progress import refine_as_asked
     from autocompress.terminal.search_progress import SearchProgress
 
     run = search_task(options, SearchProgress(options, quiet=quiet))
-    if options.refine:
-        try:
-            run = refine_best(run, options.refine, quiet=quiet)
-        except NoPointError:  # the search's result stands
-            print_result(run, as_json=as_json)
-            raise
+    try:
+        run = refine_as_asked(run, options, quiet=quiet)
+    except NoPointError:  # the search's result stands
+        print_result(run, as_json=as_json)
+        raise
     print_result(run, as_json=as_json)
 
 

@@ -1,5 +1,6 @@
 """The one order: prune, drop, share, factorize, sparsify, quantize. Turns a plan into a model."""
 
+import copy
 import dataclasses
 from collections.abc import Collection, Set
 
@@ -43,6 +44,25 @@ class Candidate:
     skipped: tuple[str, ...]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Structure:
+    """A model whose weights were taken away, in floating point: what is left to do is rounding.
+
+    Attributes:
+        model: A copy; the base model is untouched.
+        tied: Layers that have no weight of their own any more.
+        skipped: What was asked for and not done, one line each.
+    """
+
+    model: nn.Module
+    tied: frozenset[str] = frozenset()
+    skipped: tuple[str, ...] = ()
+
+    def copy(self) -> "Structure":
+        """The same with a model of its own."""
+        return dataclasses.replace(self, model=copy.deepcopy(self.model))
+
+
 def apply_plan(
     model: nn.Module,
     plan: CompressionPlan,
@@ -72,11 +92,64 @@ def apply_plan(
         model, plan, groups, example_inputs, policy, statistics, blocks=blocks
     )
     construction.prune()
-    return construction.finish()
+    return quantize_structure(construction.shape(), plan, example_inputs)
+
+
+def quantize_structure(
+    structure: Structure, plan: CompressionPlan, example_inputs: Inputs
+) -> Candidate:
+    """The last step of the order: round what is left, and run the candidate once.
+
+    Args:
+        structure: Made by `Construction` for this plan or for its `structure`; its model becomes
+            the candidate's.
+        plan: What to do.
+        example_inputs: Inputs the model runs on, each of shape (N, ...).
+
+    Raises:
+        TrialError: If the candidate does not run.
+    """
+    gone = [name for name in plan.layers if _is_gone(name, plan)]
+    skipped = [*structure.skipped]
+    skipped += [f"'{name}' is not compressed: its block is dropped" for name in gone]
+    skipped += _ignored_words(structure, plan)
+    for name, own in plan.layers.items():
+        if name in gone:
+            continue
+        # the weight of a layer that shares one is its source's, its inputs are its own
+        source = plan.layers.get(own.shared_with, LayerPlan()) if name in structure.tied else own
+        layer = dataclasses.replace(source, activation_bits=own.activation_bits)
+        if layer.is_quantized:
+            skipped += quantize_(structure.model, name, layer)
+        elif layer.activation_bits < FULL_BITS:
+            skipped.append(
+                f"activation_bits={layer.activation_bits} of '{name}' skipped: "
+                "its weights stay float, and integer kernels need both operands"
+            )
+    run_once(structure.model, example_inputs)
+    return Candidate(model=structure.model, skipped=tuple(filter(None, skipped)))
+
+
+def _is_gone(layer: str, plan: CompressionPlan) -> bool:
+    return any(layer.startswith(f"{block}.") for block in plan.dropped_blocks)
+
+
+def _ignored_words(structure: Structure, plan: CompressionPlan) -> list[str]:
+    """What a plan says of the weights of layers that have none of their own."""
+    notes = []
+    for name in sorted(structure.tied):
+        source = plan.layers[name].shared_with
+        own, sources = (
+            dataclasses.replace(layer, shared_with="", activation_bits=FULL_BITS)
+            for layer in (plan.layers[name], plan.layers.get(source, LayerPlan()))
+        )
+        if own not in (LayerPlan(), sources):
+            notes.append(f"'{name}' is compressed as '{source}': one weight")
+    return notes
 
 
 class Construction:
-    """A candidate while it is built; between the steps it can be trained.
+    """A structure while it is made; between the steps it can be trained.
 
     torch's fused encoder kernel is switched off for the process: in eval mode it reads the weights
     of nn.TransformerEncoderLayer past the forward of the layers that hold them, and so would
@@ -167,33 +240,18 @@ class Construction:
         if not self.is_pruned:
             self._groups = regroup(self._groups, cuts)
 
-    def finish(self) -> Candidate:
-        """Do what comes after pruning, and run the candidate once.
-
-        Raises:
-            TrialError: If the candidate does not run.
-        """
+    def shape(self) -> Structure:
+        """Do what comes between pruning and rounding."""
         assert self.is_pruned, "prune first"
         for block in self._plan.dropped_blocks:
             drop_block_(self.model, block)
-        kept = self._kept_layers()
-        layers = self._share(kept)
+        kept = {n: layer for n, layer in self._plan.layers.items() if not _is_gone(n, self._plan)}
+        tied = self._share(kept)
+        layers = {name: layer for name, layer in kept.items() if name not in tied}
         self._skipped += factorize_layers_(self.model, layers, self._statistics.calibration)
         masked = layers.keys() - self._late() if self._early is not None else set()
         self._sparsify(self._n_steps, without=masked | (self._plan.layers.keys() - layers))
-        for name, own in kept.items():
-            # the weight of a layer that shares one is its source's, its inputs are its own
-            source = layers.get(name) or kept.get(own.shared_with, LayerPlan())
-            layer = dataclasses.replace(source, activation_bits=own.activation_bits)
-            if layer.is_quantized:
-                self._skipped += quantize_(self.model, name, layer)
-            elif layer.activation_bits < FULL_BITS:
-                self._skipped.append(
-                    f"activation_bits={layer.activation_bits} of '{name}' skipped: "
-                    "its weights stay float, and integer kernels need both operands"
-                )
-        _run_once(self.model, self._example_inputs)
-        return Candidate(model=self.model, skipped=tuple(filter(None, self._skipped)))
+        return Structure(model=self.model, tied=tied, skipped=tuple(self._skipped))
 
     def _make_schedule(self) -> dict[str, tuple[int, ...]]:
         """Group -> channels it has lost after each step."""
@@ -240,34 +298,17 @@ class Construction:
         pairs = {name: la.shared_with for name, la in layers if la.shared_with}
         return {name for name, la in layers if la.rank_ratio < 1.0} | {*pairs, *pairs.values()}
 
-    def _is_gone(self, layer: str) -> bool:
-        return any(layer.startswith(f"{block}.") for block in self._plan.dropped_blocks)
-
-    def _kept_layers(self) -> dict[str, LayerPlan]:
-        """Plans of the layers that are not in a dropped block."""
-        gone = [name for name in self._plan.layers if self._is_gone(name)]
-        self._skipped += [f"'{name}' is not compressed: its block is dropped" for name in gone]
-        return {name: layer for name, layer in self._plan.layers.items() if name not in gone}
-
-    def _share(self, layers: dict[str, LayerPlan]) -> dict[str, LayerPlan]:
-        """Tie weights; plans of the layers that still have a weight of their own."""
+    def _share(self, layers: dict[str, LayerPlan]) -> frozenset[str]:
+        """Tie weights; the layers that have no weight of their own any more."""
         pairs = {name: layer.shared_with for name, layer in layers.items() if layer.shared_with}
-        for name in [name for name, source in pairs.items() if self._is_gone(source)]:
+        for name in [name for name, source in pairs.items() if _is_gone(source, self._plan)]:
             source = pairs.pop(name)
             self._skipped.append(
                 f"shared_with='{source}' of '{name}' skipped: the block of '{source}' is dropped"
             )
         results = share_weights_(self.model, pairs) if pairs else {}
         self._skipped += results.values()
-        tied = {name for name, reason in results.items() if not reason}
-        for name in sorted(tied):
-            own, sources = (
-                dataclasses.replace(layer, shared_with="", activation_bits=FULL_BITS)
-                for layer in (layers[name], layers.get(pairs[name], LayerPlan()))
-            )
-            if own not in (LayerPlan(), sources):
-                self._skipped.append(f"'{name}' is compressed as '{pairs[name]}': one weight")
-        return {name: layer for name, layer in layers.items() if name not in tied}
+        return frozenset(name for name, reason in results.items() if not reason)
 
     def _sparsify(self, step: int, without: Set[str]) -> None:
         """Zero weights up to what a step asks for."""
@@ -287,7 +328,12 @@ class Construction:
                 mask_nothing_(self.model, wanted)
 
 
-def _run_once(model: nn.Module, inputs: Inputs) -> None:
+def run_once(model: nn.Module, inputs: Inputs) -> None:
+    """Run a model in eval mode, on the CPU.
+
+    Raises:
+        TrialError: If it does not run.
+    """
     was_training = model.training
     try:
         with torch.no_grad():

@@ -4,15 +4,16 @@ import copy
 import dataclasses
 import math
 import time
+from collections import OrderedDict
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal, TypeAlias
 
 import torch
 from torch import nn
 
 from autocompress.analysis.profile import ModelProfile, profile_model
 from autocompress.compress.importance.registry import find_criterion
-from autocompress.compress.pipeline import Candidate, Construction, apply_plan
+from autocompress.compress.pipeline import Candidate, Construction, Structure, apply_plan
 from autocompress.errors import TrialError
 from autocompress.evaluate.calibration import StatisticsCollector
 from autocompress.evaluate.candidate_file import load_candidate_
@@ -20,16 +21,20 @@ from autocompress.evaluate.deploy import timed_inputs
 from autocompress.evaluate.dominance import Rivals
 from autocompress.evaluate.measurer import Measurer, OnStage
 from autocompress.evaluate.probe import Probe
-from autocompress.evaluate.proxy import Tuner
+from autocompress.evaluate.proxy import OnShare, Tuner
 from autocompress.evaluate.settings import EvaluationSettings, recipe_for
 from autocompress.measurement import Fidelity, Measurement
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.space.sensitivity_table import Figures
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.prepare import PreparedTask
+from autocompress.train.loop import NO_TRAINING, Throughput
 from autocompress.train.precision import fastest_precision, find_device, to_fast_layout_
 from autocompress.train.recipe import Recipe, check_recipe
 from autocompress.train.teachers import Teacher, make_teacher
+
+_STRUCTURE_BYTES: Final = 256 * 2**20  # of trained structures that are kept
+_StructureKey: TypeAlias = tuple[str, Fidelity, Recipe]
 
 
 class Evaluator:
@@ -74,6 +79,7 @@ class Evaluator:
             device=self.device,
         )
         self._teacher: Teacher | None = None
+        self._structures: OrderedDict[_StructureKey, tuple[Structure, int]] = OrderedDict()
         check_recipe(self.recipe, prepared)
 
     @property
@@ -227,7 +233,37 @@ class Evaluator:
             recipe=recipe or self.recipe,
             device=self.device,
             precision=self.precision,
+            score=self._goodness,
         )
+        epochs = tuner.epochs(plan)
+        first = epochs[0] / max(sum(epochs), 1e-9)  # share of the training
+        structure, before = self._structure(
+            plan.structure, tuner, fidelity, lambda share: on_stage("tune", first * share)
+        )
+        candidate, after = tuner.make(
+            structure,
+            plan,
+            fidelity=fidelity,
+            seed=seed,
+            on_share=lambda share: on_stage("tune", first + (1.0 - first) * share),
+        )
+        return candidate, (after if after.n_images else before).images_per_s
+
+    def _goodness(self, model: nn.Module) -> tuple[float, float]:
+        accuracy, loss, _ = self.measurer.score(model)
+        return accuracy, -loss
+
+    def _structure(
+        self, plan: CompressionPlan, tuner: Tuner, fidelity: Fidelity, on_share: OnShare
+    ) -> tuple[Structure, Throughput]:
+        """A structure of its own to round; one that was trained before is not trained again."""
+        key = (plan.digest, fidelity, tuner.recipe)
+        if key in self._structures:
+            self._structures.move_to_end(key)
+            structure, _ = self._structures[key]
+            return structure.copy(), NO_TRAINING
+        # the same in every trial and every process, so that it is no matter who trains it
+        seed = (int(plan.digest, 16) + self.settings.seed) % 2**32
         n_steps = tuner.n_steps(plan)
         construction = Construction(
             self.model,
@@ -239,14 +275,26 @@ class Evaluator:
             max(1, n_steps),
             self.profile.blocks,
         )
-        candidate, cost = tuner.make(
+        structure, cost = tuner.make_structure(
             construction,
             fidelity=fidelity,
             seed=seed,
             n_steps=n_steps,
-            on_share=lambda share: on_stage("tune", share),
+            on_share=on_share,
         )
-        return candidate, cost.images_per_s
+        if fidelity > 0 and plan.loses_weights:
+            structure.model.to("cpu")
+            self._keep_structure(key, structure)
+            structure = structure.copy()
+        return structure, cost
+
+    def _keep_structure(self, key: _StructureKey, structure: Structure) -> None:
+        n_bytes = sum(t.nbytes for t in structure.model.state_dict().values())
+        self._structures[key] = (structure, n_bytes)
+        while len(self._structures) > 1 and (
+            sum(n for _, n in self._structures.values()) > _STRUCTURE_BYTES
+        ):
+            self._structures.popitem(last=False)
 
     def rebuild(self, plan: CompressionPlan, weights: Path) -> nn.Module:
         """Build a plan's candidate and load the tuned weights that `evaluate` kept.

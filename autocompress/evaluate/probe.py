@@ -53,11 +53,13 @@ class _Sample:
 
 
 class Probe:
-    """Probes plans without training, always on the same few examples of train.
+    """Probes plans without training, always on the same few examples.
+
+    Statistics come from augmented examples of train, outputs are compared on plain ones of val.
 
     Args:
         model: The base model, on the CPU, in eval mode; not modified.
-        prepared: Supplies the examples, and what outputs mean.
+        prepared: Supplies the examples, and says what outputs mean.
         layers: Names of the base model's layers and what they are.
         build: Applies a plan to a copy of the base model, on the CPU.
         deploy: Brings a candidate into the forms that runtimes take.
@@ -159,11 +161,11 @@ class Probe:
         return calibration_batches(self._prepared, _BATCH_SIZE, n_batches, _SEED)
 
     def _compared(self) -> Iterator[Inputs]:
-        """Examples that statistics are not taken from, if train has enough."""
-        train = self._prepared.train
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(_SEED))
-        chosen = order.roll(-_N_STATISTICS)[:_N_COMPARED]
-        return (train.batch(indices)[0] for indices in chosen.split(_BATCH_SIZE))
+        """Inputs of val: those of train the model may have memorised; no label is looked at."""
+        val = self._prepared.val
+        order = torch.randperm(len(val), generator=torch.Generator().manual_seed(_SEED))
+        chosen = order[:_N_COMPARED]
+        return (val.batch(indices)[0] for indices in chosen.split(_BATCH_SIZE))
 
     def _settle_(
         self, model: nn.Module, plan: CompressionPlan, statistics: tuple[Inputs, ...]

@@ -13,6 +13,11 @@ from autocompress.tasks.base import Task
 from autocompress.tasks.user_code import describe_error, place_of
 from autocompress.train.distill import soft_label_loss
 
+# Half of an untempered divergence sits on few examples, and which those are is chance: between 40
+# mixed-precision plans of a ResNet-20 of equal size, scored on 512 images, Kendall's tau to the
+# accuracy on 4,096 is 0.83 at 1, 0.88 at 2 and 0.85 at 3; halves of the images agree by Spearman's
+# rho of 0.90, 0.94 and 0.96.
+_TEMPERATURE: Final = 2.0
 _METRIC_SLACK: Final = 1e-6  # a mean in float32 may end a hair above 1
 _LEAST_VARIANCE: Final = 1e-12  # of outputs that are all alike
 
@@ -57,7 +62,8 @@ def divergence_of(task: Task, base: Tensor, outputs: Tensor) -> float:
         outputs: Outputs of the candidate, of the same shape.
 
     Returns:
-        KL divergence of the class distributions in nats; for other outputs the mean squared
+        KL divergence of the class distributions at temperature 2, times its square, in nats; for
+        other outputs the mean squared
         difference over the variance of the base model's.
 
     Raises:
@@ -67,7 +73,7 @@ def divergence_of(task: Task, base: Tensor, outputs: Tensor) -> float:
         raise TrialError("nonfinite_output", "The candidate's outputs hold NaN or infinity.")
     if task.distill == "kl" or (task.distill == "none" and task.loss is F.cross_entropy):
         # rounding can leave that of equal outputs a hair below 0
-        divergence = max(0.0, float(soft_label_loss(outputs, base, temperature=1.0)))
+        divergence = max(0.0, float(soft_label_loss(outputs, base, temperature=_TEMPERATURE)))
     else:
         variance = base.double().var(correction=0).clamp(min=_LEAST_VARIANCE)
         divergence = float((outputs.double() - base.double()).square().mean() / variance)

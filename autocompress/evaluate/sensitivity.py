@@ -20,6 +20,8 @@ from autocompress.space.sensitivity_table import (
     MeasuredLevel,
     SensitivityTable,
     context_of,
+    estimated_figures,
+    measured_levels,
 )
 from autocompress.tasks.model_cache import cache_folder
 
@@ -137,7 +139,8 @@ def measure_levels(
 ) -> SensitivityTable:
     """Probe every level of every knob by itself, or in its context (see `context_of`).
 
-    What the cache knows is not measured again, and each plan once, however many knobs lead to it.
+    Of many layers' bits only some levels are probed (see `measured_levels`). What the cache knows
+    is not measured again, and each plan once, however many knobs lead to it.
 
     Args:
         space: The knobs.
@@ -171,12 +174,17 @@ def measure_levels(
     baseline = results[plans.baseline]
     assert isinstance(baseline, KnownFigures)
     contexts = {name: results[digest] for name, digest in plans.contexts.items()}
+    found = {
+        (name, level): _option(name, level, results[digest], contexts.get(name))
+        for (name, level), digest in plans.options.items()
+    }
     return SensitivityTable(
         baseline=baseline.figures,
         contexts={n: c.figures for n, c in contexts.items() if isinstance(c, KnownFigures)},
         options=tuple(
-            _option(name, level, results[digest], contexts.get(name))
-            for (name, level), digest in plans.options.items()
+            found.get((knob.name, level)) or _estimated(knob, level, found, baseline.figures)
+            for knob in space.knobs
+            for level in range(1, len(knob.levels))
         ),
         seconds=sum(result.seconds for result in results.values()),
     )
@@ -194,7 +202,7 @@ class TablePlans:
         by_digest: Digest -> what progress calls the plan, and the plan.
         baseline: Digest of the untouched plan.
         contexts: Name of a knob -> digest of what its levels are measured in, see `context_of`.
-        options: (name of a knob, level) -> digest.
+        options: (name of a knob, level) -> digest, of the levels that are measured.
     """
 
     def __init__(self, space: SearchSpace) -> None:
@@ -211,8 +219,8 @@ class TablePlans:
             self._add_options(knob, context)
 
     def _add_options(self, knob: Knob, context: Mapping[str, int]) -> None:
-        for level, value in enumerate(knob.levels[1:], start=1):
-            label = f"{knob.name} = {value}"
+        for level in measured_levels(self._space, knob):
+            label = f"{knob.name} = {knob.levels[level]}"
             digest = self._add(label, {**context, knob.name: level})
             self.options[knob.name, level] = digest
 
@@ -315,3 +323,15 @@ def _option(
         reason = f"what it works on failed: {context.reason}"
         return MeasuredLevel(knob=knob, level=level, figures=None, reason=reason)
     return MeasuredLevel(knob=knob, level=level, figures=result.figures)
+
+
+def _estimated(
+    knob: Knob, level: int, found: Mapping[tuple[str, int], MeasuredLevel], baseline: Figures
+) -> MeasuredLevel:
+    own = {i: option for (name, i), option in found.items() if name == knob.name}
+    measured = {i: option.figures for i, option in own.items() if option.figures is not None}
+    if not measured:
+        reason = next(option.reason for option in own.values())
+        return MeasuredLevel(knob=knob.name, level=level, figures=None, reason=reason)
+    figures = estimated_figures(knob, level, measured, baseline)
+    return MeasuredLevel(knob=knob.name, level=level, figures=figures, is_estimated=True)

@@ -31,6 +31,7 @@ class EvaluationSettings:
         recipe: Other fields of `train.recipe.Recipe` that differ from the task's and its defaults.
         has_latency: Whether latency is measured.
         device: Where to train, such as `cpu` or `cuda:0`.
+        seed: What the training of structures is derived from, which several trials share.
     """
 
     threads: int
@@ -45,6 +46,7 @@ class EvaluationSettings:
     recipe: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     has_latency: bool = True
     device: str = "cpu"
+    seed: int = 0
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "EvaluationSettings":

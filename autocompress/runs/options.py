@@ -12,7 +12,7 @@ from autocompress.runs.tracking.registry import make_trackers
 from autocompress.runtime.registry import known_runtime
 from autocompress.samplers.propose import check_sampler
 from autocompress.search_options import SearchOptions
-from autocompress.space.rules import SpaceRules, load_rules
+from autocompress.space.rules import SpaceRules, is_shipped, load_rules
 from autocompress.space.targets import load_target, restrict
 from autocompress.storages.server import check_server, parse_storage
 from autocompress.study.optimize import check_parts
@@ -96,6 +96,22 @@ def rules_of(options: SearchOptions, folder: Path | None = None) -> SpaceRules:
         or known_runtime(options.runtime).integer_weight_bits
     )
     return rules.model_copy(update={"integer_weight_bits": widest})
+
+
+def keeps_space(options: SearchOptions, folder: Path) -> bool:
+    """Whether a run goes on with the search space it began with.
+
+    A shipped space is meant by its name, and what it holds differs between versions; a file of the
+    user's must be the same.
+
+    Args:
+        options: Settled.
+        folder: The run folder, which need not exist.
+    """
+    kept = _kept(folder, "options")
+    asked = options.to_json()
+    same = all(kept.get(name) == asked.get(name) for name in ("space", "target"))
+    return bool(kept) and same and is_shipped(options.space)
 
 
 def settle_integer(options: SearchOptions, folder: Path) -> str:

@@ -1,11 +1,19 @@
 """A whole search: what the command line and the Python API both run."""
 
+from typing import Final
+
 from autocompress.evaluate.sensitivity import measure_levels
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.executors.registry import Resources, make_executor
 from autocompress.executors.worker import WorkerSpec
 from autocompress.run_record import RunRecord
-from autocompress.runs.options import rules_of, run_folder, settle_integer, settle_options
+from autocompress.runs.options import (
+    keeps_space,
+    rules_of,
+    run_folder,
+    settle_integer,
+    settle_options,
+)
 from autocompress.runs.tracking.registry import make_trackers
 from autocompress.runs.tracking.tracking import Tracking
 from autocompress.runs.views import refreshing, write_study_views
@@ -22,6 +30,19 @@ from autocompress.tasks.factory import load_task
 from autocompress.tasks.in_memory import is_in_memory
 from autocompress.tasks.trust import trust_task
 from autocompress.train.presets import parse_proxy
+
+_SEARCH_SHARE: Final = 0.4  # of `time`; the rest trains the points that matter
+
+
+def search_seconds(options: SearchOptions, run: RunRecord) -> float | None:
+    """Seconds after which this session's search ends; None for no such rule.
+
+    Args:
+        options: What is asked for.
+        run: The run so far: of `time` earlier sessions have used some.
+    """
+    share = None if options.time is None else max(_SEARCH_SHARE * options.time - run.seconds, 0.0)
+    return min((s for s in (options.timeout, share) if s is not None), default=None)
 
 
 def search_task(options: SearchOptions, watch: Watch) -> RunRecord:
@@ -49,7 +70,7 @@ def search_task(options: SearchOptions, watch: Watch) -> RunRecord:
     trust_task(spec, options.arguments)
     folder = run_folder(options, task.name)
     settings = {**options.settings(), "integer": settle_integer(options, folder)}
-    wanted = EvaluationSettings(**settings, **proxy.settings(task))
+    wanted = EvaluationSettings(**settings, **proxy.settings(task), seed=options.seed)
     session = open_session(task, rules_of(options, folder), wanted)
     if session.warning:
         watch.warn(session.warning)
@@ -77,6 +98,7 @@ def search_task(options: SearchOptions, watch: Watch) -> RunRecord:
         limits=options.limits,
         fidelity=proxy.fidelity,
         store=store_for(folder, server, is_usual=options.is_usual_storage),
+        keeps_space=keeps_space(options, folder),
     ) as study:
         watch.begin(study.record())
         try:
@@ -98,7 +120,7 @@ def search_task(options: SearchOptions, watch: Watch) -> RunRecord:
                 rules = StopRules(
                     budget=options.budget,
                     until_stalled=options.until_stalled,
-                    timeout_s=options.timeout,
+                    timeout_s=search_seconds(options, study.record()),
                 )
                 listener = refreshing(both(watch.listener, tracking.listener), watch.warn)
                 return run_search(study, executor, method, rules, listener=listener)

@@ -17,8 +17,12 @@ from autocompress.space.sensitivity_table import Levels
 from autocompress.technique import TECHNIQUES, KnobKind
 
 _UNIFORM_BITS = (8, 4, 3, 2)
-# Shares of the way from untouched to smallest, in the logarithm of the size.
-_BUDGETS = (0.65, 0.8, 0.45)  # few: proposals that learned from them are better still
+_N_PENALTIES = 8  # of the curve that a single rate penalty gives
+_DEEPEST = 3  # blocks that a control leaves out
+_N_FIRST = 3  # of them, before anything is searched
+# Divergences before tuning up to which initial plans go: about half a point of accuracy to two.
+# Few: proposals that learned from them are better still.
+_DIVERGENCES = (0.05, 0.12, 0.02)
 _SWEEP_POWER = 0.6  # tuning repairs large damage better than small
 _TIME_SHARE = 1.0  # halving the time is worth halving the size
 
@@ -32,40 +36,68 @@ class InitialTrial:
         label: What tables call it.
         levels: Knob name -> level index.
         fidelity: 0 for post-training controls, 1 for those tuned like every candidate.
+        takes_turns: Whether a proposal comes between it and another such trial.
     """
 
     role: Role
     label: str
     levels: Mapping[str, int]
     fidelity: Fidelity = 1
+    takes_turns: bool = False
 
 
 def initial_trials(
-    space: SearchSpace, swept: Sequence[Mapping[str, int]] = ()
+    space: SearchSpace,
+    swept: Sequence[Mapping[str, int]] = (),
+    depths: Sequence[Mapping[str, int]] = (),
 ) -> tuple[InitialTrial, ...]:
-    """Baseline first, then initial plans, then controls, without repeats.
+    """Baseline first, then some rate penalties, initial plans and other controls, without repeats.
+
+    The curve of a single rate penalty for all layers needs no search and hardly any time: three of
+    its points come first, so that there is something to ship within minutes and proposals know what
+    they have to beat; the others lie between these.
 
     Controls are all that this space can express: uniform bits set every layer to the given bits, or
-    to the next higher level its knob has, with 8-bit activations where the space has them; a rate
-    penalty is the same for all layers. An initial plan that is a control stays one: what nobody had
-    to search for is no merit of the search.
+    to the next higher level its knob has, with 8-bit activations where the space has them. An
+    initial plan that is a control stays one: what nobody had to search for is no merit of the
+    search.
 
     Args:
         space: The knobs.
         swept: Plans of `swept_plans`, the most promising first.
+        depths: Plans of `depth_path`: controls with 8-bit weights and inputs besides.
     """
     baseline = InitialTrial(role="baseline", label="baseline", levels=_levels(space, {}))
     controls = [
-        InitialTrial(role="control", label=label, levels=_levels(space, choose), fidelity=fidelity)
-        for label, fidelity, choose in _controls(space)
+        InitialTrial(
+            role="control",
+            label=label,
+            levels=_levels(space, choose),
+            fidelity=fidelity,
+            takes_turns=True,
+        )
+        for label, fidelity, choose in (*_penalties(space), *_controls(space))
     ]
+    int8 = _levels(space, _uniform_bits(8))
+    controls += [
+        InitialTrial(
+            role="control",
+            label=f"int8, {n} {'block' if n == 1 else 'blocks'} dropped",
+            levels={**int8, **{name: level for name, level in plan.items() if level}},
+            takes_turns=True,
+        )
+        for n, plan in enumerate(depths, start=1)
+    ]
+    first = [dataclasses.replace(c, takes_turns=False) for c in controls[:_N_FIRST]]
+    if not any(knob.kind == "rate_price" for knob in space.knobs):
+        first = []
     sweep = [
         InitialTrial(role="search", label=f"initial {i + 1}", levels=levels)
         for i, levels in enumerate(swept)
     ]
     of_controls = {_key(space, trial) for trial in controls}
     found, seen = [baseline], {(space.decode(baseline.levels).effective, f) for f in (0, 1)}
-    for trial in (*sweep, *controls):
+    for trial in (*first, *sweep, *controls):
         key = _key(space, trial)
         if key not in seen and (trial.role == "control" or key not in of_controls):
             seen.add(key)
@@ -76,14 +108,15 @@ def initial_trials(
 def next_initial_trial(upcoming: Sequence[InitialTrial], last: Role | None) -> InitialTrial | None:
     """The initial trial whose turn it is, or None if it is the sampler's.
 
-    Initial plans come first; then controls and proposals take turns, because a sampler that has
-    seen a few plans finds better ones than controls are, and a small budget should see both.
+    The first rate penalties and initial plans come before anything else; then controls and
+    proposals take turns, because a sampler that has seen a few plans finds better ones than
+    controls are, and a small budget should see both.
 
     Args:
         upcoming: Those that have not been started, in order.
         last: Role of the trial before.
     """
-    if not upcoming or last == upcoming[0].role == "control":
+    if not upcoming or (upcoming[0].takes_turns and last == "control"):
         return None
     return upcoming[0]
 
@@ -100,10 +133,10 @@ def swept_plans(
     has_latency: bool,
     baseline_latency_ms: float | None = None,
 ) -> list[dict[str, int]]:
-    """Plans for a spread of budgets from the sensitivity table.
+    """Plans that lose a little, somewhat more and hardly anything, by the sensitivity table.
 
-    Budgets lie between mild and nearly as small as the space goes, even in the logarithm of the
-    size; where latency is an objective every second plan pays for time as well.
+    Each is the smallest of those that diverge so far at most; where latency is an objective every
+    second one pays for time as well.
 
     Args:
         predictor: What the sensitivity table says.
@@ -116,30 +149,47 @@ def swept_plans(
     """
     live = predictor.live_levels()
     names = [knob.name for knob in predictor.space.knobs]
-    of_size = sweep(predictor, live, power=_SWEEP_POWER)
-    of_both = (
-        sweep(predictor, live, power=_SWEEP_POWER, time_share=_TIME_SHARE)
-        if has_latency
-        else of_size
-    )
+    base = float(predictor.table.baseline.size_bytes or 1)
     chosen: list[Levels] = []
-    for i, share in enumerate(_BUDGETS):
-        plans = of_both if i % 2 == 1 else of_size
+    for i, most in enumerate(_DIVERGENCES):
+        pays_time = has_latency and i % 2 == 1
+        plans = sweep(
+            predictor, live, power=_SWEEP_POWER, time_share=_TIME_SHARE if pays_time else 0.0
+        )
         fits = np.ones(len(plans), dtype=bool)
         if LATENCY in limits.bounds and baseline_latency_ms is not None:
             latency_ratio = limits.bounds[LATENCY] / baseline_latency_ms
             fits &= predictor.latency_ratio(plans) <= latency_ratio
-        sizes = np.log(
-            predictor.size_bytes(plans) / float(predictor.table.baseline.size_bytes or 1)
-        )
         if SIZE in limits.bounds:
             fits &= predictor.size_bytes(plans) <= limits.bounds[SIZE]
-        plans, sizes = plans[fits], sizes[fits]
+        plans = plans[fits]
         if len(plans):
-            mildest, smallest = min(0.0, sizes.max()), sizes.min()
-            wanted = mildest + share * (smallest - mildest)
-            chosen.append(plans[np.abs(sizes - wanted).argmin()])
+            divergence = predictor.divergence(plans)
+            costs = np.log(predictor.size_bytes(plans) / base)
+            costs += np.log(predictor.latency_ratio(plans)) if pays_time else 0.0
+            excess = np.maximum(np.log(np.maximum(divergence, 1e-12) / most), 0.0)
+            chosen.append(plans[np.lexsort((costs, excess))[0]])
     return [dict(zip(names, map(int, plan), strict=True)) for plan in chosen]
+
+
+def depth_path(predictor: Predictor) -> list[dict[str, int]]:
+    """Which blocks to drop: the one that diverges least, that and the next, and so on.
+
+    Args:
+        predictor: What the sensitivity table says.
+
+    Returns:
+        Knob name -> level index of up to 3 plans, none for a model without such blocks.
+    """
+    blocks = [k for k, knob in enumerate(predictor.space.knobs) if knob.kind == "drop_block"]
+    measured = {(o.knob, o.level) for o in predictor.table.options if o.figures is not None}
+    names = [knob.name for knob in predictor.space.knobs]
+    blocks = [k for k in blocks if (names[k], 1) in measured]
+    order = sorted(blocks, key=lambda k: float(predictor.added_divergence[k][1]))
+    return [
+        {name: int(k in order[:n_dropped]) for k, name in enumerate(names)}
+        for n_dropped in range(1, min(len(order), _DEEPEST) + 1)
+    ]
 
 
 Choose = Mapping[KnobKind, Callable[[Knob], int]]
@@ -149,13 +199,34 @@ def _controls(space: SearchSpace) -> Iterator[tuple[str, Fidelity, Choose]]:
     yield "int8 post-training", 0, _uniform_bits(8)
     for bits in _UNIFORM_BITS:
         yield f"uniform {_lowest_bits(space, bits):g} bit", 1, _uniform_bits(bits)
-    if any(knob.kind == "rate_price" for knob in space.knobs):
-        for name, place in (("mild", 0.0), ("middle", 0.5), ("strong", 1.0)):
-            yield f"{name} rate penalty", 1, {**_PENALIZED_BITS, "rate_price": _at(place)}
     for technique in TECHNIQUES.values():
         if technique.control is not None:
             label, level = technique.control
             yield label, 1, {technique.kind: _nearest(level)}
+
+
+def _penalties(space: SearchSpace) -> Iterator[tuple[str, Fidelity, Choose]]:
+    """Points of the curve that one rate penalty for all layers gives, those far apart first."""
+    knobs = [knob for knob in space.knobs if knob.kind == "rate_price"]
+    if not knobs:
+        return
+    longest = max(knobs, key=lambda knob: len(knob.levels))
+    n_levels = len(longest.levels) - 1
+    places = np.unique(np.linspace(0, n_levels - 1, min(n_levels, _N_PENALTIES)).round())
+    places /= max(n_levels - 1, 1)
+    for place in _far_apart(places.tolist()):
+        price = longest.levels[_at(place)(longest)]
+        yield f"rate penalty {price:g}", 1, {**_PENALIZED_BITS, "rate_price": _at(place)}
+
+
+def _far_apart(places: Sequence[float]) -> Iterator[float]:
+    """Places in [0, 1], each as far as can be from those before and from the ends."""
+    left, taken = [*places], [-0.1, 1.1]
+    while left:
+        place = max(left, key=lambda p: min(abs(p - other) for other in taken))
+        left.remove(place)
+        taken.append(place)
+        yield place
 
 
 def _lowest_bits(space: SearchSpace, bits: int) -> float:

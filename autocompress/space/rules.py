@@ -143,6 +143,12 @@ class SpaceRules(BaseModel):
     integer_weight_bits: Literal[7, 8] | None = None
 
 
+def is_shipped(space: str | Path) -> bool:
+    """Whether a search space is meant by its name, and is no file of the user's."""
+    path = Path(space)
+    return len(path.parts) == 1 and not path.suffix and not path.is_file()
+
+
 def load_rules(space: str | Path) -> SpaceRules:
     """Read a search-space file, or a shipped one by its name.
 
@@ -153,8 +159,7 @@ def load_rules(space: str | Path) -> SpaceRules:
         InputError: If there is no such file, or it is not a valid search space.
     """
     path = Path(space)
-    is_bare_name = len(path.parts) == 1 and not path.suffix
-    if is_bare_name and not path.is_file():
+    if is_shipped(space):
         path = PRESETS / f"{space}.yaml"
         if not path.is_file():
             raise unknown_name("search space", str(space), (p.stem for p in PRESETS.glob("*.yaml")))

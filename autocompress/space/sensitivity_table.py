@@ -1,20 +1,24 @@
 """The sensitivity table: what every level of every knob does by itself, measured."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from autocompress.space.search_space import Knob, SearchSpace
-from autocompress.technique import TECHNIQUES
+from autocompress.technique import FULL_BITS, TECHNIQUES
 
 Array = NDArray[np.float64]
 """Figures."""
 
 Levels = NDArray[np.int64]
 """Level indices, one column per knob."""
+
+
+_LEAST_DIVERGENCE: Final = 1e-9
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +60,14 @@ class MeasuredLevel:
         level: Index into its levels, >= 1.
         figures: What it does; None if it could not be built or measured.
         reason: Why not, one line; None if it could.
+        is_estimated: Whether the figures follow from those of other levels.
     """
 
     knob: str
     level: int
     figures: Figures | None
     reason: str | None = None
+    is_estimated: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +99,7 @@ class SensitivityTable:
                     "level": option.level,
                     "figures": None if option.figures is None else option.figures.to_json(),
                     "reason": option.reason,
+                    **({"is_estimated": True} if option.is_estimated else {}),
                 }
                 for option in self.options
             ],
@@ -111,11 +118,79 @@ class SensitivityTable:
                     level=option["level"],
                     figures=option["figures"] and Figures.from_json(option["figures"]),
                     reason=option["reason"],
+                    is_estimated=option.get("is_estimated", False),
                 )
                 for option in data["options"]
             ),
             seconds=data["seconds"],
         )
+
+
+_FEW: Final = 4  # knobs of bits; so many are measured at all levels
+
+
+def measured_levels(space: SearchSpace, knob: Knob) -> tuple[int, ...]:
+    """The levels of a knob that are measured; the others follow from them.
+
+    That is all of them but for bits, where there is a knob for each of many layers: the error of
+    rounding falls by a factor of four with each bit, and codes grow by one bit per weight (Bennett
+    1948). Where a rate penalty can be paid instead of bits one level tells enough, else two.
+
+    Args:
+        space: All knobs.
+        knob: One of them.
+    """
+    every = tuple(range(1, len(knob.levels)))
+    n_alike = sum(other.kind == knob.kind for other in space.knobs)
+    if knob.kind != "weight_bits" or n_alike <= _FEW or len(every) < 3:
+        return every
+    has_penalty = any(
+        other.kind == "rate_price" and not set(other.targets).isdisjoint(knob.targets)
+        for other in space.knobs
+    )
+    return (every[-2],) if has_penalty else (every[len(every) // 2 - 1], every[-1])
+
+
+def estimated_figures(
+    knob: Knob, level: int, measured: Mapping[int, Figures], baseline: Figures
+) -> Figures:
+    """Figures of a level of bits, from those of other levels of the knob.
+
+    Between two measured levels the logarithm of the divergence and the bytes are linear in the
+    bits; beyond them the divergence changes by a factor of four per bit, and the bytes by one bit
+    per weight.
+
+    Args:
+        knob: Of weight bits.
+        level: Which.
+        measured: Level -> figures, at least one.
+        baseline: Of the original model.
+    """
+    bits = float(knob.levels[level])
+    known = sorted((float(knob.levels[i]), figures) for i, figures in measured.items())
+    below = [pair for pair in known if pair[0] <= bits]
+    above = [pair for pair in known if pair[0] >= bits]
+    nearest_bits, nearest = below[-1] if below else above[0]
+    layers = [name for name in knob.targets if name in nearest.layer_bytes]
+    steps = {name: baseline.layer_bytes.get(name, 0) / FULL_BITS for name in layers}
+    slope = -math.log(4.0)
+    if below and above and above[0][0] > nearest_bits:
+        span = above[0][0] - nearest_bits
+        least = [max(pair[1].divergence, _LEAST_DIVERGENCE) for pair in (below[-1], above[0])]
+        slope = math.log(least[1] / least[0]) / span
+        steps = {
+            name: (above[0][1].layer_bytes[name] - nearest.layer_bytes[name]) / span
+            for name in layers
+        }
+    away = bits - nearest_bits
+    grown = {n: max(1, round(nearest.layer_bytes[n] + steps[n] * away)) for n in layers}
+    change = sum(grown[name] - nearest.layer_bytes[name] for name in layers)
+    return Figures(
+        divergence=nearest.divergence * math.exp(slope * away),
+        size_bytes=None if nearest.size_bytes is None else nearest.size_bytes + change,
+        layer_bytes={**nearest.layer_bytes, **grown},
+        latency_ratio=nearest.latency_ratio,
+    )
 
 
 def context_of(space: SearchSpace, knob: Knob) -> dict[str, int]:

@@ -96,7 +96,8 @@ def check_identity(name: object, stored: Mapping[str, Any], wanted: Mapping[str,
     left_out = [NAMES_OF_0_1.get(part, part) for part in stored.get("without", ())]
     stored = {**stored, **({"without": sorted(left_out)} if "without" in stored else {})}
     then, now = _leaves(stored), _leaves(json.loads(json.dumps(wanted)))
-    differing = [key for key in sorted({**then, **now}) if then.get(key) != now.get(key)]
+    keys = [key for key in sorted({**then, **now}) if key in then or not _is_newer(key)]
+    differing = [key for key in keys if then.get(key) != now.get(key)]
     if differing:
         what = "; ".join(
             f"{key}: {_short(then.get(key))} then, {_short(now.get(key))} now" for key in differing
@@ -105,6 +106,11 @@ def check_identity(name: object, stored: Mapping[str, Any], wanted: Mapping[str,
             f"The study {name} was made for something else: {what}.",
             "Repeat the first command to resume it, or start a new run with `name=NAME`.",
         )
+
+
+def _is_newer(key: str) -> bool:
+    """Whether a key may be missing in a study: of a setting that came after it was made."""
+    return key.startswith(("settings.", "recipe."))
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from autocompress.measurement import Measurement
 from autocompress.objective import Limits, parse_objectives
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, State, TrialRecord
-from autocompress.space.search_space import Knob
+from autocompress.space.search_space import Knob, Method, SearchSpace
 from autocompress.space.sensitivity_table import SensitivityTable
 from autocompress.storages.open_storage import is_on_server, reading_run
 from autocompress.storages.sqlite import DATABASE_ERRORS, unreadable
@@ -68,6 +68,12 @@ def knobs_in(attributes: Mapping[str, Any]) -> tuple[Knob, ...]:
         Knob(**{**k, "targets": tuple(k["targets"]), "levels": tuple(k["levels"])})
         for k in attributes["knobs"]
     )
+
+
+def space_in(attributes: Mapping[str, Any]) -> SearchSpace:
+    """The search space that a study says it has."""
+    methods = tuple(Method(**m) for m in attributes.get("methods", ()))
+    return SearchSpace(knobs=knobs_in(attributes), methods=methods)
 
 
 def _record_of(folder: Path, study: optuna.Study, known: dict[int, TrialRecord]) -> RunRecord:

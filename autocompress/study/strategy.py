@@ -15,6 +15,7 @@ from autocompress.samplers.guided.guided_sampler import Guidance
 from autocompress.samplers.guided.probed_plan import ProbedPlan, probed_plan
 from autocompress.samplers.initial_design import (
     InitialTrial,
+    depth_path,
     initial_trials,
     next_initial_trial,
     swept_plans,
@@ -170,6 +171,7 @@ class Strategy:
     def _all_initial(self) -> list[InitialTrial]:
         """The initial trials, none trained more than the run trains; the first of equal ones."""
         swept: Sequence[Mapping[str, int]] = ()
+        depths = [] if self._predictor is None else depth_path(self._predictor)
         if self._predictor is not None and "initial_design" not in self._method.without:
             baseline = self._study.record().baseline
             measured = None if baseline is None else baseline.measurement
@@ -180,7 +182,7 @@ class Strategy:
                 baseline_latency_ms=None if measured is None else measured.latency_ms,
             )
         found: dict[tuple[str, int], InitialTrial] = {}
-        for trial in initial_trials(self._study.space, swept):
+        for trial in initial_trials(self._study.space, swept, depths):
             fidelity = trial.fidelity if self._fidelity > 0 else self._fidelity
             plan = self._study.space.decode(trial.levels).effective
             found.setdefault((plan.digest, fidelity), dataclasses.replace(trial, fidelity=fidelity))
@@ -202,6 +204,7 @@ class Strategy:
             predictor=self._predictor,
             costs=tuple(o.field for o in study.objectives if o.direction == "minimize"),
             limits=study.limits,
+            metric=study.metric,
             is_learning="surrogate" not in self._method.without,
             probes=earlier,
             probe_plans=None

@@ -17,7 +17,7 @@ from autocompress.space.sensitivity_table import Figures, SensitivityTable
 from autocompress.storages.sqlite_store import SqliteStore
 from autocompress.storages.store import Store
 from autocompress.study.identity import attributes_of, check_format, check_identity, write_info
-from autocompress.study.records import record_of
+from autocompress.study.records import record_of, space_in
 from autocompress.study.trials import (
     PendingTrial,
     TrialHistory,
@@ -43,6 +43,7 @@ class Study:
         limits: Constraints; part of the identity.
         fidelity: Training behind searched trials; part of the identity.
         store: Where it is kept; None for SQLite in the run folder.
+        keeps_space: Whether a study that exists keeps its own knobs, whatever `space` says.
 
     Raises:
         InputError: If the folder cannot be written, or the server not be reached.
@@ -61,6 +62,7 @@ class Study:
         limits: Limits | None = None,
         fidelity: Fidelity = 1,
         store: Store | None = None,
+        keeps_space: bool = False,
     ) -> None:
         self.folder = folder
         self.space = space
@@ -75,6 +77,7 @@ class Study:
             "fidelity": fidelity,
         }
         self._info = dict(info)
+        self._keeps_space = keeps_space
         self._store: Store = SqliteStore(folder) if store is None else store
         self._records: dict[int, TrialRecord] = {}
         self._mine: set[int] = set()
@@ -105,6 +108,9 @@ class Study:
         stored = study.user_attrs
         if "identity" in stored:
             check_format(self._store.name, stored)
+            if self._keeps_space:
+                self.space = space_in(stored)
+                self._identity["space"] = self.space.fingerprint
             check_identity(self._store.name, stored["identity"], self._identity)
             return {} if self.is_shared else {"info": self._info_here(stored)}
         names = [objective.name for objective in self.objectives]
@@ -118,6 +124,11 @@ class Study:
     def directions(self) -> list[Direction]:
         """`maximize` or `minimize` per objective."""
         return [objective.direction for objective in self.objectives]
+
+    @property
+    def metric(self) -> str:
+        """What the task's metric is called."""
+        return str(self._info.get("metric", "accuracy"))
 
     @property
     def has_latency(self) -> bool:

@@ -1,13 +1,19 @@
 """What refinements show on the terminal while they train."""
 
-from typing import Any
+from typing import Any, Final
 
 from autocompress.errors import NoPointError
 from autocompress.measurement import Measurement
-from autocompress.run_record import TrialRecord
+from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.runs.refine.refine_run import RefineListener
 from autocompress.runs.refine.training import Epoch
+from autocompress.search_options import SearchOptions
 from autocompress.terminal.progress_bar import LiveBar, duration_words
+
+_USUAL_TOP: Final = 3
+_MOST_TOP: Final = 6
+_LEAST_EPOCHS: Final = 2.0
+_SLOWER: Final = 1.5  # refining matches features and prices entropy, unlike the proxy
 
 
 class RefineProgress(LiveBar):
@@ -106,9 +112,44 @@ def refine_points(
     return refined
 
 
-def refine_best(run: Any, top: int, *, quiet: bool) -> Any:
-    """Refine members of the front with the default recipe; the run as it is then."""
+def refine_as_asked(run: Any, options: SearchOptions, *, quiet: bool) -> Any:
+    """Refine members of the front with the default recipe, as `refine` and `time` of a search say.
+
+    Args:
+        run: What was searched.
+        options: Of the search.
+        quiet: Whether to show nothing.
+
+    Returns:
+        The run as it is then; the same if nothing was asked for, or no time is left.
+
+    Raises:
+        NoPointError: If there is nothing to refine, or every refinement failed.
+    """
     from autocompress.study.records import load_run
 
-    refine_points(run, numbers=(), top=top, quiet=quiet, fields={})
+    top, minutes = options.refine, None
+    if options.time is not None:
+        left_s = options.time - run.seconds
+        if left_s <= 0.0:
+            return run
+        top = top or n_affordable(run, left_s)
+        minutes = left_s / 60.0 / top
+    if not top:
+        return run
+    refine_points(run, numbers=(), top=top, quiet=quiet, fields={}, minutes=minutes)
     return load_run(run.folder)
+
+
+def n_affordable(run: RunRecord, seconds: float) -> int:
+    """Points that can be refined in a time: as many as get two epochs each, from 1 to 6."""
+    speeds = [
+        t.measurement.train_images_per_s
+        for t in run.trials
+        if t.measurement is not None and t.measurement.train_images_per_s is not None
+    ]
+    if not speeds:
+        return _USUAL_TOP
+    n_images = int(run.info.get("splits", {}).get("train", 0))
+    epoch_s = _SLOWER * n_images / max(speeds)
+    return min(max(int(seconds / max(_LEAST_EPOCHS * epoch_s, 1e-9)), 1), _MOST_TOP)

@@ -5,6 +5,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +51,9 @@ class Throughput:
     def images_per_s(self) -> float | None:
         """Training examples per second; None if nothing was trained."""
         return self.n_images / self.seconds if self.n_images else None
+
+
+NO_TRAINING: Final = Throughput(n_images=0, seconds=0.0)
 
 
 def finetune_(

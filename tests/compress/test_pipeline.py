@@ -268,7 +268,7 @@ def test_steps_reach_the_target_exactly(zoo, n_steps):
         with torch.no_grad():
             for parameter in construction.model.parameters():  # as if it were trained
                 parameter.add_(0.01 * torch.randn_like(parameter))
-    model = construction.finish().model
+    model = construction.shape().model
     assert widths == sorted(widths, reverse=True)
     assert len(set(widths)) == min(n_steps, 5)
     assert (model.conv1.out_channels, model.hidden.out_features) == (4, 4)
@@ -285,7 +285,7 @@ def test_steps_without_training_in_between_end_like_one(zoo):
         construction = _construct(net, n_steps, CompressionPlan(pruning_ratios={"conv1": 0.75}))
         while not construction.is_pruned:
             construction.prune()
-        models.append(construction.finish().model)
+        models.append(construction.shape().model)
     assert torch.equal(models[0].conv1.weight, models[1].conv1.weight)
     assert torch.equal(models[0].conv2.weight, models[1].conv2.weight)
 
@@ -300,7 +300,7 @@ def test_lottery_ticket_keeps_early_weights_where_trained_ones_survive(zoo, n_st
     construction = _construct(net, n_steps, statistics=statistics)
     while not construction.is_pruned:
         construction.prune()
-    model = construction.finish().model
+    model = construction.shape().model
     kept = net.model.conv1.weight.flatten(1).norm(dim=1)
     rows = {tuple(row.flatten().tolist()) for row in early["conv1.weight"]}
     assert all(tuple(row.flatten().tolist()) in rows for row in model.conv1.weight)

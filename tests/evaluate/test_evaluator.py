@@ -278,15 +278,15 @@ def test_what_loses_no_weights_is_rounded_for_a_price_before_it_is_tuned(
 @pytest.mark.parametrize(
     ("recipe", "price", "order"),
     [
-        ({}, 0.0, "tune"),
-        ({"penalty": "group_lasso"}, 0.0, "tune tune"),
-        ({"prune_steps": 3}, 0.0, "tune tune tune"),
-        ({"prune_steps": 2, "penalty": "l1"}, 0.0, "tune tune tune"),
-        ({"rounding": "compensated"}, 0.0, "round tune"),
+        ({}, 0.0, "tune tune"),
+        ({"penalty": "group_lasso"}, 0.0, "tune tune tune"),
+        ({"prune_steps": 3}, 0.0, "tune tune tune tune"),
+        ({"prune_steps": 2, "penalty": "l1"}, 0.0, "tune tune tune tune"),
+        ({"rounding": "compensated"}, 0.0, "tune round tune"),
         ({}, 0.01, "tune round tune"),
         ({"prune_steps": 2}, 0.01, "tune tune round tune"),
-        # of six steps one is left for what comes after pruning, and one for before rounding
-        ({"prune_steps": 9}, 0.01, "tune tune tune tune tune round tune"),
+        # no more steps of pruning than of training
+        ({"prune_steps": 9}, 0.01, "tune tune tune tune tune tune round tune"),
     ],
 )
 def test_phases_share_out_the_epochs_and_reach_the_target(
@@ -311,12 +311,53 @@ def test_phases_share_out_the_epochs_and_reach_the_target(
     assert stages == sorted(stages)
     assert stages[-1] == 1.0
     assert phases == order.split()
-    n_phases = order.count("tune")
-    assert len(stages) == 6 // n_phases * n_phases  # 384 examples in batches of 64, shared out
+    n_phases = order.count("tune") - 1  # of the structure; the last one comes after rounding
+    assert len(stages) == 6 // n_phases * n_phases + 6  # 384 examples in batches of 64, shared out
     model = own.rebuild(plan, tmp_path / "w")
     assert model.conv1.out_channels == 16
     mask = model.conv2.weight_mask
     assert int((~mask).sum()) == round(0.75 * mask.numel())
+
+
+def test_a_structure_is_trained_once_and_rounded_in_several_ways(
+    evaluator: Evaluator, phases: list[str]
+) -> None:
+    structure = dataclasses.replace(PRUNED, layers={})
+    losses = []
+    for price in (0.0, 0.01, 0.05):
+        layers = {"fc": LayerPlan(weight_bits=8, rate_price=price)} if price else {}
+        plan = dataclasses.replace(structure, layers=layers)
+        losses.append(_with_recipe(evaluator).evaluate(plan, seed=1).loss)
+    own = _with_recipe(evaluator)
+    phases.clear()
+    again = []
+    for price in (0.0, 0.01, 0.05):
+        layers = {"fc": LayerPlan(weight_bits=8, rate_price=price)} if price else {}
+        plan = dataclasses.replace(structure, layers=layers)
+        again.append(own.evaluate(plan, seed=1).loss)
+    assert phases == ["tune", "round", "tune", "round", "tune"]
+    assert again == losses, "who has trained it is no matter"
+
+
+def test_brief_tuning_leaves_alone_what_was_rounded_finely(
+    evaluator: Evaluator, phases: list[str]
+) -> None:
+    brief = Evaluator(evaluator.prepared, dataclasses.replace(evaluator.settings, proxy_epochs=0.5))
+    for bits, price, order in ((8, 0.0, []), (8, 0.02, ["round"]), (4, 0.0, ["tune"])):
+        phases.clear()
+        layers = {"conv2": LayerPlan(weight_bits=bits, rate_price=price)}
+        brief.tuned(CompressionPlan(layers=layers), 1, 1, lambda stage, share: None)
+        assert phases == order
+
+
+def test_tuning_that_ruins_a_model_is_not_kept(evaluator: Evaluator) -> None:
+    plan = CompressionPlan(layers={"conv2": LayerPlan(weight_bits=4)})
+    settings = dataclasses.replace(evaluator.settings, learning_rate=3.0)
+    ruinous = Evaluator(evaluator.prepared, settings)
+    untuned = ruinous.evaluate(plan, seed=1, fidelity=0)
+    tuned = ruinous.evaluate(plan, seed=1, fidelity=1)
+    assert tuned.accuracy == untuned.accuracy
+    assert "tuning made it worse on val: its weights are those before" in tuned.skipped
 
 
 def test_penalty_has_no_phase_where_nothing_is_pruned(evaluator: Evaluator) -> None:

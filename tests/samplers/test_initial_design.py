@@ -1,8 +1,12 @@
+import dataclasses
+
 import numpy as np
 
 from autocompress.objective import Limits
-from autocompress.samplers.initial_design import initial_trials, swept_plans
+from autocompress.samplers.initial_design import depth_path, initial_trials, swept_plans
+from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import Knob, SearchSpace
+from autocompress.space.sensitivity_table import Figures, MeasuredLevel, SensitivityTable
 from tests.samplers.guided.conftest import make_world
 
 
@@ -57,13 +61,28 @@ def test_initial_trials_penalize_all_layers_alike() -> None:
             (la.weight_bits, la.rate_price) for la in space.decode(seed.levels).layers.values()
         }
         for seed in initial_trials(space)
-        if seed.label.endswith("rate penalty")
+        if seed.label.startswith("rate penalty")
     }
-    assert prices == {
-        "mild rate penalty": {(8, 0.01)},
-        "middle rate penalty": {(8, 0.03)},
-        "strong rate penalty": {(8, 0.1)},
-    }
+    assert prices == {f"rate penalty {price}": {(8, price)} for price in (0.01, 0.03, 0.1)}
+
+
+def test_first_come_rate_penalties_far_apart() -> None:
+    """Three points of the curve before anything else; the others in turn with proposals."""
+    prices = (0.0025, 0.005, 0.01, 0.015, 0.02, 0.03, 0.045, 0.07, 0.1, 0.15, 0.2)
+    knobs = (
+        Knob(kind="weight_bits", targets=("a",), levels=(32, 8, 2), label="all"),
+        Knob(kind="rate_price", targets=("a",), levels=(0.0, *prices), label="all"),
+        Knob(kind="sparsity", targets=("a",), levels=(0.0, 0.3), label="a"),
+    )
+    swept = [{"weight_bits:all": 2, "rate_price:all": 0, "sparsity:a": 1}]
+    trials = initial_trials(SearchSpace(knobs=knobs), swept)
+    curve = [t for t in trials if t.label.startswith("rate penalty")]
+
+    assert len(curve) == 8
+    assert [t.takes_turns for t in curve] == [False] * 3 + [True] * 5
+    first = [float(t.label.removeprefix("rate penalty ")) for t in curve[:3]]
+    assert 0.0025 < min(first) < 0.02 < sorted(first)[1] < 0.07 < max(first) < 0.2
+    assert [t.label for t in trials[:5]] == ["baseline", *(t.label for t in curve[:3]), "initial 1"]
 
 
 def test_rate_penalties_stand_at_the_bits_they_are_measured_at() -> None:
@@ -73,8 +92,7 @@ def test_rate_penalties_stand_at_the_bits_they_are_measured_at() -> None:
         Knob(kind="rate_price", targets=("a", "b"), levels=(0.0, 0.01), label="all"),
     )
     seeds = {seed.label: seed.levels for seed in initial_trials(SearchSpace(knobs=knobs))}
-    assert set(seeds["mild rate penalty"].values()) == {1}
-    assert "strong rate penalty" not in seeds  # it would be the same plan
+    assert set(seeds["rate penalty 0.01"].values()) == {1}
 
 
 def test_initial_trials_name_the_bits_that_a_control_has() -> None:
@@ -129,26 +147,48 @@ def test_initial_trials_leave_a_control_to_the_controls(space: SearchSpace) -> N
     assert {s.label: s.levels for s in seeds if s.role != "search"} == controls
 
 
-def test_swept_levels_spread_over_sizes() -> None:
+def test_swept_plans_lose_little_of_the_accuracy() -> None:
+    """The smallest plans that diverge by at most so much: the more they may, the smaller."""
     predictor = make_world(1).predictor
     names = [knob.name for knob in predictor.space.knobs]
     plans = swept_plans(predictor, Limits(), has_latency=False)
     levels = np.array([[plan[name] for name in names] for plan in plans])
-    ratios = predictor.table.baseline.size_bytes / predictor.size_bytes(levels)
 
     assert len(plans) == 3
-    assert ratios.max() / ratios.min() > 3.0
+    divergence, sizes = predictor.divergence(levels), predictor.size_bytes(levels)
+    assert (divergence <= np.array([0.05, 0.12, 0.02])).all()
+    assert sizes[1] < sizes[0] < sizes[2]
 
 
-def test_swept_levels_keep_the_limit_on_size() -> None:
+def test_swept_plans_keep_the_limit_on_size() -> None:
     predictor = make_world(1).predictor
     limit = predictor.table.baseline.size_bytes // 10
     names = [knob.name for knob in predictor.space.knobs]
     plans = swept_plans(predictor, Limits(max_size_bytes=limit), has_latency=False)
     levels = np.array([[plan[name] for name in names] for plan in plans])
 
-    assert len(np.unique(levels, axis=0)) > 1
+    assert len(levels)
     assert (predictor.size_bytes(levels) <= limit).all()
+
+
+def test_depth_path_drops_the_blocks_that_matter_least_first() -> None:
+    knobs = tuple(
+        Knob(kind="drop_block", targets=(name,), levels=(0, 1), label=name) for name in "abcd"
+    )
+    base = Figures(divergence=0.0, size_bytes=100, layer_bytes={"a": 100})
+    harms = {"a": 0.3, "b": 0.1, "c": None, "d": 0.2}  # c cannot be dropped
+    options = tuple(
+        MeasuredLevel(
+            knob=f"drop_block:{name}",
+            level=1,
+            figures=None if harm is None else dataclasses.replace(base, divergence=harm),
+        )
+        for name, harm in harms.items()
+    )
+    table = SensitivityTable(baseline=base, contexts={}, options=options, seconds=0.0)
+    paths = depth_path(Predictor(SearchSpace(knobs=knobs), table))
+    dropped = [[name[-1] for name, level in plan.items() if level] for plan in paths]
+    assert dropped == [["b"], ["b", "d"], ["a", "b", "d"]]
 
 
 def test_swept_levels_are_none_where_no_plan_keeps_the_limit() -> None:

@@ -57,8 +57,8 @@ def test_is_stalled_looks_at_the_last_searched_trials(
     [
         ((0.98, 500), True),
         ((0.98, 499), False),  # 0.29 % more halvings
-        ((0.98004, 500), True),  # 0.05 % more accuracies
-        ((0.98016, 500), False),  # 0.2 %
+        ((0.98001, 500), True),  # hardly more accurate
+        ((0.98016, 500), False),
     ],
 )
 def test_is_stalled_takes_a_gain_of_more_than_a_thousandth_for_one(

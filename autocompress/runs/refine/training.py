@@ -6,6 +6,7 @@ the file is part of the loss. After each epoch it is scored on val and everythin
 so that a training that was killed goes on where it was.
 """
 
+import copy
 import dataclasses
 import time
 from collections.abc import Callable
@@ -26,12 +27,14 @@ from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.runs.refine.checkpoint import read_checkpoint, unreadable, write_checkpoint
 from autocompress.train.batches import Batches
 from autocompress.train.entropy import mean_code_bits
-from autocompress.train.loop import Training
+from autocompress.train.loop import Training, finetune_
 from autocompress.train.precision import to_fast_layout_
 from autocompress.train.recalibrate import calibration_batches, recalibrate_
 from autocompress.train.recipe import Recipe, entropy_ramp
 from autocompress.train.teachers import make_teacher
 
+_TIMED_STEPS = 16
+_LEAST_EPOCHS = 0.05
 _FLOORS = (4, 3, 2)  # bits; finer grids than 4 bits lose next to nothing without training
 
 
@@ -96,8 +99,8 @@ class Refinement:
         recipe: Its `epochs` are the length unless `minutes` says otherwise.
         patience: Epochs without a better val accuracy after which it ends early; they count from
             the first that is final.
-        minutes: Time that the epochs may take; None for as many as the recipe has. The speed is
-            that of the brief tuning before.
+        minutes: Time that it may take; None for as many epochs as the recipe has. Some steps are
+            timed to see how many epochs that are.
         is_progressive: Whether grids get coarser level by level.
     """
 
@@ -204,13 +207,32 @@ class _Run:
             return
         on_stage("build", 0.0)
         first, refinement = self._plans[0], self._refinement
-        self._candidate, speed = self._evaluator.tuned(first, 1, self._seed, on_stage)
+        self._candidate, _ = self._evaluator.tuned(first, 1, self._seed, on_stage)
         self._recipe = refinement.recipe
-        if refinement.minutes is not None and speed is not None:
-            batches = Batches(self._evaluator.prepared, self._recipe.batch_size, torch.Generator())
-            epochs = max(1, int(refinement.minutes * 60.0 * speed / batches.n_examples))
-            self._recipe = dataclasses.replace(self._recipe, epochs=float(epochs))
+        if refinement.minutes is not None:
+            on_stage("time", 0.0)
+            left_s = 60.0 * refinement.minutes - (time.perf_counter() - self.start)
+            epochs = max(left_s, 0.0) / self._epoch_seconds()
+            self._recipe = dataclasses.replace(self._recipe, epochs=max(epochs, _LEAST_EPOCHS))
         self._level = 0
+
+    def _epoch_seconds(self) -> float:
+        """How long an epoch of this recipe takes here: some steps of it, on a copy, and scoring."""
+        evaluator = self._evaluator
+        prepared, device, precision = evaluator.prepared, evaluator.device, evaluator.precision
+        batches = Batches(prepared, self._recipe.batch_size, torch.Generator())
+        n_images = min(_TIMED_STEPS * self._recipe.batch_size, batches.n_examples)
+        model = to_fast_layout_(copy.deepcopy(self._candidate.model), device)
+        teacher = make_teacher(
+            prepared, evaluator.model, self._recipe, device=device, precision=precision
+        )
+        recipe = dataclasses.replace(self._recipe, epochs=n_images / batches.n_examples)
+        cost = finetune_(
+            model, prepared, teacher, recipe, seed=self._seed, device=device, precision=precision
+        )
+        start = time.perf_counter()
+        evaluator.measurer.score(model)
+        return batches.n_examples * cost.seconds / cost.n_images + time.perf_counter() - start
 
     def train(self, on_epoch: Callable[[Epoch], None], on_stage: OnStage) -> None:
         """Train to the last epoch, or until nothing gets better."""

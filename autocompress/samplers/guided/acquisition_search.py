@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence, Set
 import numpy as np
 from numpy.typing import NDArray
 
-from autocompress.objective import LATENCY
+from autocompress.objective import LATENCY, AccuracyScale
 from autocompress.pareto import non_dominated
 from autocompress.samplers.guided.candidates import draw_candidates, mutated
 from autocompress.samplers.guided.expected_improvement import (
@@ -48,14 +48,14 @@ class Goal:
     """What counts as progress.
 
     Attributes:
-        baseline_accuracy: Accuracy of the original model.
+        scale: How much losses of accuracy count.
         floor: Accuracy below which a plan is of no use.
         costs: Fields of `Measurement` that are minimised.
         is_axis: For each cost, whether it is an objective; others only have a limit.
         reference: Log of each cost over the original model's beyond which a plan is of no use.
     """
 
-    baseline_accuracy: float
+    scale: AccuracyScale
     floor: float
     costs: tuple[str, ...]
     is_axis: tuple[bool, ...]
@@ -115,14 +115,9 @@ class AcquisitionSearch:
             (K,) level indices, or None if nothing new was found. If nothing that was probed has
             a chance, one of those; if none of it can be built, the next best.
         """
-        outcomes = OutcomeModel(
-            self._space,
-            self._predictor,
-            history,
-            baseline_accuracy=self._goal.baseline_accuracy,
-            costs=self._goal.costs,
-            is_learning=self._is_learning,
-        )
+        outcomes = self._outcomes(history)
+        if len(running) and self._is_learning:
+            outcomes = self._outcomes(outcomes.with_expected(running))
         known = probes or no_probes(self._space, len(self._goal.costs))
         rejected: set[bytes] = set()
         hopeless: Array | None = None
@@ -136,7 +131,9 @@ class AcquisitionSearch:
                 return np.asarray(plans[0])
             found, has_chance = probe_plans(plans)
             if has_chance.any():
-                worth = judge.worth(plans[has_chance], found.untuned[has_chance])
+                worth = judge.worth(
+                    plans[has_chance], found.untuned[has_chance], found.costs[has_chance]
+                )
                 return np.asarray(plans[has_chance][worth.argmax()])
             rejected |= {plan.tobytes() for plan in plans}
             works = np.isfinite(found.untuned)
@@ -145,6 +142,16 @@ class AcquisitionSearch:
             if hopeless is not None and len(rejected) >= _ENOUGH_LOOKS:
                 return hopeless
             known = known.joined(found)
+
+    def _outcomes(self, history: History) -> OutcomeModel:
+        return OutcomeModel(
+            self._space,
+            self._predictor,
+            history,
+            baseline_accuracy=self._goal.scale.baseline,
+            costs=self._goal.costs,
+            is_learning=self._is_learning,
+        )
 
     def _shortlist(
         self,
@@ -196,21 +203,23 @@ class _Judge:
         self._outcomes = outcomes
         self._goal = goal
         self.power = outcomes.power
-        accuracy, costs, levels = history.accuracy, history.costs, history.levels
+        # what a divergence promises, not what was measured: accuracies jump by whole examples,
+        # and a lucky one would keep better plans away
+        accuracy, costs, levels = outcomes.denoised(history), history.costs, history.levels
         if len(running):
             accuracy = np.append(accuracy, outcomes.accuracy(running) @ NODE_WEIGHTS)
             costs = np.concatenate([costs, outcomes.costs(running)])
             levels = np.concatenate([levels, running])
         # With several costs the baseline covers what lies between it and the reference.
         untouched = np.zeros((1, levels.shape[1]), dtype=np.int64)
-        accuracy = np.append(goal.baseline_accuracy, accuracy)
+        accuracy = np.append(goal.scale.baseline, accuracy)
         costs = np.concatenate([np.zeros((1, costs.shape[1])), costs])
         counts = (costs < np.array(goal.reference)).all(axis=1) & (accuracy > goal.floor)
         self._axes = np.flatnonzero(goal.is_axis)
         points = np.concatenate([-accuracy[:, None], costs[:, self._axes]], axis=1)
         kept = np.flatnonzero(counts)
         kept = kept[non_dominated(points[kept])]
-        self._accuracy, self._costs = accuracy[kept], costs[kept][:, self._axes]
+        self._worth, self._costs = goal.scale.worth(accuracy[kept]), costs[kept][:, self._axes]
         excess = self._excess(costs)
         self.is_far = bool((excess > 0.0).all())
         """Whether nothing measured so far is small and fast enough."""
@@ -218,19 +227,34 @@ class _Judge:
             kept = np.argsort(excess, kind="stable")[:_NEAREST_MISSES]
         self.parents: Levels = np.concatenate([untouched, levels[kept[kept > 0] - 1]])
 
-    def worth(self, plans: Levels, untuned: Array | None = None) -> Array:
+    def worth(
+        self, plans: Levels, untuned: Array | None = None, measured: Array | None = None
+    ) -> Array:
         """Expected improvement of each plan; (M, K) -> (M,).
 
         Plans beyond a limit come after all others, the farther the later: they count as minus what
         they exceed it by.
+
+        Args:
+            plans: (M, K) level indices.
+            untuned: Their training-free scores, if they were taken; (M,), nats.
+            measured: Log of their costs as a probe measured them, (M, C), NaN where it did not.
         """
         reference = np.array(self._goal.reference)
         costs = self._outcomes.costs(plans)
+        if measured is not None:
+            costs = np.where(np.isfinite(measured), measured, costs)
         steps, rates = improvement_rates(
-            costs[:, self._axes], self._costs, self._accuracy, reference[self._axes]
+            costs[:, self._axes], self._costs, self._worth, reference[self._axes]
         )
-        accuracy = self._outcomes.accuracy(plans, untuned)
-        worth = expected_improvement(accuracy, NODE_WEIGHTS, steps, rates, self._goal.floor)
+        scale = self._goal.scale
+        worth = expected_improvement(
+            scale.worth(self._outcomes.accuracy(plans, untuned)),
+            NODE_WEIGHTS,
+            steps,
+            rates,
+            float(scale.worth(np.array(self._goal.floor))),
+        )
         excess = self._excess(costs)
         return np.where(excess > 0.0, -excess, worth)
 

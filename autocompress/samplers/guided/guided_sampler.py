@@ -12,7 +12,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.measurement import Measurement
-from autocompress.objective import LATENCY, REGION, SIZE, SLACK_HALVINGS, Limits
+from autocompress.objective import LATENCY, SIZE, SLACK_HALVINGS, Limits, accuracy_scale
 from autocompress.samplers.guided.acquisition_search import AcquisitionSearch, Goal
 from autocompress.samplers.guided.outcome_model import MAX_PROBES, History, Probes
 from autocompress.samplers.guided.probed_plan import ProbedPlan, ProbePlans
@@ -29,6 +29,7 @@ class Guidance:
         predictor: What the sensitivity table says; None to know nothing before the first trial.
         costs: Fields of `Measurement` that are minimised.
         limits: Constraints.
+        metric: What the task's metric is called.
         is_learning: Whether trials correct the table.
         probes: Plans that were probed before, oldest first.
         probe_plans: Probes plans; None to propose without.
@@ -38,6 +39,7 @@ class Guidance:
     predictor: Predictor | None
     costs: Sequence[str]
     limits: Limits
+    metric: str = "accuracy"
     is_learning: bool = True
     probes: Sequence[ProbedPlan] = ()
     probe_plans: ProbePlans | None = None
@@ -144,12 +146,12 @@ class GuidedSampler(BaseSampler):
             limit, untouched = limits.get(field), getattr(base, field)
             beyond = slack if field in self._guidance.costs else np.inf
             reference.append(beyond if limit is None else min(beyond, np.log(limit / untouched)))
-        floor = base.accuracy - REGION * abs(base.accuracy)
-        if self._guidance.limits.max_drop is not None:
-            floor = max(floor, base.accuracy - self._guidance.limits.max_drop - 1e-9)
+        max_drop = self._guidance.limits.max_drop
+        scale = accuracy_scale(base.accuracy, self._guidance.metric, max_drop)
+        least = scale.floor if max_drop is None else base.accuracy - max_drop - 1e-9
         return Goal(
-            baseline_accuracy=base.accuracy,
-            floor=floor,
+            scale=scale,
+            floor=least,
             costs=self._costs,
             is_axis=tuple(field in self._guidance.costs for field in self._costs),
             reference=tuple(reference),

@@ -417,9 +417,10 @@ def test_refined_trials_are_those_of_the_same_plan(
 
 
 def volume(points: list[TrialRecord], base: TrialRecord) -> float:
-    """Mean halvings of the size over accuracies down to 10 % below the baseline's, summed up."""
+    """Mean halvings of the size over losses of accuracy up to 4 points, in equal steps of log."""
     assert base.measurement is not None
-    grid = [base.measurement.accuracy * (0.9 + 0.1 * (i + 0.5) / 2000) for i in range(2000)]
+    steps = [(i + 0.5) / 2000 for i in range(2000)]
+    grid = [base.measurement.accuracy - 0.0025 * (17.0**step - 1.0) for step in steps]
     total = 0.0
     for accuracy in grid:
         sizes = [
@@ -434,7 +435,7 @@ def volume(points: list[TrialRecord], base: TrialRecord) -> float:
 @pytest.mark.parametrize("seed", range(5))
 def test_choose_trials_takes_greedily_what_dominates_most(tmp_path: Path, seed: int) -> None:
     torch.manual_seed(seed)
-    losses, sizes = (0.08 * torch.rand(9)).sort().values, (900 * torch.rand(9)).sort().values
+    losses, sizes = (0.035 * torch.rand(9)).sort().values, (900 * torch.rand(9)).sort().values
     plan = PLANS[1]
     base = trial(0, 0.9, 1000, PLANS[0])
     points = [

@@ -15,6 +15,7 @@ from autocompress.evaluate.packed_size import packed_bytes
 from autocompress.evaluate.scoring import score
 from autocompress.measurement import Measurement
 from autocompress.plan import CompressionPlan, LayerPlan
+from autocompress.runs.refine import training
 from autocompress.runs.refine.training import Epoch, Refinement, best_of, refine
 
 LOW_BITS = CompressionPlan(
@@ -211,20 +212,24 @@ def test_refine_ends_early_when_nothing_gets_better(make: Refine) -> None:
 
 
 def test_refine_takes_its_epochs_from_the_time(
-    make: Refine, evaluator: Evaluator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    make: Refine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tuned = evaluator.tuned
-    n_examples = len(evaluator.prepared.train)
-
-    def at_an_epoch_a_second(*arguments: Any) -> Any:
-        return tuned(*arguments)[0], float(n_examples)
-
-    monkeypatch.setattr(evaluator, "tuned", at_an_epoch_a_second)
+    monkeypatch.setattr(training._Run, "_epoch_seconds", lambda run: 1000.0)
     with pytest.raises(KilledError):
-        make(LOW_BITS, kill_after(1), minutes=3.5 / 60.0)
-    monkeypatch.setattr(evaluator, "tuned", None)  # is known from the checkpoint
-    result = make(LOW_BITS, minutes=3.5 / 60.0)
-    assert [epoch.n_epochs for epoch in result.epochs] == [3, 3, 3]
+        make(LOW_BITS, kill_after(1), minutes=3500.0 / 60.0)
+    monkeypatch.setattr(training._Run, "_epoch_seconds", None)  # is known from the checkpoint
+    result = make(LOW_BITS, minutes=3500.0 / 60.0)
+    assert [epoch.n_epochs for epoch in result.epochs] == [4, 4, 4, 4]  # the last one is half
+
+
+def test_the_time_of_an_epoch_is_measured_with_the_recipe_itself(
+    make: Refine, evaluator: Evaluator
+) -> None:
+    """It fills the time, whether or not the candidate was tuned before."""
+    plan = CompressionPlan(layers={"fc": LayerPlan(weight_bits=8, rate_price=0.01)})
+    result = make(plan, minutes=4.0 / 60.0, patience=10_000)
+    assert result.epochs[-1].seconds > 1.0
+    assert result.epochs[0].n_epochs > 1
 
 
 def test_refine_with_a_price_on_entropy_gives_smaller_files(make: Refine, tmp_path: Path) -> None:

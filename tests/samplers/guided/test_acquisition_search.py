@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from autocompress.objective import accuracy_scale
 from autocompress.pareto import hypervolume
 from autocompress.samplers.guided import acquisition_search as guide
 from autocompress.samplers.guided.acquisition_search import AcquisitionSearch, Goal
@@ -12,8 +13,9 @@ from autocompress.samplers.guided.outcome_model import History, OutcomeModel, Pr
 from tests.samplers.guided.conftest import make_world
 from tests.samplers.guided.test_outcome_model import history_of, random_plans
 
+SCALE = accuracy_scale(0.95)
 GOAL = Goal(
-    baseline_accuracy=0.95, floor=0.9, costs=("size_bytes",), is_axis=(True,), reference=(0.0,)
+    scale=SCALE, floor=SCALE.floor, costs=("size_bytes",), is_axis=(True,), reference=(0.0,)
 )
 NOTHING = np.empty((0, 12), dtype=np.int64)
 
@@ -26,8 +28,8 @@ def _guide(world, goal: Goal = GOAL, **changes) -> AcquisitionSearch:
 
 def _volume(world, plans: np.ndarray) -> float:
     points = history_of(world, plans)
-    costs = np.column_stack([-points.accuracy, points.costs])
-    return hypervolume(costs, np.array([-GOAL.floor, 0.0]))
+    costs = np.column_stack([-SCALE.worth(points.accuracy), points.costs])
+    return hypervolume(costs, np.array([0.0, 0.0]))
 
 
 def _searched(world, guide: AcquisitionSearch, n_trials: int, seed: int) -> np.ndarray:
@@ -197,8 +199,8 @@ def test_looks_teach_the_next_shortlist(world, monkeypatch):
 
 def test_a_cost_that_is_only_limited_is_no_axis(world):
     goal = Goal(
-        baseline_accuracy=0.95,
-        floor=0.9,
+        scale=SCALE,
+        floor=SCALE.floor,
         costs=("size_bytes", "latency_ms"),
         is_axis=(True, False),
         reference=(0.0, float(np.log(0.5))),
@@ -218,8 +220,8 @@ def test_with_two_costs_the_baseline_counts_as_what_is_there(world):
     """What costs as much as the baseline and is less accurate gains nothing, slack or not."""
     slack = float(np.log(2.0))
     goal = Goal(
-        baseline_accuracy=0.95,
-        floor=0.9,
+        scale=SCALE,
+        floor=SCALE.floor,
         costs=("size_bytes", "latency_ms"),
         is_axis=(True, True),
         reference=(slack, slack),
@@ -233,7 +235,7 @@ def test_with_two_costs_the_baseline_counts_as_what_is_there(world):
     levels = np.array([[0, 0, bits, *[0] * 9] for bits in range(1, 5)])
     taught = History(  # that harm costs accuracy; too large to be in the way
         levels=levels,
-        accuracy=np.array([0.95, 0.94, 0.93, 0.91]),
+        accuracy=np.array([0.95, 0.945, 0.94, 0.93]),
         divergence=predictor.divergence(levels),
         untuned=np.full(4, np.nan),
         costs=np.ones((4, 2)),

@@ -186,10 +186,44 @@ def test_costs_follow_the_table_exactly_where_it_is_exact(world):
 def test_accuracies_lie_between_what_was_seen(world):
     plans = random_plans(world, 20, seed=7)
     accuracy = _outcomes(world, plans).accuracy(random_plans(world, 30, seed=8))
-    seen = [world.measure(plan).accuracy for plan in plans]
+    seen = history_of(world, plans)
+    usual = 0.95 * np.exp(-seen.divergence.max() * 10 / 4)  # what is believed of worse ones
     assert accuracy.shape == (30, len(NODE_WEIGHTS))
-    assert accuracy.min() >= min(seen) - 1e-9
+    assert accuracy.min() >= min(seen.accuracy.min(), usual)
     assert accuracy.max() <= 0.95 + 1e-9
+
+
+def test_without_trials_a_large_divergence_is_not_believed_to_be_harmless(world):
+    outcomes = _outcomes(world, np.empty((0, 12), dtype=np.int64))
+    ruined = np.array([[len(knob.levels) - 1 for knob in world.space.knobs]])
+    assert outcomes.divergence(ruined)[0] > 1.0
+    assert (outcomes.accuracy(ruined) @ NODE_WEIGHTS)[0] < 0.8
+
+
+def test_accuracies_of_trials_are_denoised(world):
+    """A lucky trial counts as what its divergence promises."""
+    past = history_of(world, random_plans(world, 20, seed=11))
+    lucky = past.accuracy.copy()
+    lucky[3] += 0.02
+    outcomes = OutcomeModel(
+        world.space, world.predictor, dataclasses.replace(past, accuracy=lucky),
+        baseline_accuracy=0.95, costs=("size_bytes",),
+    )  # fmt: skip
+    assert outcomes.denoised(past)[3] < lucky[3] - 0.005
+
+
+def test_trials_under_way_leave_less_doubt_about_their_like(world):
+    plans = random_plans(world, 8, seed=12)
+    outcomes = _outcomes(world, plans[:4])
+    beside = OutcomeModel(
+        world.space, world.predictor, outcomes.with_expected(plans[4:5]),
+        baseline_accuracy=0.95, costs=("size_bytes",),
+    )  # fmt: skip
+
+    def spread(model: OutcomeModel) -> float:
+        return float(np.ptp(model.accuracy(plans[4:5])))
+
+    assert spread(beside) < spread(outcomes)
 
 
 def test_a_score_before_tuning_moves_the_prediction(world):
