@@ -37,8 +37,8 @@ _CHOOSE: Final = "Choose a mark to open its card; point at it to read its plan."
 _CAPTIONS: Final = {
     "cube": f"Good points are high up and cost little. {_CHOOSE}",
     "hypervolume": "What the points dominate: costs in halvings of the baseline's, averaged over "
-    "accuracies down to 10 % below the baseline's. With size as the only cost, 4 means 16 times "
-    "smaller on average. With two costs it is the mean area of both halvings, each counted from "
+    "losses of accuracy up to 4 points, small ones counting more. With size as the only cost, 4 "
+    "means 16 times smaller on average. With two costs it is the mean area of both halvings, each counted from "
     "twice the baseline's cost. Filters do not act here.",
     "choices": "A column is a point of the front, a row a part of the model. The stronger the "
     "colour, the stronger the compression; empty cells are unchanged.",

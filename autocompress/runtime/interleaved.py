@@ -41,20 +41,23 @@ class Timed:
     n_runs: tuple[int, ...]
 
 
-def time_in_turns(models: Sequence[Timeable], budget_s: float) -> Timed:
-    """Time models block by block in turns, for so long, but at least seven rounds.
+def time_in_turns(
+    models: Sequence[Timeable], budget_s: float, *, least_rounds: int = _MIN_ROUNDS
+) -> Timed:
+    """Time models block by block in turns, for so long, but at least some rounds.
 
     A block is as many inferences as take 4 ms. Processes that time at the same time take turns.
 
     Args:
         models: What to time.
         budget_s: Seconds to spend on timed inferences; slow models may take longer.
+        least_rounds: Blocks of each model at least.
     """
     with _nobody_else_timing():
         n_runs = tuple(max(1, math.ceil(_BLOCK_NS / _warm_up(model))) for model in models)
         rounds: list[list[float]] = []
         deadline = time.perf_counter_ns() + int(budget_s * 1e9)
-        while len(rounds) < _MIN_ROUNDS or (
+        while len(rounds) < least_rounds or (
             time.perf_counter_ns() < deadline and len(rounds) < _MAX_ROUNDS
         ):
             rounds.append(_time_round(models, n_runs, first=len(rounds)))

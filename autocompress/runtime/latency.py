@@ -9,17 +9,20 @@ import os
 import platform
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from autocompress.atomic_file import scratch_folder
 from autocompress.onnx_graph.structure import structure_digest
 from autocompress.runtime.base import Arrays, Runtime, Shipment
-from autocompress.runtime.interleaved import median_interval, time_in_turns
+from autocompress.runtime.interleaved import Timed, median_interval, time_in_turns
 from autocompress.runtime.process import RunningModel
 from autocompress.runtime.registry import versions_of
 from autocompress.tasks.model_cache import cache_folder
 
+_N_STARTS: Final = 3
+_LEAST_ROUNDS: Final = 3  # after each start
 logger = logging.getLogger(__name__)
 
 
@@ -31,11 +34,11 @@ class Latency:
         median_ms: Median over blocks of inferences.
         spread_ms: Interquartile range over those blocks.
         baseline_median_ms: The baseline's median, its blocks taken between the candidate's.
-        ratio: Candidate over baseline: the median over pairs of neighbouring blocks. What drifts
-            for longer than a block cancels out, so this compares across measurements where
-            milliseconds do not.
-        ratio_low: Lower end of the 95 % confidence interval of that median.
-        ratio_high: Upper end.
+        ratio: Candidate over baseline: the median over pairs of neighbouring blocks, and of those
+            over several starts of the processes. What drifts for longer than a block cancels out,
+            so this compares across measurements where milliseconds do not.
+        ratio_low: Least lower end of the 95 % confidence intervals of the starts' medians.
+        ratio_high: Greatest upper end.
         n_runs: Inferences of the candidate that were timed.
         peak_memory_bytes: Most memory that loading and running the candidate took, beyond the
             runtime's own; None where the system does not tell.
@@ -136,7 +139,7 @@ def measure_latency(
         runtime: Who runs both.
         threads: Threads inside an operator.
         budget_s: Time to spend on timed inferences; slow models may take longer, since each is
-            timed at least seven times.
+            timed at least nine times.
         cache: Where an earlier measurement of the same structures on this machine is looked up,
             and this one is kept; None for nowhere.
         fresh: Measure even if the cache has an entry, and leave the cache as it is.
@@ -179,6 +182,9 @@ def time_files(
 ) -> Latency:
     """Time two files, block by block in turns; see `measure_latency`.
 
+    They are started three times: where a process puts its memory changes how fast it is, by more
+    than its blocks differ. The ratio is the median of the starts, its interval holds all of theirs.
+
     Args:
         candidate: A file of the runtime.
         baseline: Another one, with the same inputs.
@@ -187,6 +193,37 @@ def time_files(
         threads: Threads inside an operator.
         budget_s: Seconds to spend on timed inferences.
     """
+    starts = [
+        _time_once(candidate, baseline, example, runtime, threads, budget_s / _N_STARTS)
+        for _ in range(_N_STARTS)
+    ]
+    own, base = np.concatenate([timed.blocks_ms for timed, _ in starts]).T
+    first, median, third = np.percentile(own, [25, 50, 75])
+    ratios, lows, highs = zip(
+        *(median_interval(t.blocks_ms[:, 0] / t.blocks_ms[:, 1]) for t, _ in starts), strict=True
+    )
+    peaks = [peak for _, peak in starts if peak is not None]
+    return Latency(
+        median_ms=float(median),
+        spread_ms=float(third - first),
+        baseline_median_ms=float(np.median(base)),
+        ratio=float(np.median(ratios)),
+        ratio_low=min(lows),
+        ratio_high=max(highs),
+        n_runs=sum(timed.n_runs[0] * len(timed.blocks_ms) for timed, _ in starts),
+        peak_memory_bytes=max(peaks, default=None),
+    )
+
+
+def _time_once(
+    candidate: Path,
+    baseline: Path,
+    example: Arrays,
+    runtime: Runtime,
+    threads: int,
+    budget_s: float,
+) -> tuple[Timed, int | None]:
+    """Both files in processes of their own; their times, and the candidate's peak memory."""
     with ExitStack() as stack:
         models = [
             stack.enter_context(RunningModel(runtime, path, threads))
@@ -194,21 +231,8 @@ def time_files(
         ]
         for model in models:
             model.feed(example)
-        timed = time_in_turns(models, budget_s)
-        peak = models[0].peak_memory_bytes()
-    own, base = timed.blocks_ms.T
-    first, median, third = np.percentile(own, [25, 50, 75])
-    ratio, low, high = median_interval(own / base)
-    return Latency(
-        median_ms=float(median),
-        spread_ms=float(third - first),
-        baseline_median_ms=float(np.median(base)),
-        ratio=ratio,
-        ratio_low=low,
-        ratio_high=high,
-        n_runs=timed.n_runs[0] * len(own),
-        peak_memory_bytes=peak,
-    )
+        timed = time_in_turns(models, budget_s, least_rounds=_LEAST_ROUNDS)
+        return timed, models[0].peak_memory_bytes()
 
 
 def _key(

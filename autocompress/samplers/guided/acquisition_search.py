@@ -37,6 +37,8 @@ _OFFSPRING = 192
 _EXPLORED = 0.1  # share of proposals that follow a doubt instead of the best estimate
 _NEAREST_MISSES = 8  # plans that are changed where none is small and fast enough
 _APART = 2  # knobs in which shortlisted plans differ at least
+# Gauss-Hermite quadrature of the doubt about costs: (deviations, probability)
+_COST_NODES = ((-(3.0**0.5), 1 / 6), (0.0, 2 / 3), (3.0**0.5, 1 / 6))
 _ENOUGH_LOOKS = 4  # at plans without a chance, in one proposal
 
 ProbePlans = Callable[[Levels], tuple[Probes, NDArray[np.bool_]]]
@@ -240,21 +242,19 @@ class _Judge:
             untuned: Their training-free scores, if they were taken; (M,), nats.
             measured: Log of their costs as a probe measured them, (M, C), NaN where it did not.
         """
-        reference = np.array(self._goal.reference)
-        costs = self._outcomes.costs(plans)
-        if measured is not None:
-            costs = np.where(np.isfinite(measured), measured, costs)
-        steps, rates = improvement_rates(
-            costs[:, self._axes], self._costs, self._worth, reference[self._axes]
-        )
         scale = self._goal.scale
-        worth = expected_improvement(
-            scale.worth(self._outcomes.accuracy(plans, untuned)),
-            NODE_WEIGHTS,
-            steps,
-            rates,
-            float(scale.worth(np.array(self._goal.floor))),
-        )
+        gained = scale.worth(self._outcomes.accuracy(plans, untuned))
+        floor = float(scale.worth(np.array(self._goal.floor)))
+        costs, doubts = self._outcomes.costs(plans), self._outcomes.cost_doubts(plans)
+        if measured is not None:
+            is_known = np.isfinite(measured)
+            costs, doubts = np.where(is_known, measured, costs), np.where(is_known, 0.0, doubts)
+        reference = np.array(self._goal.reference)[self._axes]
+        worth = np.zeros(len(plans))
+        for node, weight in _COST_NODES if doubts.any() else ((0.0, 1.0),):
+            at_node = (costs + node * doubts)[:, self._axes]
+            steps, rates = improvement_rates(at_node, self._costs, self._worth, reference)
+            worth += weight * expected_improvement(gained, NODE_WEIGHTS, steps, rates, floor)
         excess = self._excess(costs)
         return np.where(excess > 0.0, -excess, worth)
 

@@ -54,6 +54,7 @@ def draw_candidates(
         drawn.append(_perturbed_sweeps(live, predictor, random, power, has_latency, is_far))
         drawn.append(mutated(live, drawn[-1], _N_MUTANTS // 2, random, bits_of))
     drawn.append(mutated(live, parents, _N_MUTANTS, random, bits_of))
+    drawn.append(_repriced(live, parents, bits_of or {}))
     drawn.append(_crossed(parents, _N_CROSSED, random))
     return np.unique(np.concatenate(drawn), axis=0)
 
@@ -119,6 +120,19 @@ def _perturbed_sweeps(
         ]
         start = mildest(choices, n_sweeps)
         plans.append(best_plans(predictor, prices, start, choices, power=power, weights=weights))
+    return np.concatenate(plans)
+
+
+def _repriced(
+    live: Sequence[Sequence[int]], parents: Levels, bits_of: Mapping[int, Sequence[int]]
+) -> Levels:
+    """Parents with every other rate penalty: their structures are trained already."""
+    plans = [parents[:0]]
+    for k in bits_of:
+        for level in live[k]:
+            plan = parents.copy()
+            plan[:, k] = level
+            plans.append(plan)
     return np.concatenate(plans)
 
 

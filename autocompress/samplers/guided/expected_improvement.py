@@ -1,9 +1,8 @@
-"""Expected hypervolume improvement where only the accuracy is uncertain.
+"""Expected hypervolume improvement where costs are given and the accuracy is uncertain.
 
-Size and latency of a candidate follow from its shapes and codes and are predicted within a few per
-cent; how well it survives is what nobody knows. With fixed costs the improvement is a piecewise
-linear function of the accuracy, so its expectation needs no sampling (the box decomposition of
-Emmerich et al. 2011 for one uncertain objective).
+Doubt about a cost is averaged over by whoever calls this. With fixed costs the improvement is a
+piecewise linear function of the accuracy, so its expectation needs no sampling (the box
+decomposition of Emmerich et al. 2011 for one uncertain objective).
 
 Dimension key: `N` candidates, `F` front points, `C` costs, `Q` quadrature nodes.
 """

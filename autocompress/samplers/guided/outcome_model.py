@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 import scipy  # its parts are loaded when they are used, by the first proposal
 
+from autocompress.objective import LATENCY
 from autocompress.samplers.guided.gaussian_process import Features, GaussianProcess
 from autocompress.space.prediction import Predictor
 from autocompress.space.search_space import SearchSpace
@@ -22,6 +23,7 @@ _KNOB_SHARE = 0.7
 # the accuracy beyond the largest divergence that a trial came out with.
 _USUAL: Array = np.geomspace(0.01, 10.0, 10)
 _USUAL_LOSS = 4.0
+_USUAL_DOUBT = 0.2  # of a cost's logarithm, before trials have shown how far the table errs
 _DOUBTED = 0.1  # what each of these counts beside a trial
 MAX_PROBES: Final = 200
 """How many probes are learned from: time grows with the cube."""
@@ -210,11 +212,30 @@ class OutcomeModel:
 
     def costs(self, levels: Levels) -> Array:
         """Expected log of each cost over the original model's; (M, K) -> (M, C)."""
-        columns = []
+        return self._predicted_costs(levels)[0]
+
+    def cost_doubts(self, levels: Levels) -> Array:
+        """Standard deviations of what `costs` returns, (M, C); 0 for costs that are exact.
+
+        Bytes follow from codes, and those of the likeliest plans are measured; how fast a runtime
+        is at a structure that it was not timed at is anybody's guess.
+        """
+        doubts = self._predicted_costs(levels)[1]
+        is_noisy = [field == LATENCY.field for field in self._costs]
+        return np.asarray(doubts * np.array(is_noisy))
+
+    def _predicted_costs(self, levels: Levels) -> tuple[Array, Array]:
+        means, doubts = [], []
         for c, model in enumerate(self._cost_models):
             features = self._cost_features(levels, c)
-            columns.append(features.prior if model is None else model.predict(features)[0])
-        return np.stack(columns, axis=1)
+            if model is None:
+                means.append(features.prior)
+                doubts.append(np.full(len(levels), _USUAL_DOUBT if self._is_learning else 0.0))
+            else:
+                mean, doubt = model.predict(features)
+                means.append(mean)
+                doubts.append(doubt)
+        return np.stack(means, axis=1), np.stack(doubts, axis=1)
 
     def _fitted(self, levels: Levels, targets: Array) -> tuple[float, GaussianProcess]:
         """The likeliest power of single divergences, and the process on what it gets wrong."""
