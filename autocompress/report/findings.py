@@ -1,8 +1,12 @@
 """What a run found: the best point within a drop, and whether the search beat the controls."""
 
 import dataclasses
+import math
 from collections.abc import Iterable
+from itertools import pairwise
 from typing import Literal
+
+import numpy as np
 
 from autocompress.measurement import LEAST_NOISE, Measurement
 from autocompress.objective import Noise, Objective
@@ -27,7 +31,10 @@ class Comparison:
         search: Cheapest searched point within the drop, if there is one.
         control: Cheapest control within the drop, if there is one.
         verdict: `better` if the search's point is cheaper by more than the measurement's spread.
-        ratio: The control's cost over the search's; None unless both exist.
+        ratio: The controls' cost over the search's; None unless both exist.
+        curve_cost: What the curve of one rate penalty reaches between two of its measured points,
+            where that is less than the best control; None elsewhere. The search is credited only
+            with what lies below it.
     """
 
     cost: Objective
@@ -35,6 +42,7 @@ class Comparison:
     control: TrialRecord | None
     verdict: Verdict
     ratio: float | None
+    curve_cost: float | None = None
 
 
 def measured(trial: TrialRecord) -> Measurement:
@@ -138,7 +146,7 @@ def compare_with_controls(
     controls = [t for t in run.controls if run.is_feasible(t)]
     control = cheapest_within(run, controls, cost, max_drop)
     verdict: Verdict
-    ratio = None
+    ratio, curve_cost = None, None
     if search is None or control is None:
         verdict = "only_search" if search else "only_control" if control else "neither"
     else:
@@ -146,9 +154,52 @@ def compare_with_controls(
         assert ours is not None
         assert theirs is not None
         is_level = not is_told_apart(run, search, control, cost)
+        between = _cost_on_curve(run, cost, max_drop)
+        if between is not None and between < theirs:
+            theirs = curve_cost = between
+            is_level = ours == between
         verdict = "level" if is_level else "better" if theirs > ours else "worse"
         ratio = theirs / ours
-    return Comparison(cost=cost, search=search, control=control, verdict=verdict, ratio=ratio)
+    return Comparison(
+        cost=cost,
+        search=search,
+        control=control,
+        verdict=verdict,
+        ratio=ratio,
+        curve_cost=curve_cost,
+    )
+
+
+def penalty_curve(run: RunRecord) -> tuple[TrialRecord, ...]:
+    """Controls with one rate penalty and nothing else, the most accurate first."""
+    found = [
+        t
+        for t in tuned_controls(run)
+        if t.plan.has_prices
+        and not t.plan.loses_weights
+        and len({layer.rate_price for layer in t.plan.layers.values()}) == 1
+    ]
+    return tuple(sorted(found, key=lambda t: -measured(t).accuracy))
+
+
+def _cost_on_curve(run: RunRecord, cost: Objective, max_drop: float) -> float | None:
+    """What one rate penalty costs at just this loss, between two that were measured.
+
+    Logarithms of the cost are interpolated over what the accuracy is worth. None for noisy costs,
+    which a rate penalty hardly changes, and where the loss lies beyond the measured points.
+    """
+    curve = penalty_curve(run)
+    if cost.noise is not None or run.baseline is None or len(curve) < 2:
+        return None
+    wanted = measured(run.baseline).accuracy - max_drop
+    for milder, stronger in pairwise(curve):
+        above, below = measured(milder).accuracy, measured(stronger).accuracy
+        ends = cost_of(milder, cost), cost_of(stronger, cost)
+        if below < wanted < above and ends[0] is not None and ends[1] is not None:
+            left, right, at = run.accuracy_scale.worth(np.array([above, below, wanted]))
+            share = (left - at) / (left - right)
+            return float(math.exp((1 - share) * math.log(ends[0]) + share * math.log(ends[1])))
+    return None
 
 
 def tuned_controls(run: RunRecord) -> tuple[TrialRecord, ...]:

@@ -24,6 +24,7 @@ from autocompress.report.findings import (
     cheapest_within,
     headline,
     measured,
+    penalty_curve,
 )
 from autocompress.report.hover import short_name
 from autocompress.report.theme import (
@@ -151,6 +152,7 @@ def front_figure(run: RunRecord, cost: str, *, has_texts: bool = True) -> go.Fig
     if n_hidden:
         _set_view(figure, plane.xs(visible), (floor_pct, max(plane.y.values())))
     steps = steps_of(plane)
+    _add_curve(figure, plane)
     _add_step_line(figure, plane, steps)
     _add_searched(figure, plane)
     add_trained(figure, plane)
@@ -178,6 +180,21 @@ def _add_step_line(figure: go.Figure, plane: Plane, steps: Sequence[TrialRecord]
         hoverinfo="skip",
         customdata=[t.number for t in steps],
         meta=TRIALS,
+    )
+
+
+def _add_curve(figure: go.Figure, plane: Plane) -> None:
+    """What one rate penalty for all layers gives: the search is credited with what lies beyond."""
+    curve = [t for t in penalty_curve(plane.run) if t.number in plane.y]
+    if plane.cost.noise is not None or len(curve) < 2:
+        return
+    figure.add_scatter(
+        x=plane.xs(curve),
+        y=plane.ys(curve),
+        mode="lines",
+        name="one rate penalty, no search",
+        line={"color": VERMILLION, "width": 1.5, "dash": "dot"},
+        hoverinfo="skip",
     )
 
 

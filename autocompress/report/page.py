@@ -38,8 +38,8 @@ _CAPTIONS: Final = {
     "cube": f"Good points are high up and cost little. {_CHOOSE}",
     "hypervolume": "What the points dominate: costs in halvings of the baseline's, averaged over "
     "losses of accuracy up to 4 points, small ones counting more. With size as the only cost, 4 "
-    "means 16 times smaller on average. With two costs it is the mean area of both halvings, each counted from "
-    "twice the baseline's cost. Filters do not act here.",
+    "means 16 times smaller on average. With two costs it is the mean area of both halvings, each "
+    "counted from twice the baseline's cost. Filters do not act here.",
     "choices": "A column is a point of the front, a row a part of the model. The stronger the "
     "colour, the stronger the compression; empty cells are unchanged.",
     "sensitivity": "A row is a search dimension, a cell one of its levels, everything else "

@@ -210,6 +210,11 @@ def _comparison_sentence(run: RunRecord, cost: Objective) -> str:
         best = _with_cost(run, found.search, cost)
         return f"{start} the {superlative} point {_scope(run)} is {best}; {why}."
     control = _with_cost(run, found.control, cost)
+    if found.curve_cost is not None:
+        control = (
+            f"the curve of one rate penalty ({cost.quantity.write(found.curve_cost)} between its "
+            "measured points)"
+        )
     if found.search is None:
         return (
             f"{start} the search did not beat the controls. No searched point stays {_scope(run)}; "

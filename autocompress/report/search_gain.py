@@ -69,7 +69,8 @@ class GainAtDrop:
         cost: The cost compared.
         max_drop: Allowed loss of accuracy, a share.
         search: Cost of the best searched point, per run.
-        controls: Cost of the best control, per run.
+        controls: Cost of the best control per run, or of the curve of one rate penalty between
+            two of its points where that is less.
         ratio: The control's cost over the searched point's: above 1 the search is cheaper.
         verdicts: What `compare_with_controls` says of each run.
     """
@@ -189,6 +190,7 @@ def _at_drop(runs: Sequence[RunRecord], cost: Objective, max_drop: float) -> Gai
             None if trial is None else _cost_beside(runs[0], run, trial, cost)
             for trial in (found.search, found.control)
         )
+        theirs = theirs if found.curve_cost is None else found.curve_cost
         searched.append(ours)
         controls.append(theirs)
         ratios.append(None if ours is None or theirs is None else theirs / ours)

@@ -12,7 +12,7 @@ from autocompress.terminal.progress_bar import LiveBar, duration_words
 
 _USUAL_TOP: Final = 3
 _MOST_TOP: Final = 6
-_LEAST_EPOCHS: Final = 2.0
+_LEAST_EPOCHS: Final = 1.0  # the first brings half of what ten do; more points bring more
 _SLOWER: Final = 1.5  # refining matches features and prices entropy, unlike the proxy
 
 
@@ -142,7 +142,7 @@ def refine_as_asked(run: Any, options: SearchOptions, *, quiet: bool) -> Any:
 
 
 def n_affordable(run: RunRecord, seconds: float) -> int:
-    """Points that can be refined in a time: as many as get two epochs each, from 1 to 6."""
+    """Points that can be refined in a time: as many as get an epoch each, from 1 to 6."""
     speeds = [
         t.measurement.train_images_per_s
         for t in run.trials
