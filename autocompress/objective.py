@@ -191,8 +191,8 @@ class AccuracyScale:
     resolved where people ship, and what loses several points is not searched as if it were as good.
 
     >>> scale = accuracy_scale(0.92)
-    >>> scale.worth(np.array([0.93, 0.92, 0.9175, 0.88])).round(2)
-    array([1.  , 1.  , 0.76, 0.  ])
+    >>> scale.worth(np.array([0.93, 0.92, 0.9175, 0.9])).round(2)
+    array([1.  , 1.  , 0.76, 0.22])
 
     Attributes:
         baseline: Accuracy of the original model.

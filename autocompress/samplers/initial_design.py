@@ -20,9 +20,9 @@ _UNIFORM_BITS = (8, 4, 3, 2)
 _N_PENALTIES = 8  # of the curve that a single rate penalty gives
 _DEEPEST = 3  # blocks that a control leaves out
 _N_FIRST = 3  # of them, before anything is searched
-# Divergences before tuning up to which initial plans go: about half a point of accuracy to two.
-# Few: proposals that learned from them are better still.
-_DIVERGENCES = (0.05, 0.12, 0.02)
+# Divergences before tuning up to which initial plans go: about a point of accuracy, and two. Few:
+# proposals that learned from them are better still.
+_DIVERGENCES = (0.05, 0.12)
 _SWEEP_POWER = 0.6  # tuning repairs large damage better than small
 _TIME_SHARE = 1.0  # halving the time is worth halving the size
 
@@ -133,9 +133,9 @@ def swept_plans(
     has_latency: bool,
     baseline_latency_ms: float | None = None,
 ) -> list[dict[str, int]]:
-    """Plans that lose a little, somewhat more and hardly anything, by the sensitivity table.
+    """Plans that lose a little and somewhat more, by the sensitivity table.
 
-    Each is the smallest of those that diverge so far at most; where latency is an objective every
+    Each is the smallest of those that diverge so far at most; where latency is an objective the
     second one pays for time as well.
 
     Args:
@@ -145,7 +145,7 @@ def swept_plans(
         baseline_latency_ms: Latency of the original model, for a limit on it.
 
     Returns:
-        Knob name -> level index for each, those in the middle first.
+        Knob name -> level index for each, the milder first.
     """
     live = predictor.live_levels()
     names = [knob.name for knob in predictor.space.knobs]

@@ -86,7 +86,7 @@ def test_search_killed_in_the_middle_of_a_trial_loses_and_repeats_nothing(
     hold = tmp_path / "hold"
     unbroken = trials(run_cli, "u")
     # a control is tuned at once: before a proposal plans are looked at, and no trial runs yet
-    number = max(t["trial"] for t in unbroken if t["label"].startswith("uniform"))
+    number = max(t["trial"] for t in unbroken if t["label"].startswith("rate penalty"))
     arguments = (*UNTIMED_SEARCH, "--run", "killed", "--budget")
     assert run_cli(*arguments, str(number)).returncode == 0
     hold.touch()

@@ -220,12 +220,17 @@ def make_candidate(net: Net, rules: SpaceRules, plan: CompressionPlan) -> Candid
     )
     teacher = make_teacher(net.prepared, net.model, recipe, device=CPU, precision="fp32")
     tuner = Tuner(
-        prepared=net.prepared, teacher=teacher, recipe=recipe, device=CPU, precision="fp32"
+        prepared=net.prepared,
+        teacher=teacher,
+        recipe=recipe,
+        device=CPU,
+        precision="fp32",
+        score=lambda model: (0.0,),  # what was tuned is kept
     )
     n_steps = tuner.n_steps(plan)
     construction = Construction(
         net.model,
-        plan,
+        plan.structure,
         net.profile.groups,
         net.prepared.example_inputs,
         PruningPolicy(**rules.pruning.model_dump()),
@@ -233,8 +238,10 @@ def make_candidate(net: Net, rules: SpaceRules, plan: CompressionPlan) -> Candid
         max(1, n_steps),
         net.profile.blocks,
     )
-    candidate, cost = tuner.make(construction, fidelity=1, seed=0, n_steps=n_steps)
-    assert cost.n_images > 0
+    structure, before = tuner.make_structure(construction, fidelity=1, seed=0, n_steps=n_steps)
+    candidate, after = tuner.make(structure, plan, fidelity=1, seed=0)
+    is_untouched = plan.effective == CompressionPlan()
+    assert (before.n_images + after.n_images == 0) == is_untouched
     return candidate
 
 

@@ -66,14 +66,15 @@ def test_search_gain_compares_the_cheapest_points_within_each_drop() -> None:
 
 
 def test_search_gain_hypervolumes_equal_the_boxes_by_hand() -> None:
-    gain = search_gain(small_run(BASE, ("control", 0.855, 500, 0.5), ("search", 0.90, 250, 1.0)))
+    gain = search_gain(small_run(BASE, ("control", 0.88, 500, 0.5), ("search", 0.90, 250, 1.0)))
     assert gain is not None
     volumes = {side: spread.values[0] for side, spread in gain.hypervolumes.items()}
-    # Of the tenth of accuracy that counts half and all; halvings from twice the baseline's costs:
-    # boxes of 0.5 x 2 x 2 and 1 x 3 x 1, less what the baseline's of 1 x 1 x 1 holds of them.
-    assert volumes["controls"] == pytest.approx(2.0 - 0.5)
+    # Two points lost are worth 1 - log(1 + 2 / 0.25) / log(17) of what counts; halvings from twice
+    # the baseline's costs: boxes of that x 2 x 2 and of 1 x 3 x 1, less the baseline's 1 x 1 x 1.
+    worth = 1.0 - math.log(9.0) / math.log(17.0)
+    assert volumes["controls"] == pytest.approx(worth * (4.0 - 1.0))
     assert volumes["search"] == pytest.approx(3.0 - 1.0)
-    assert volumes["both"] == pytest.approx(2.0 + 3.0 - 0.5 * 2.0 * 1.0 - 1.0)
+    assert volumes["both"] == pytest.approx(4.0 * worth + 3.0 - worth * 2.0 * 1.0 - 1.0)
 
 
 def test_search_gain_agrees_with_the_figure_of_the_hypervolume(make_run: Factory) -> None:

@@ -129,7 +129,7 @@ def test_hypervolume_history_equals_hypervolume_from_scratch(
 
 
 def relative(run: RunRecord, trial: TrialRecord) -> list[float]:
-    """Accuracy lost, in tenths of the baseline's, and binary logarithms of relative costs."""
+    """What losses of accuracy take off, and binary logarithms of relative costs."""
     assert run.baseline is not None
     base, own = run.baseline.measurement, trial.measurement
     assert base is not None
@@ -138,7 +138,8 @@ def relative(run: RunRecord, trial: TrialRecord) -> list[float]:
     for objective in run.objectives:
         before, after = getattr(base, objective.field), getattr(own, objective.field)
         is_accuracy = objective.name == "accuracy"
-        values.append(10 * (before - after) / before if is_accuracy else math.log2(after / before))
+        lost = math.log1p(max(0.0, before - after) / 0.0025) / math.log(17.0)
+        values.append(lost if is_accuracy else math.log2(after / before))
     return values
 
 

@@ -8,8 +8,10 @@ import pytest
 
 from autocompress.errors import InputError
 from autocompress.option_readers import Typed
-from autocompress.runs.options import rules_of, settle_options
+from autocompress.runs.options import keeps_space, rules_of, settle_options
+from autocompress.runs.search_task import search_seconds
 from autocompress.search_options import SearchOptions
+from tests.builders import make_measurement, make_run, make_trial
 
 EIGHT = "integer_weight_bits: 8\nrules: [{weight_bits: [8], activation_bits: [8]}]"
 
@@ -50,3 +52,41 @@ def test_a_run_that_began_before_integer_weights_had_a_width_keeps_eight_bits(
 def test_integer_weights_have_seven_or_eight_bits() -> None:
     with pytest.raises(InputError, match="`integer_weight_bits` must be 7 or 8, but got 6"):
         SearchOptions.read({"integer_weight_bits": 6})
+
+
+def test_a_run_keeps_a_shipped_space_but_not_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a name holds differs between versions; a file is the user's."""
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text(EIGHT)
+
+    def kept(begun: dict[str, Any], now: dict[str, Any]) -> bool:
+        first, second = (settle_options(SearchOptions.read(given)) for given in (begun, now))
+        (tmp_path / "run.json").write_text(json.dumps({"options": first.to_json()}))
+        return keeps_space(second, tmp_path)
+
+    assert kept({}, {"budget": 9})
+    assert kept({"space": "small_file"}, {"space": "small_file"})
+    assert not kept({}, {"space": "small_file"})
+    assert not kept({}, {"target": "x86-onnxruntime"})
+    assert not kept({"space": "own.yaml"}, {"space": "own.yaml"})
+    assert not keeps_space(SearchOptions(), tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("given", "used", "left"),
+    [
+        ({}, 0.0, None),
+        ({"time": 100.0}, 0.0, 40.0),
+        ({"time": 100.0}, 30.0, 10.0),  # an earlier session was stopped
+        ({"time": 100.0}, 90.0, 0.0),
+        ({"time": 100.0, "timeout": 5.0}, 0.0, 5.0),
+        ({"timeout": 5.0}, 100.0, 5.0),
+    ],
+)
+def test_the_search_has_two_fifths_of_the_time_in_all_sessions(
+    given: dict[str, Any], used: float, left: float | None
+) -> None:
+    run = make_run(make_trial(0, make_measurement(seconds=used)))
+    assert search_seconds(SearchOptions.read(given), run) == left

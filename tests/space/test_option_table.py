@@ -1,8 +1,10 @@
 """The table as JSON and back, and what knobs that do nothing alone are measured in."""
 
 import json
+import math
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,6 +14,8 @@ from autocompress.space.sensitivity_table import (
     MeasuredLevel,
     SensitivityTable,
     context_of,
+    estimated_figures,
+    measured_levels,
 )
 
 finite = st.floats(min_value=0.0, max_value=1e9)
@@ -83,3 +87,56 @@ def test_context_of_a_method_has_the_amounts_of_its_layers_at_their_middle_level
 
 def test_context_of_inputs_has_weights_at_their_mildest_bits() -> None:
     assert touched("activation_bits:abc") == {"weight_bits:a": 1, "weight_bits:bc": 1}
+
+
+BITS = (32, 8, 6, 5, 4, 3, 2)
+
+
+def _bits_of(n_layers: int, *others: Knob) -> SearchSpace:
+    names = [f"conv{i}" for i in range(n_layers)]
+    own = (Knob(kind="weight_bits", targets=(n,), levels=BITS, label=n) for n in names)
+    return SearchSpace(knobs=(*own, *others))
+
+
+def test_few_layers_are_measured_at_all_bits_and_many_at_two() -> None:
+    few, many = _bits_of(4), _bits_of(5)
+    assert measured_levels(few, few.knobs[0]) == (1, 2, 3, 4, 5, 6)
+    assert [BITS[i] for i in measured_levels(many, many.knobs[0])] == [5, 2]
+
+
+def test_one_level_of_bits_is_enough_where_a_rate_penalty_takes_their_place() -> None:
+    price = Knob(kind="rate_price", targets=("conv0",), levels=(0.0, 0.01), label="all")
+    pruning = Knob(kind="pruning_ratio", targets=("g",), levels=(0.0, 0.25, 0.5), label="g")
+    space = _bits_of(6, price, pruning)
+    assert [BITS[i] for i in measured_levels(space, space.knobs[0])] == [3]
+    assert [BITS[i] for i in measured_levels(space, space.knobs[1])] == [5, 2]
+    assert measured_levels(space, pruning) == (1, 2)
+
+
+def test_other_bits_follow_from_one_measured_level_by_a_factor_of_four_and_a_bit_per_weight() -> (
+    None
+):
+    knob = _bits_of(1).knobs[0]
+    baseline = Figures(divergence=0.0, size_bytes=4100, layer_bytes={"conv0": 4000, "fc": 50})
+    three = Figures(
+        divergence=0.16, size_bytes=450, layer_bytes={"conv0": 350, "fc": 50}, latency_ratio=0.9
+    )
+    found = estimated_figures(knob, BITS.index(5), {BITS.index(3): three}, baseline)
+    assert found.divergence == pytest.approx(0.16 / 4**2)
+    assert found.layer_bytes == {"conv0": 350 + 2 * 125, "fc": 50}  # 1,000 weights
+    assert found.size_bytes == 450 + 250
+    assert found.latency_ratio == 0.9
+    coarser = estimated_figures(knob, BITS.index(2), {BITS.index(3): three}, baseline)
+    assert coarser.divergence == pytest.approx(0.64)
+    assert coarser.size_bytes == 450 - 125
+
+
+def test_bits_between_two_measured_levels_are_interpolated() -> None:
+    knob = _bits_of(1).knobs[0]
+    baseline = Figures(divergence=0.0, size_bytes=4000, layer_bytes={"conv0": 4000})
+    two = Figures(divergence=1.0, size_bytes=200, layer_bytes={"conv0": 200})
+    five = Figures(divergence=0.001, size_bytes=560, layer_bytes={"conv0": 560})
+    measured = {BITS.index(2): two, BITS.index(5): five}
+    found = estimated_figures(knob, BITS.index(4), measured, baseline)
+    assert math.log10(found.divergence) == pytest.approx(-2.0)
+    assert found.size_bytes == 200 + 2 * 120

@@ -34,3 +34,13 @@ def test_words_of_version_0_1_are_those_of_today() -> None:
     )
     with pytest.raises(StudyMismatchError):
         check_identity("old", {"without": ["ladder"]}, {"without": ["surrogate"]})
+
+
+def test_settings_that_came_after_a_study_was_made_do_not_matter() -> None:
+    stored = {"settings": {"threads": 1}, "recipe": {"epochs": 1.0}, "seed": 0}
+    newer = {"settings": {"threads": 1, "seed": 4}, "recipe": {"epochs": 1.0, "new": 2}, "seed": 0}
+    check_identity("old", stored, newer)
+    with pytest.raises(StudyMismatchError, match="model: null then"):
+        check_identity("old", stored, {**newer, "model": "m"})
+    with pytest.raises(StudyMismatchError, match=r"settings.threads: 1 then, null now"):
+        check_identity("old", stored, {**newer, "settings": {"seed": 4}})

@@ -131,6 +131,17 @@ def test_study_refuses_a_folder_made_for_something_else(
     assert before
 
 
+def test_a_study_may_keep_the_space_it_began_with(open_study: OpenStudy) -> None:
+    """A shipped space has other levels today; the run goes on with its own."""
+    with open_study() as study:
+        began_with = study.space
+        add(study)
+    other = Knob(kind="weight_bits", targets=("a",), levels=(32, 8), label="a")
+    with open_study(space=SearchSpace(knobs=(other,)), keeps_space=True) as study:
+        assert study.space == began_with
+        assert len(study.record().trials) == 1
+
+
 def test_an_attempt_counts_if_the_driver_was_killed_and_only_then(open_study: OpenStudy) -> None:
     with open_study() as study:
         add(study)

@@ -1,8 +1,10 @@
 import pytest
 
 from autocompress.runs.refine.training import Epoch
-from autocompress.terminal.refine_progress import RefineProgress
-from tests.builders import make_measurement, make_trial
+from autocompress.search_options import SearchOptions
+from autocompress.terminal import refine_progress
+from autocompress.terminal.refine_progress import RefineProgress, n_affordable, refine_as_asked
+from tests.builders import make_measurement, make_run, make_trial
 
 TRIAL = make_trial(7, make_measurement(size_bytes=2000), label="trial [7]")
 
@@ -83,3 +85,32 @@ def test_refine_progress_that_is_quiet_says_nothing(capsys: pytest.CaptureFixtur
         progress.listener.on_start(TRIAL)
         progress.listener.on_epoch(epoch(1, 1.0))
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("images_per_s", "seconds", "points"),
+    [(None, 10.0, 3), (100.0, 14.0, 1), (100.0, 45.0, 3), (100.0, 1e6, 6)],
+)
+def test_as_many_points_are_refined_as_get_an_epoch_each(
+    images_per_s: float | None, seconds: float, points: int
+) -> None:
+    """1,000 images at 100 a second, which refining makes half as slow again: 15 s an epoch."""
+    trained = make_measurement(train_images_per_s=images_per_s)
+    run = make_run(make_trial(1, trained), info={"splits": {"train": 1000}})
+    assert n_affordable(run, seconds) == points
+
+
+def test_time_that_the_search_left_is_shared_by_the_points(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(refine_progress, "refine_points", lambda run, **how: asked.append(how))
+    monkeypatch.setattr("autocompress.study.records.load_run", lambda folder: "refined")
+    run = make_run(make_trial(1, make_measurement(seconds=40.0)))
+    options = SearchOptions.read({"time": 100.0, "refine": 2})
+    assert refine_as_asked(run, options, quiet=True) == "refined"
+    assert (asked[0]["top"], asked[0]["minutes"]) == (2, 0.5)
+    over = make_run(make_trial(1, make_measurement(seconds=400.0)))
+    assert refine_as_asked(over, options, quiet=True) is over
+    assert refine_as_asked(run, SearchOptions(), quiet=True) is run
+    assert len(asked) == 1
