@@ -26,7 +26,7 @@ from autocompress.samplers.initial_design import initial_trials
 from autocompress.space.prediction import Predictor
 from autocompress.space.rules import SpaceRules
 from autocompress.space.search_space import Knob
-from autocompress.space.sensitivity_table import Figures, MeasuredLevel
+from autocompress.space.sensitivity_table import Figures, MeasuredLevel, score_reliability
 from autocompress.study.session import Session, open_session, probe_with, sensitivity_cache
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.fingerprint import model_fingerprint
@@ -147,13 +147,15 @@ def sensitivity_json(found: Sensitivity) -> dict[str, Any]:
 
     Returns:
         `table` (see `SensitivityTable.to_json`), `live_levels` (knob -> indices of the levels worth
-        proposing) and `additivity`: each whole plan with its prediction, and how far off these are.
+        proposing), `reliability` (see `score_reliability`) and `additivity`: each whole plan with
+        its prediction, and how far off these are.
     """
     predictor = found.predictor
     live = zip(predictor.space.knobs, predictor.live_levels(), strict=True)
     return {
         "table": predictor.table.to_json(),
         "live_levels": {knob.name: list(levels) for knob, levels in live},
+        "reliability": score_reliability(predictor.space, predictor.table),
         "additivity": {
             "plans": [
                 {
@@ -190,6 +192,13 @@ def print_sensitivity(found: Sensitivity) -> None:
         console.print(_wholes_table(found))
     for line in _error_lines(found):
         console.print(line, soft_wrap=True)
+    reliability = score_reliability(found.predictor.space, table)
+    if reliability is not None:
+        console.print(
+            f"Divergences repeat with a reliability of {reliability:.2f} between levels of equal "
+            "strength (split halves of the examples; 1 is exact, 0 is chance)",
+            soft_wrap=True,
+        )
     n_live = sum(len(levels) - 1 for levels in found.predictor.live_levels())
     console.print(
         f"{n_live} of {len(table.options)} levels are worth searching; "
@@ -223,7 +232,8 @@ def _levels_table(found: Sensitivity, kind: str) -> Table:
 def _note(option: MeasuredLevel, *, is_live: bool) -> str:
     if option.figures is None:
         return "failed"
-    return "" if is_live else "dropped"
+    words = ["estimated"] * option.is_estimated + ["dropped"] * (not is_live)
+    return ", ".join(words)
 
 
 def _figures(figures: Figures | None, before: Figures, has_latency: bool) -> Iterator[str]:

@@ -123,9 +123,16 @@ class Probe:
         model = to_fast_layout_(self._build(plan).model, self._device)
         self._settle_(model, plan, sample.statistics)
         outputs = _outputs(model, sample.compared)
-        divergence = divergence_of(self._prepared.task, sample.base_outputs, outputs)
+        task, base = self._prepared.task, sample.base_outputs
+        divergence = divergence_of(task, base, outputs)
+        halves = None
+        if len(outputs) > 1:
+            halves = (
+                divergence_of(task, base[::2], outputs[::2]),
+                divergence_of(task, base[1::2], outputs[1::2]),
+            )
         if not (has_size or has_latency):
-            return Figures(divergence=divergence)
+            return Figures(divergence=divergence, halves=halves)
         shipment = self._deploy(model.to("cpu"))
         size_bytes, layer_bytes = packed_bytes(shipment.graph, plan, self._layers)
         return Figures(
@@ -133,6 +140,7 @@ class Probe:
             size_bytes=size_bytes,
             layer_bytes=layer_bytes,
             latency_ratio=self._time_candidate(shipment).ratio if has_latency else None,
+            halves=halves,
         )
 
     def fingerprint(self) -> str:

@@ -115,7 +115,7 @@ def _checked(entry: Mapping[str, Any]) -> Figures:
     """
     figures = Figures.from_json(entry)
     numbers = [figures.divergence, figures.size_bytes, figures.latency_ratio]
-    numbers += figures.layer_bytes.values()
+    numbers += [*figures.layer_bytes.values(), *(figures.halves or ())]
     if not all(number is None or 0 <= number < math.inf for number in numbers):
         raise ValueError(numbers)
     return figures

@@ -34,21 +34,27 @@ class Figures:
             and header. A layer that is gone holds 0. Empty if the size was not asked for.
         latency_ratio: Time of one inference over the original model's, taken interleaved; None if
             it was not asked for.
+        halves: The divergence on each half of the examples: how far it repeats; None if there was
+            one example only.
     """
 
     divergence: float
     size_bytes: int | None = None
     layer_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     latency_ratio: float | None = None
+    halves: tuple[float, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain containers only, for JSON."""
-        return {**dataclasses.asdict(self), "layer_bytes": dict(self.layer_bytes)}
+        said = {**dataclasses.asdict(self), "layer_bytes": dict(self.layer_bytes)}
+        halves = said.pop("halves")
+        return said if halves is None else {**said, "halves": list(halves)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Figures":
         """Inverse of `to_json`."""
-        return cls(**data)
+        halves = data.get("halves")
+        return cls(**{**data, "halves": None if halves is None else (halves[0], halves[1])})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +130,37 @@ class SensitivityTable:
             ),
             seconds=data["seconds"],
         )
+
+
+def score_reliability(space: SearchSpace, table: SensitivityTable) -> float | None:
+    """How far scores tell levels of equal strength apart: 1 exactly, 0 no better than chance.
+
+    The split-half reliability: each level was scored on two halves of the examples, and what is
+    correlated are the logarithms of these scores, less the mean of all levels of the same kind and
+    value (3-bit weights of one layer or another, say), which differ anyway.
+
+    Args:
+        space: The knobs.
+        table: Their levels.
+
+    Returns:
+        Pearson's correlation, corrected for half the examples (Spearman-Brown); None for fewer than
+        three levels that have another like them.
+    """
+    knobs = {knob.name: knob for knob in space.knobs}
+    alike: dict[tuple[str, object], list[tuple[float, float]]] = {}
+    for option in table.options:
+        halves = None if option.figures is None or option.is_estimated else option.figures.halves
+        if halves is not None and min(halves) > _LEAST_DIVERGENCE:
+            knob = knobs[option.knob]
+            pair = (math.log(halves[0]), math.log(halves[1]))
+            alike.setdefault((knob.kind, knob.levels[option.level]), []).append(pair)
+    groups = [np.array(pairs) - np.mean(pairs, axis=0) for pairs in alike.values()]
+    pairs = np.concatenate([np.empty((0, 2)), *(g for g in groups if len(g) > 1)])
+    if len(pairs) < 3 or not (pairs.std(axis=0) > 0.0).all():
+        return None
+    half = float((pairs[:, 0] * pairs[:, 1]).mean() / (pairs**2).mean(axis=0).prod() ** 0.5)
+    return 2.0 * half / (1.0 + half) if half > 0.0 else half
 
 
 _FEW: Final = 4  # knobs of bits; so many are measured at all levels

@@ -18,7 +18,13 @@ from autocompress.evaluate.probe import Probe
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.runtime.latency import Latency
-from autocompress.space.sensitivity_table import Figures
+from autocompress.space.search_space import Knob, SearchSpace
+from autocompress.space.sensitivity_table import (
+    Figures,
+    MeasuredLevel,
+    SensitivityTable,
+    score_reliability,
+)
 from autocompress.tasks.base import Inputs
 from autocompress.tasks.fingerprint import model_fingerprint
 from autocompress.tasks.prepare import PreparedTask
@@ -84,6 +90,32 @@ def test_probe_measures_the_kl_divergence_of_models_with_equal_statistics(
     expected = 4.0 * float((q * np.log(q / p)).sum(axis=1).mean())
 
     assert evaluator.probe(uniform(3)).divergence == pytest.approx(expected, rel=1e-3)
+
+
+def test_scores_repeat_on_the_other_half_of_the_examples(evaluator: Evaluator) -> None:
+    """What tells plans apart is the plan, not the examples that it happened to be scored on."""
+    knobs = tuple(
+        Knob(kind="weight_bits", targets=(name,), levels=(32, 4, 3, 2), label=name)
+        for name in LAYERS
+    )
+    space = SearchSpace(knobs=knobs)
+    options = tuple(
+        MeasuredLevel(
+            knob=knob.name,
+            level=level,
+            figures=evaluator.probe(
+                CompressionPlan(layers={knob.label: LayerPlan(weight_bits=knob.levels[level])})
+            ),
+        )
+        for knob in knobs
+        for level in (1, 2, 3)
+    )
+    table = SensitivityTable(
+        baseline=Figures(divergence=0.0), contexts={}, options=options, seconds=0.0
+    )
+    reliability = score_reliability(space, table)
+    assert reliability is not None
+    assert reliability > 0.9
 
 
 def test_probe_orders_bits(evaluator: Evaluator) -> None:

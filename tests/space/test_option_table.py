@@ -16,6 +16,7 @@ from autocompress.space.sensitivity_table import (
     context_of,
     estimated_figures,
     measured_levels,
+    score_reliability,
 )
 
 finite = st.floats(min_value=0.0, max_value=1e9)
@@ -26,6 +27,7 @@ figures = st.builds(
     size_bytes=st.none() | st.integers(0, 2**40),
     layer_bytes=st.dictionaries(names, st.integers(0, 2**40), max_size=4),
     latency_ratio=st.none() | finite,
+    halves=st.none() | st.tuples(finite, finite),
 )
 options = st.builds(
     MeasuredLevel, knob=names, level=st.integers(1, 9), figures=figures, reason=st.none()
@@ -140,3 +142,41 @@ def test_bits_between_two_measured_levels_are_interpolated() -> None:
     found = estimated_figures(knob, BITS.index(4), measured, baseline)
     assert math.log10(found.divergence) == pytest.approx(-2.0)
     assert found.size_bytes == 200 + 2 * 120
+
+
+def _scored(*halves: tuple[float, float]) -> SensitivityTable:
+    options = tuple(
+        MeasuredLevel(
+            knob=f"weight_bits:conv{i}", level=3, figures=Figures(divergence=1.0, halves=pair)
+        )
+        for i, pair in enumerate(halves)
+    )
+    return SensitivityTable(
+        baseline=Figures(divergence=0.0), contexts={}, options=options, seconds=0.0
+    )
+
+
+def test_scores_that_repeat_are_reliable_and_others_are_not() -> None:
+    space = _bits_of(6)
+    exact = _scored(*((x, 2.0 * x) for x in (0.1, 0.2, 0.5, 1.0, 0.3, 0.05)))
+    assert score_reliability(space, exact) == pytest.approx(1.0)
+    chance = _scored((0.1, 0.2), (0.2, 0.1), (0.1, 0.1), (0.2, 0.2))
+    assert score_reliability(space, chance) == pytest.approx(0.0)
+    assert score_reliability(space, _scored((0.1, 0.2), (0.2, 0.1))) is None
+
+
+def test_reliability_does_not_come_from_levels_of_different_strength() -> None:
+    """Two and eight bits differ by orders of magnitude in both halves, which says nothing."""
+    space = _bits_of(4)
+    pairs = {1: [(1e-4, 2e-4), (2e-4, 1e-4)], 6: [(1.0, 2.0), (2.0, 1.0)]}
+    options = tuple(
+        MeasuredLevel(
+            knob=f"weight_bits:conv{i}", level=level, figures=Figures(divergence=1.0, halves=pair)
+        )
+        for level, found in pairs.items()
+        for i, pair in enumerate(found)
+    )
+    table = SensitivityTable(
+        baseline=Figures(divergence=0.0), contexts={}, options=options, seconds=0.0
+    )
+    assert score_reliability(space, table) == pytest.approx(-1.0)
