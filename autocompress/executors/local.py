@@ -109,8 +109,8 @@ def _first_answer(
         left = _POLL_S if until is None else min(_POLL_S, until - time.monotonic())
         ready = connection.wait([w.connection for w in workers], max(left, 0.0))
         for at, worker in enumerate(workers):
-            answer = worker.receive(on_stage) if worker.connection in ready else None
-            if answer is None:  # however much it has to tell
+            answer = worker.drain(on_stage) if worker.connection in ready else None
+            if answer is None:
                 answer = worker.overdue()
             if answer is not None:
                 return at, answer

@@ -30,8 +30,9 @@ from autocompress.tasks.prepare import prepare_task
 Answer = Measurement | Figures | TrialError
 
 _GRACE_S: Final = 2.0
-_WEIGH_S: Final = 0.2  # between two probes its memory
+_WEIGH_S: Final = 0.2  # between two looks at its memory
 _TELL_S: Final = 0.1  # between two words on one stage: a driver may read none for minutes
+_MOST_MESSAGES: Final = 100
 _CONTEXT: Final = multiprocessing.get_context("spawn")
 _NOBODY: Final = -1
 
@@ -104,8 +105,20 @@ class Worker:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # what is read tells why
             self.connection.send((number, job))
 
+    def drain(self, on_stage: OnStage) -> Answer | None:
+        """Read all it has written, as `receive` does: a result may lie behind other messages.
+
+        After a pause of the driver, such as a suspended laptop's, its time seems to be up although
+        it ended long ago. However much it has to tell, it is judged after 100 messages.
+        """
+        for _ in range(_MOST_MESSAGES):
+            answer = self.receive(on_stage)
+            if answer is not None or not self.connection.poll():
+                return answer
+        return None
+
     def receive(self, on_stage: OnStage) -> Answer | None:
-        """Read what it has written.
+        """Read one message.
 
         Args:
             on_stage: Told how far it is.

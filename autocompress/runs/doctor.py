@@ -26,6 +26,7 @@ from autocompress.samplers.propose import distributions_of
 from autocompress.space.search_space import SearchSpace
 from autocompress.storages.journal import JournalContent, journal_path, read_journal
 from autocompress.storages.open_storage import drivers_of, is_on_server, is_run
+from autocompress.storages.own_files import check_own_files
 from autocompress.storages.run_lock import RunLock
 from autocompress.storages.sqlite import (
     DATABASE_ERRORS,
@@ -33,6 +34,7 @@ from autocompress.storages.sqlite import (
     connected_to_read,
     open_storage,
     read_identity,
+    reading,
 )
 from autocompress.study.identity import check_format
 from autocompress.study.records import knobs_in, load_run
@@ -66,8 +68,9 @@ def examine(folder: Path) -> list[Finding]:
         folder: The run folder.
 
     Raises:
-        InputError: If it holds neither a study nor a journal of one.
+        InputError: If it holds neither a study nor a journal of one, or links lead out of it.
     """
+    check_own_files(folder)
     if not is_run(folder) and not journal_path(folder).exists():
         raise InputError(f"The folder {folder} holds no run: neither study.db nor trials.jsonl.")
     journal, journal_finding = _journal(folder)
@@ -147,6 +150,8 @@ def _study(folder: Path, journal: JournalContent | None) -> tuple[RunRecord | No
         if verdict != "ok" or not read_identity(path):
             raise StudyMismatchError("it holds no run" if verdict == "ok" else verdict)
         run = load_run(folder)
+        with reading(path) as study:
+            told, trials = study.user_attrs, study.get_trials(deepcopy=False)
     except InputError as error:  # what lies beside it
         return None, [Finding(what=error.message, is_sound=False)]
     except (StudyMismatchError, *DATABASE_ERRORS) as error:
@@ -156,6 +161,10 @@ def _study(folder: Path, journal: JournalContent | None) -> tuple[RunRecord | No
         return None, [Finding(what=what, is_sound=False, remedy=remedy if is_damage else "")]
     if journal is not None and is_whole and journal.n_finished > run.n_finished:
         what = f"study.db lacks finished trials: it has {run.n_finished}"
+        return run, [Finding(what=what, is_sound=False, remedy=remedy)]
+    differing = [] if journal is None else journal.differences(trials, told)
+    if differing:
+        what = f"study.db is damaged: of {', '.join(differing)} its journal says something else"
         return run, [Finding(what=what, is_sound=False, remedy=remedy)]
     return run, [Finding(what=f"study.db: {_counts(run)}")]
 

@@ -130,7 +130,7 @@ def propose_levels(
 ) -> dict[str, int] | None:
     """Propose one plan nobody has tried yet.
 
-    A fresh sampler with a seed of its own probes a copy of the finished trials in memory, so the
+    A fresh sampler with a seed of its own sees a copy of the finished trials in memory, so the
     proposal depends on nothing but (run seed, trial number, finished trials) and the guidance.
 
     Args:

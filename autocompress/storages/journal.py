@@ -1,6 +1,7 @@
 """The journal of a study: what it holds, once more, in lines of JSON that are only appended to."""
 
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -12,8 +13,11 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import StudyMismatchError
+from autocompress.storages.own_files import check_own_files
 
 _NAME: Final = "trials.jsonl"
+_DIGEST: Final = "digest"
+_FIXED: Final = ("format", "knobs", "methods", "objectives", "identity", "option_table")
 _logger = logging.getLogger(__name__)
 
 
@@ -36,6 +40,35 @@ class JournalContent:
         """Trials that are complete, failed or stopped."""
         return sum(TrialState[trial["state"]].is_finished() for trial in self.trials.values())
 
+    def differences(
+        self, trials: Sequence[FrozenTrial], attributes: Mapping[str, Any]
+    ) -> list[str]:
+        """What a study says differently, in words: finished trials, and what never changes.
+
+        A driver that died between writing the two leaves the journal behind, not different. Its
+        lines carry a digest, so that it is the study that is wrong.
+
+        Args:
+            trials: What the study holds.
+            attributes: What it says about itself.
+        """
+        found = [
+            f"its {key}"
+            for key in _FIXED
+            if key in self.attributes
+            and key in attributes
+            and self.attributes[key] != attributes[key]
+        ]
+        for trial in trials:
+            known = self.trials.get(trial.number)
+            if (
+                known is not None
+                and TrialState[known["state"]].is_finished()
+                and known != json.loads(json.dumps(trial_line(trial)))
+            ):
+                found.append(f"trial {trial.number}")
+        return found
+
 
 def journal_path(folder: Path) -> Path:
     """Where the journal of a run lies."""
@@ -51,10 +84,14 @@ def read_journal(folder: Path) -> JournalContent:
     attributes: dict[str, Any] = {}
     trials: dict[int, dict[str, Any]] = {}
     n_damaged = 0
+    check_own_files(folder)
     lines = journal_path(folder).read_bytes().splitlines()
     for line in lines:
         try:
             content = json.loads(line)
+            # lines of version 0.1 have none
+            if content.pop(_DIGEST, None) not in (None, _digest(content)):
+                raise ValueError("a bit has flipped")
             if "attribute" in content:
                 attributes[content["attribute"]] = content["value"]
             else:
@@ -78,14 +115,18 @@ class Journal:
         self._path = journal_path(folder)
         self._states: dict[int, str] = {}
 
-    def check(self, trials: Sequence[FrozenTrial]) -> None:
-        """Refuse a study that has lost trials, before others take their numbers.
+    def check(
+        self, trials: Sequence[FrozenTrial], attributes: Mapping[str, Any] | None = None
+    ) -> None:
+        """Refuse a study that has lost trials, before others take their numbers, or is damaged.
 
         Args:
             trials: What the study holds.
+            attributes: What it says about itself; None to compare no attribute.
 
         Raises:
-            StudyMismatchError: If the journal knows more finished trials than are finished there.
+            StudyMismatchError: If the journal knows more finished trials than are finished there,
+                or says something else of one.
         """
         known, folder = self._known(), self._path.parent
         n_finished = sum(trial.state.is_finished() for trial in trials)
@@ -94,6 +135,12 @@ class Journal:
                 f"The study in {folder} holds {n_finished} finished trials, but its journal knows "
                 f"{known.n_finished}.",
                 f"Rebuild it (autocompress doctor {folder} --repair), or start anew with `name`.",
+            )
+        if differing := known.differences(trials, attributes or {}):
+            raise StudyMismatchError(
+                f"The study in {folder} and its journal say different things of "
+                f"{', '.join(differing)}: the study is damaged.",
+                f"Rebuild it from the journal: autocompress doctor {folder} --repair.",
             )
 
     def catch_up(self, study: optuna.Study) -> None:
@@ -134,7 +181,8 @@ class Journal:
     def _append(self, *lines: Mapping[str, Any]) -> None:
         if not lines:
             return
-        text = "".join(f"{json.dumps(line)}\n" for line in lines)
+        signed = ({**line, _DIGEST: _digest(line)} for line in lines)
+        text = "".join(f"{json.dumps(line)}\n" for line in signed)
         with self._path.open("ab") as file:
             file.write(text.encode())
             file.flush()
@@ -154,6 +202,12 @@ class Journal:
         _logger.warning(
             "The last line of %s was cut off by a crash; it is written anew.", self._path
         )
+
+
+def _digest(line: Mapping[str, Any]) -> str:
+    """Of a line without it: 16 hex digits of the sha256 of its canonical JSON."""
+    text = json.dumps(line, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def trial_line(trial: FrozenTrial) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import sqlalchemy
 
 from autocompress.errors import InputError, StudyMismatchError
 from autocompress.storages.lease import read_leases, server_time
+from autocompress.storages.own_files import check_own_files
 from autocompress.storages.run_lock import driver_of
 from autocompress.storages.server import (
     address_path,
@@ -56,6 +57,7 @@ def store_for(folder: Path, storage: sqlalchemy.URL | None, *, is_usual: bool = 
         InputError: If what the folder says about it makes no sense.
         StudyMismatchError: If the run is on another server.
     """
+    check_own_files(folder)
     if not is_on_server(folder):
         if storage is None or (is_usual and (folder / "study.db").exists()):
             return SqliteStore(folder)
@@ -76,9 +78,10 @@ def reading_run(folder: Path) -> Iterator[optuna.Study]:
     """The study of a run folder, only read.
 
     Raises:
-        InputError: If there is none, or it cannot be reached.
+        InputError: If there is none, it cannot be reached, or the folder holds links.
         StudyMismatchError: If it was made by another version of Optuna.
     """
+    check_own_files(folder)
     if is_on_server(folder):
         with reading_server(*read_address(folder)) as study:
             yield study

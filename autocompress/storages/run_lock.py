@@ -12,6 +12,7 @@ import filelock
 import psutil
 
 from autocompress.errors import InputError, RunLockedError, first_line
+from autocompress.storages.own_files import check_own_files
 
 _PATIENCE_S = 1.0  # a driver that comes has left no note yet, one that goes has none any more
 _CLOCK_STEP_S = 5.0  # when a process began is told by a clock that may be set
@@ -36,10 +37,11 @@ class RunLock:
         """Make the folder if it is missing, lock it, and leave a note of who drives it.
 
         Raises:
-            InputError: If the folder cannot be written.
+            InputError: If the folder cannot be written, or holds links.
             RunLockedError: If another process drives this run.
         """
         try:
+            check_own_files(self._folder)
             self._folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
             self.was_abandoned = _note_of(self._folder).exists()

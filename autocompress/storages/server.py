@@ -265,5 +265,5 @@ def still_locked(name: str, limit_s: float) -> RunLockedError:
     """The error for a turn that another driver does not end."""
     return RunLockedError(
         f"Another driver of the study {name} has held its lock for more than {limit_s:g} s.",
-        "ProbedPlan for one that hangs: autocompress studies.",
+        "Look for one that hangs: autocompress studies.",
     )

@@ -64,9 +64,10 @@ class SqliteStore:
         )
         if "identity" not in study.user_attrs and not is_new and study.get_trials(deepcopy=False):
             raise StudyMismatchError(f"The study {self.name} was not made by autocompress.")
+        told = {} if is_new else study.user_attrs
         for key, value in claim(study).items():
             study.set_user_attr(key, value)
-        self._journal.check(study.get_trials(deepcopy=False))
+        self._journal.check(study.get_trials(deepcopy=False), told)
         self._journal.catch_up(study)
         return study
 

@@ -39,7 +39,8 @@ def load_run(folder: Path) -> RunRecord:
         with reading_run(folder) as study:
             check_format(folder, study.user_attrs)
             return record_of(folder, study)
-    except (*DATABASE_ERRORS, KeyError) as error:
+    except (*DATABASE_ERRORS, KeyError, ValueError, RecursionError) as error:
+        # the last three: a column that holds JSON is damaged
         raise unreadable(folder / "study.db", error) from error
 
 
@@ -58,7 +59,7 @@ def record_of(
     """
     try:
         return _record_of(folder, study, {} if known is None else known)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise unreadable(folder / "study.db", error) from error
 
 

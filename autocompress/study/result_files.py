@@ -13,6 +13,7 @@ from autocompress.atomic_file import write_atomically
 from autocompress.errors import InputError, RunLockedError, TrialError, first_line
 from autocompress.measurement import Measurement
 from autocompress.run_record import TrialRecord
+from autocompress.storages.own_files import check_own_files
 
 Results = dict[str, dict[str, Any]]
 
@@ -78,6 +79,7 @@ class ResultFile:
             RunLockedError: If another process holds the lock.
             InputError: If the folder cannot be written.
         """
+        check_own_files(self.folder)
         lock = filelock.FileLock(self.folder / f".{self.name}.lock", timeout=0)
         try:
             lock.acquire()

@@ -1,8 +1,11 @@
 """The journal says what the study says, whatever happened to either."""
 
+import contextlib
 import json
 import os
+import re
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
@@ -244,11 +247,120 @@ def test_damaged_refinements_are_not_held_against_the_study(folder: Path) -> Non
 
 def test_a_journal_that_makes_no_sense_is_one_line(folder: Path) -> None:
     path = journal_path(folder)
-    path.write_text(path.read_text().replace('"weight_bits:stem": 0', '"weight_bits:stem": 99'))
+    said = path.read_text().replace('"weight_bits:stem": 0', '"weight_bits:stem": 99')
+    path.write_text(re.sub(r', "digest": "[0-9a-f]{16}"', "", said))  # as version 0.1 wrote it
     (folder / "study.db").unlink()
     with pytest.raises(StudyMismatchError, match="makes no sense"):
         repair(folder)
     assert not (folder / "study.db").exists()
+
+
+def _alter(folder: Path, statement: str) -> None:
+    """Change a study behind everybody's back."""
+    with contextlib.closing(sqlite3.connect(folder / "study.db")) as database, database:
+        assert database.execute(statement).rowcount > 0
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        (
+            "UPDATE trial_user_attributes SET value_json = "
+            "replace(value_json, '\"size_bytes\": ', '\"size_bytes\": 4') WHERE trial_id = 3",
+            "trial 2",
+        ),
+        ("UPDATE trial_values SET value = value + 1000 WHERE trial_id = 5", "trial 4"),
+        (
+            "UPDATE study_user_attributes SET value_json = '\"accuracy,latency\"' "
+            "WHERE key = 'objectives'",
+            "its objectives",
+        ),
+    ],
+)
+def test_a_study_that_says_something_else_than_its_journal_is_found_and_rebuilt(
+    folder: Path,
+    open_study: OpenStudy,
+    make_screening_executor: type,
+    statement: str,
+    said: str,
+) -> None:
+    """A flipped bit in a figure: SQLite sees nothing, the front would show it."""
+    before = table(load_run(folder))
+    _alter(folder, statement)
+    (found,) = [text for text in bad(examine(folder)) if "study.db" in text]
+    assert said in found
+    with pytest.raises(StudyMismatchError, match=r"say different things of .*the study is damaged"):
+        continued(open_study, make_screening_executor)
+    repair(folder)
+    assert table(load_run(folder)) == before
+    assert not [text for text in bad(examine(folder)) if "study.db" in text]
+
+
+@pytest.mark.parametrize("value", ["{", "[" * 100_000])
+def test_doctor_survives_damaged_json_in_the_study(folder: Path, value: str) -> None:
+    before = table(load_run(folder))
+    _alter(folder, f"UPDATE study_user_attributes SET value_json = '{value}' WHERE key = 'knobs'")
+    assert any("cannot be read" in text for text in bad(examine(folder)))
+    repair(folder)
+    assert table(load_run(folder)) == before
+
+
+def test_a_flipped_bit_in_the_journal_is_a_damaged_line(folder: Path) -> None:
+    path = journal_path(folder)
+    whole = read_journal(folder)
+    assert whole.n_damaged == 0
+    lines = path.read_bytes().splitlines(keepends=True)
+    last = {
+        n: i for i, line in enumerate(lines) if (n := json.loads(line).get("number")) is not None
+    }
+    for at in last.values():
+        spoilt = lines[at].replace(b'"accuracy": 0.', b'"accuracy": 1.', 1)
+        if spoilt == lines[at]:
+            continue
+        path.write_bytes(b"".join([*lines[:at], spoilt, *lines[at + 1 :]]))
+        assert read_journal(folder).n_damaged == 1
+
+
+NAMES = (
+    ".lock",
+    ".driver.json",
+    "trials.jsonl",
+    "study.db",
+    "run.json",
+    "candidates/w.safetensors",
+)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_run_folder_whose_files_lead_elsewhere_is_refused(
+    folder: Path,
+    open_study: OpenStudy,
+    make_screening_executor: type,
+    tmp_path: Path,
+    name: str,
+) -> None:
+    """A folder from somebody else: `.lock` would empty the file it points to."""
+    mine = tmp_path / "profile"
+    mine.write_text("mine\n")
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.symlink_to(mine)
+    for act in (load_run, examine, repair):
+        with pytest.raises(InputError, match=f"{re.escape(repr(name))} must be .*is a link"):
+            act(folder)
+    with pytest.raises(InputError, match="is a link"):
+        continued(open_study, make_screening_executor)
+    assert mine.read_text() == "mine\n"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(InputError, match="is a device or a pipe"):
+        examine(folder)
+
+
+def test_a_link_to_a_run_folder_is_the_users_own_choice(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").symlink_to(folder)
+    assert table(load_run(tmp_path / "other")) == table(load_run(folder))
 
 
 def test_a_full_disk_under_the_journal_ends_the_search_and_loses_nothing(

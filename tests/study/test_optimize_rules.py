@@ -255,7 +255,7 @@ def test_run_search_starts_no_trial_after_its_time(
     open_study: OpenStudy, make_executor: type
 ) -> None:
     ends: list[str] = []
-    ticks = itertools.count(step=10.0)  # each probe the clock finds ten seconds gone
+    ticks = itertools.count(step=10.0)  # each look at the clock finds ten seconds gone
     with open_study() as study:
         run = search(
             study,
@@ -266,7 +266,7 @@ def test_run_search_starts_no_trial_after_its_time(
             listener=Listener(on_end=ends.append),
         )
 
-    # three probes the clock for a trial: before and after it is started, and for what is left
+    # three looks at the clock for a trial: before and after it is started, and for what is left
     assert [t.state for t in run.trials] == ["complete"] * 3
     assert ends == ["timeout"]
     with open_study() as study:

@@ -288,7 +288,7 @@ def test_without_the_table_nothing_is_measured_or_swept(outcome: Callable[..., O
     assert found.n_tables == 0
     assert not swept(found.run)
     assert all(g.predictor is None for g in found.guidance)
-    assert found.n_probes > 0  # a probe a plan needs no table
+    assert found.n_probes > 0  # a probe needs no table
 
 
 def test_without_seeds_nothing_is_swept_but_proposals_know_the_table(

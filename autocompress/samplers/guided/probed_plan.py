@@ -1,4 +1,4 @@
-"""A probe a plan: built, packed, sometimes timed, not trained."""
+"""A plan that was probed: built, packed, sometimes timed, not trained."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ from autocompress.space.sensitivity_table import Figures
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ProbedPlan:
-    """What a probe a plan found.
+    """What a probe of a plan found.
 
     Attributes:
         levels: Knob name -> level index.

@@ -1,0 +1,61 @@
+"""What a run folder may hold: plain files of its own, and nothing that leads elsewhere."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from autocompress.errors import InputError
+
+_FILES: Final = (
+    *("study.db", "study.db-wal", "study.db-shm", "study.db-journal", "trials.jsonl"),
+    *("storage.json", "run.json", "refinements.json", "validation.json"),
+    *(".lock", ".refinements.lock", ".validation.lock", ".driver.json"),
+    *("trials.csv", "front.csv", "report.html"),
+)
+_FOLDERS: Final = ("candidates", "refined", "exports")
+
+
+def check_own_files(folder: Path) -> None:
+    """Refuse a run folder in which a name of ours is a link, a device or a pipe.
+
+    A folder may come from somebody else. Through a link, writing a lock or a journal would empty or
+    extend whatever file of the user's it names; a pipe would hang its reader. The folder itself may
+    be a link: that is the user's own choice.
+
+    Args:
+        folder: The run folder, which need not exist.
+
+    Raises:
+        InputError: If one is; it says which, and what to do.
+    """
+    for name in (*_FILES, *_FOLDERS):
+        _check(folder, name, is_folder=name in _FOLDERS)
+    for name in _FOLDERS[:2]:
+        try:
+            inside = [entry.name for entry in os.scandir(folder / name)]
+        except OSError:
+            continue
+        for found in inside:
+            _check(folder, f"{name}/{found}", is_folder=False)
+
+
+def _check(folder: Path, name: str, *, is_folder: bool) -> None:
+    try:
+        mode = (folder / name).lstat().st_mode
+    except OSError:  # there is none, or it cannot be seen: opening it says so
+        return
+    is_right = stat.S_ISDIR(mode) if is_folder else stat.S_ISREG(mode)
+    if is_right or (
+        stat.S_ISDIR(mode) and not is_folder
+    ):  # a folder in a file's place does no harm
+        return
+    what = "a link" if stat.S_ISLNK(mode) else "a device or a pipe"
+    if stat.S_ISREG(mode):
+        what = "a file"
+    wanted = "a folder" if is_folder else "a plain file"
+    raise InputError(
+        f"In the run folder {folder} {name!r} must be {wanted} of its own, but it is {what}.",
+        "A folder from elsewhere could lead to files of yours in this way. If it is your own, put "
+        "a copy in its place.",
+    )
