@@ -31,7 +31,7 @@ from autocompress.tasks.in_memory import is_in_memory
 from autocompress.tasks.trust import trust_task
 from autocompress.train.presets import parse_proxy
 
-_SEARCH_SHARE: Final = 0.4  # of `time`; the rest trains the points that matter
+_SEARCH_SHARE: Final = 0.3  # of `time`; the rest trains the points that matter
 
 
 def search_seconds(options: SearchOptions, run: RunRecord) -> float | None:

@@ -19,17 +19,21 @@ from autocompress.technique import TECHNIQUES, KnobKind
 _UNIFORM_BITS = (8, 4, 3, 2)
 _N_PENALTIES = 8  # of the curve that a single rate penalty gives
 _DEEPEST = 3  # blocks that a control leaves out
+_CURVE: Final = "rate penalty"
 _N_FIRST = 3  # of them, before anything is searched
-# Divergences before tuning up to which initial plans go: about a point of accuracy, and two. Few:
-# proposals that learned from them are better still.
-_DIVERGENCES = (0.05, 0.12)
+# Divergences up to which initial plans go: about half a point of accuracy, and two. Few: proposals
+# that learned from them are better still.
+_DIVERGENCES = (0.05, 0.2)
+# Share of a structure's divergence that its training leaves: on a CIFAR-10 ResNet-20 a third of an
+# epoch left 0.2 to 0.5 of ten structures'.
+_LEFT_BY_TRAINING = 0.4
 _SWEEP_POWER = 0.6  # tuning repairs large damage better than small
 _TIME_SHARE = 1.0  # halving the time is worth halving the size
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class InitialTrial:
-    """One plan of the start.
+    """One plan that the sampler does not propose.
 
     Attributes:
         role: `baseline`, `control` (a plan that nobody had to search for) or `search`.
@@ -54,8 +58,8 @@ def initial_trials(
     """Baseline first, then some rate penalties, initial plans and other controls, without repeats.
 
     The curve of a single rate penalty for all layers needs no search and hardly any time: three of
-    its points come first, so that there is something to ship within minutes and proposals know what
-    they have to beat; the others lie between these.
+    its points come first, and uniform 8 bits, so that there is something to ship within minutes and
+    proposals know what they have to beat; the others lie between these.
 
     Controls are all that this space can express: uniform bits set every layer to the given bits, or
     to the next higher level its knob has, with 8-bit activations where the space has them. An
@@ -88,9 +92,9 @@ def initial_trials(
         )
         for n, plan in enumerate(depths, start=1)
     ]
-    first = [dataclasses.replace(c, takes_turns=False) for c in controls[:_N_FIRST]]
-    if not any(knob.kind == "rate_price" for knob in space.knobs):
-        first = []
+    curve = [c for c in controls if c.label.startswith(_CURVE)][:_N_FIRST]
+    mild = [c for c in controls if c.fidelity > 0 and not c.label.startswith(_CURVE)][:1]
+    first = [dataclasses.replace(c, takes_turns=False) for c in (*curve, *mild) if curve]
     sweep = [
         InitialTrial(role="search", label=f"initial {i + 1}", levels=levels)
         for i, levels in enumerate(swept)
@@ -105,7 +109,9 @@ def initial_trials(
     return tuple(found)
 
 
-def next_initial_trial(upcoming: Sequence[InitialTrial], last: Role | None) -> InitialTrial | None:
+def next_initial_trial(
+    upcoming: Sequence[InitialTrial], *, is_after_fixed: bool
+) -> InitialTrial | None:
     """The initial trial whose turn it is, or None if it is the sampler's.
 
     The first rate penalties and initial plans come before anything else; then controls and
@@ -114,9 +120,9 @@ def next_initial_trial(upcoming: Sequence[InitialTrial], last: Role | None) -> I
 
     Args:
         upcoming: Those that have not been started, in order.
-        last: Role of the trial before.
+        is_after_fixed: Whether the trial before was one of these, too, and not the baseline.
     """
-    if not upcoming or (upcoming[0].takes_turns and last == "control"):
+    if not upcoming or (upcoming[0].takes_turns and is_after_fixed):
         return None
     return upcoming[0]
 
@@ -135,8 +141,8 @@ def swept_plans(
 ) -> list[dict[str, int]]:
     """Plans that lose a little and somewhat more, by the sensitivity table.
 
-    Each is the smallest of those that diverge so far at most; where latency is an objective the
-    second one pays for time as well.
+    Each is the smallest of those that diverge so far at most after the training of structures;
+    where latency is an objective, size times time is least.
 
     Args:
         predictor: What the sensitivity table says.
@@ -151,11 +157,14 @@ def swept_plans(
     names = [knob.name for knob in predictor.space.knobs]
     base = float(predictor.table.baseline.size_bytes or 1)
     chosen: list[Levels] = []
-    for i, most in enumerate(_DIVERGENCES):
-        pays_time = has_latency and i % 2 == 1
-        plans = sweep(
-            predictor, live, power=_SWEEP_POWER, time_share=_TIME_SHARE if pays_time else 0.0
-        )
+    is_structural = np.array(
+        [TECHNIQUES[knob.kind].takes_weights for knob in predictor.space.knobs], dtype=bool
+    )
+    left = np.where(is_structural, _LEFT_BY_TRAINING, 1.0)
+    time_share = _TIME_SHARE if has_latency else 0.0
+    every = sweep(predictor, live, power=_SWEEP_POWER, time_share=time_share)
+    for most in _DIVERGENCES:
+        plans = every
         fits = np.ones(len(plans), dtype=bool)
         if LATENCY in limits.bounds and baseline_latency_ms is not None:
             latency_ratio = limits.bounds[LATENCY] / baseline_latency_ms
@@ -164,9 +173,9 @@ def swept_plans(
             fits &= predictor.size_bytes(plans) <= limits.bounds[SIZE]
         plans = plans[fits]
         if len(plans):
-            divergence = predictor.divergence(plans)
+            divergence = predictor.divergences(plans) @ left
             costs = np.log(predictor.size_bytes(plans) / base)
-            costs += np.log(predictor.latency_ratio(plans)) if pays_time else 0.0
+            costs += np.log(predictor.latency_ratio(plans)) if has_latency else 0.0
             excess = np.maximum(np.log(np.maximum(divergence, 1e-12) / most), 0.0)
             chosen.append(plans[np.lexsort((costs, excess))[0]])
     return [dict(zip(names, map(int, plan), strict=True)) for plan in chosen]
@@ -216,7 +225,7 @@ def _penalties(space: SearchSpace) -> Iterator[tuple[str, Fidelity, Choose]]:
     places /= max(n_levels - 1, 1)
     for place in _far_apart(places.tolist()):
         price = longest.levels[_at(place)(longest)]
-        yield f"rate penalty {price:g}", 1, {**_PENALIZED_BITS, "rate_price": _at(place)}
+        yield f"{_CURVE} {price:g}", 1, {**_PENALIZED_BITS, "rate_price": _at(place)}
 
 
 def _far_apart(places: Sequence[float]) -> Iterator[float]:

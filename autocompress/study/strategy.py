@@ -109,7 +109,9 @@ class Strategy:
             return None
         started = {trial.label for trial in trials}
         upcoming = [trial for trial in self._initial if trial.label not in started]
-        initial = next_initial_trial(upcoming, trials[-1].role)
+        fixed = {trial.label for trial in self._initial if trial.role != "baseline"}
+        is_after_fixed = trials[-1].label in fixed
+        initial = next_initial_trial(upcoming, is_after_fixed=is_after_fixed)
         if initial is None:
             levels, probes = self._proposed(number, [trial.levels for trial in upcoming])
             if levels is not None:

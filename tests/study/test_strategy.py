@@ -90,7 +90,7 @@ def test_trials_come_as_baseline_sweeps_controls_and_proposals_in_turns_then_pro
     assert len(sweeps) >= 2
     wanted = ["baseline", *sorted(sweeps, key=lambda label: int(label.split()[1]))]
     for control in CONTROLS:
-        wanted += [control, f"trial {len(wanted) + 1}"]
+        wanted += [f"trial {len(wanted)}", control]
     wanted += [f"trial {number}" for number in range(len(wanted), 17)]
     assert [t.label for t in run.trials] == wanted
     assert [t.role for t in run.trials] == [
