@@ -1,9 +1,13 @@
 """A report on 127.0.0.1, for whoever has its token: nothing can be changed through it."""
 
+import contextlib
 import hmac
 import http
+import io
 import re
+import socket
 import sys
+import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
@@ -24,6 +28,9 @@ _SAFE_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
+_MOST_CONNECTIONS: Final = 200
+_MOST_HEADER_BYTES: Final = 8192
+_PATIENCE_S: Final = 60.0  # for a whole request, the wait for it included
 _NOTHING: Final = "default-src 'none'; frame-ancestors 'none'"
 _REASONS: Final = {
     401: "The token is missing or wrong. Open the address that `autocompress watch` has printed.",
@@ -35,6 +42,9 @@ _REASONS: Final = {
 
 class WatchServer(ThreadingHTTPServer):
     """Serves the page of a run, a thread for each connection.
+
+    Nobody can hold it up: of more than 200 connections at once the newest is closed, and so is one
+    that sends more than 8 kB of headers, or no whole request within a minute.
 
     Args:
         page: What to serve.
@@ -51,6 +61,7 @@ class WatchServer(ThreadingHTTPServer):
     def __init__(self, page: LivePage, token: str, port: int = 0) -> None:
         self.page = page
         self.token = token.encode()
+        self._room = threading.BoundedSemaphore(_MOST_CONNECTIONS)
         try:
             super().__init__((HOST, port), _Handler)
         except OSError as error:
@@ -64,10 +75,43 @@ class WatchServer(ThreadingHTTPServer):
         """Address of the page, with the token."""
         return f"http://{HOST}:{self.server_address[1]}/?token={self.token.decode()}"
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a connection a thread, if there are not too many."""
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection to its end."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A reader who hangs up is no error."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
+
+
+class _Headers(io.BufferedIOBase):
+    """The stream of a connection, which ends after 8 kB unless it is told that all is well."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self.n_left = _MOST_HEADER_BYTES
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """The next line, or the part of it that is within the limit."""
+        wanted = self.n_left if size is None or size < 0 else min(size, self.n_left)
+        line = bytes(self._stream.readline(wanted))
+        self.n_left -= len(line)
+        return line
+
+    def close(self) -> None:
+        """Close the stream."""
+        self._stream.close()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -77,7 +121,37 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "autocompress"
     sys_version = ""
-    timeout = 60
+    timeout = _PATIENCE_S
+
+    def setup(self) -> None:
+        """Read headers up to a limit."""
+        super().setup()
+        self.rfile = self._headers = _Headers(self.rfile)
+
+    def handle_one_request(self) -> None:
+        """Answer a request that comes whole and in time."""
+        self._headers.n_left = _MOST_HEADER_BYTES
+        self._alarm = threading.Timer(_PATIENCE_S, self._hang_up)
+        self._alarm.daemon = True
+        self._alarm.start()
+        try:
+            super().handle_one_request()
+        finally:
+            self._alarm.cancel()
+
+    def parse_request(self) -> bool:
+        """Read the headers; refuses what exceeds the limit."""
+        is_right = super().parse_request()
+        self._alarm.cancel()
+        if is_right and self._headers.n_left == 0:
+            self.close_connection = True
+            self.send_error(431)
+            return False
+        return is_right
+
+    def _hang_up(self) -> None:
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def __getattr__(self, name: str) -> Callable[[], None]:
         """`http.server` looks up `do_METHOD`, and would answer 501 where there is none."""

@@ -62,7 +62,7 @@ def store_for(folder: Path, storage: sqlalchemy.URL | None, *, is_usual: bool = 
         if storage is None or (is_usual and (folder / "study.db").exists()):
             return SqliteStore(folder)
         return ServerStore(storage, folder.name, folder)
-    known, study = read_address(folder)
+    known, study = read_address(folder, given=storage)
     if is_usual:
         return ServerStore(known, study, folder)
     if storage is not None and without_password(storage) != without_password(known):

@@ -1,7 +1,9 @@
 """Databases on a server: their addresses, how they are opened, and what is said when one fails."""
 
 import contextlib
+import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,9 @@ from autocompress.errors import (
     first_line,
 )
 from autocompress.storages.sqlite import DATABASE_ERRORS
+from autocompress.tasks.model_cache import cache_folder
+
+_logger = logging.getLogger(__name__)
 
 VARIABLE: Final = "AUTOCOMPRESS_STORAGE"
 """Environment variable that holds an address, so that its password need not be typed."""
@@ -29,6 +34,12 @@ _PASSWORD_HINT = (
     "in PGPASSWORD, or in ~/.pgpass."
 )
 _LIBPQ: Final = ("psycopg", "psycopg2")
+# An address may come with a run folder from elsewhere: nothing that names files but certificates.
+_QUERY: Final = (
+    *("sslmode", "sslrootcert", "sslcert", "sslkey", "sslcrl", "channel_binding", "require_auth"),
+    *("connect_timeout", "application_name", "target_session_attrs", "options", "gssencmode"),
+    *("keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"),
+)
 _FOR_LIBPQ: Final = {
     "connect_timeout": "10",
     "application_name": "autocompress",
@@ -68,8 +79,14 @@ def parse_storage(text: str) -> sqlalchemy.URL:
         )
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
-    if url.get_backend_name() == "postgresql" and url.get_driver_name() not in _LIBPQ:
+    if url.get_backend_name() != "postgresql" or url.get_driver_name() not in _LIBPQ:
         raise InputError(f"{wanted}: {url.drivername} is not supported.", _EXAMPLE)
+    for key in sorted(url.query):
+        if key not in _QUERY:
+            raise InputError(
+                f"{wanted}: its option {key!r} is not supported.",
+                f"Supported are {', '.join(_QUERY)}.",
+            )
     return url
 
 
@@ -94,6 +111,7 @@ def keep_address(folder: Path, url: sqlalchemy.URL, study: str) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(address_path(folder), json.dumps(content, indent=2) + "\n")
+        _remember(url)
     except OSError as error:
         raise InputError(
             f"The run folder {folder} must be writable, but: {first_line(error)}.",
@@ -106,11 +124,18 @@ def address_path(folder: Path) -> Path:
     return folder / "storage.json"
 
 
-def read_address(folder: Path) -> tuple[sqlalchemy.URL, str]:
+def read_address(folder: Path, given: sqlalchemy.URL | None = None) -> tuple[sqlalchemy.URL, str]:
     """Address and name of a run folder's study; the password is taken from the environment.
 
+    A folder may come from somebody else, and a server learns at least a user's name and may ask
+    for the password. So one that this user has not used on this machine is not connected to.
+
+    Args:
+        folder: The run folder.
+        given: An address that the user has typed, which is theirs to trust.
+
     Raises:
-        InputError: If the file makes no sense.
+        InputError: If the file makes no sense, or names a server that was not used here.
     """
     path = address_path(folder)
     try:
@@ -119,10 +144,46 @@ def read_address(folder: Path) -> tuple[sqlalchemy.URL, str]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} must name a storage and a study: {first_line(error)}.") from error
     if url.password is None and os.environ.get(VARIABLE):
-        given = parse_storage(os.environ[VARIABLE])
-        if without_password(given) == without_password(url):
-            return given, study
+        usual = parse_storage(os.environ[VARIABLE])
+        if without_password(usual) == without_password(url):
+            return usual, study
+    is_typed = given is not None and without_password(given) == without_password(url)
+    if not is_typed and not _is_known(url):
+        raise InputError(
+            f"The run {folder} is kept in {shown(url)}, which was not used on this machine.",
+            f"If you know that server and trust it, set {VARIABLE}={shown(url)} and repeat this.",
+        )
     return url, study
+
+
+def _known_servers() -> Path:
+    return cache_folder() / "servers.txt"
+
+
+def _place(url: sqlalchemy.URL) -> str:
+    """Which server, database and user an address means; equal for equal ones."""
+    parts = [url.host, url.port or 5432, url.database, url.username]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _is_known(url: sqlalchemy.URL) -> bool:
+    try:
+        return _place(url) in _known_servers().read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return False
+
+
+def _remember(url: sqlalchemy.URL) -> None:
+    """Keep that the user has used a server, so that runs on it can be opened again."""
+    if _is_known(url):
+        return
+    path = _known_servers()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as file:
+            file.write(f"{_place(url)}\n".encode())
+    except OSError as error:
+        _logger.warning("Later commands on this run will need %s: %s.", VARIABLE, error)
 
 
 def check_server(url: sqlalchemy.URL) -> None:

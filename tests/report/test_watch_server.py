@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pytest
 
 from autocompress.errors import InputError
+from autocompress.report import watch_server
 from autocompress.report.live_page import Content, Snapshot
 from autocompress.report.watch_server import WatchServer
 
@@ -183,3 +184,46 @@ def test_server_says_that_a_port_is_taken(server: WatchServer) -> None:
     port = server.server_address[1]
     with pytest.raises(InputError, match=f"Port {port} of 127.0.0.1 must be free"):
         WatchServer(FixedPage(), TOKEN, port)  # type: ignore[arg-type]
+
+
+def _send(server: WatchServer, content: bytes) -> bytes:
+    """What comes back until the server hangs up."""
+    with socket.create_connection(("127.0.0.1", server.server_address[1]), timeout=10) as plug:
+        try:
+            plug.sendall(content)
+            answer = b""
+            while part := plug.recv(65536):
+                answer += part
+        except ConnectionError:
+            return b""
+        return answer
+
+
+def test_headers_beyond_8_kb_are_refused(server: WatchServer) -> None:
+    """Each could be 6 MB, and 200 unfinished ones held 1.2 GB."""
+    long = b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X-Long: " + b"a" * 9000 + b"\r\n\r\n"
+    answer = _send(server, long)
+    assert b" 200 " not in answer.split(b"\r\n")[0]
+    many = b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: 1\r\n" * 2000 + b"\r\n"
+    assert b" 200 " not in _send(server, many).split(b"\r\n")[0]
+    assert ask(server, PAGE).code == 200
+
+
+def test_a_request_that_never_ends_is_hung_up_on(
+    server: WatchServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch_server, "_PATIENCE_S", 0.3)
+    assert _send(server, b"GET / HTTP/1.1\r\nHost: localhost\r\nX: ") == b""
+    assert ask(server, PAGE).code == 200
+
+
+def test_of_too_many_connections_the_newest_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watch_server, "_MOST_CONNECTIONS", 2)
+    with WatchServer(FixedPage(), TOKEN) as small:  # type: ignore[arg-type]
+        thread = threading.Thread(target=small.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        address = ("127.0.0.1", small.server_address[1])
+        with socket.create_connection(address), socket.create_connection(address):
+            assert _send(small, b"GET / HTTP/1.1\r\n") == b""
+        small.shutdown()
+        thread.join(30)
