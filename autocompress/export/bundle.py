@@ -18,7 +18,7 @@ from autocompress.evaluate.candidate_file import save_candidate
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.packed_size import file_metadata
 from autocompress.export.card import model_card
-from autocompress.export.manifest import FORMAT, MANIFEST, read_manifest
+from autocompress.export.manifest import CARD, FORMAT, MANIFEST, PROMISED, read_manifest
 from autocompress.export.runtime_file import arrays_of, scores, ship
 from autocompress.objective import OBJECTIVES
 from autocompress.packing.packed import write_packed
@@ -98,7 +98,7 @@ def _by_number(run: RunRecord, number: int) -> TrialRecord:
     return point
 
 
-_PACKED, _ONNX, _PLAN, _CARD = ("model.acz", "model.onnx", "plan.json", "README.md")
+_PACKED, _ONNX, _PLAN = PROMISED
 _WEIGHTS = "model.safetensors"
 _ACCURACIES = ("val_accuracy", "test_accuracy", "held_out_accuracy")
 _TIMING = (
@@ -170,7 +170,7 @@ def _check_replaceable(output: Path) -> None:
         return
     hint = "Name another folder with `output=FOLDER`."
     try:
-        written = {*read_manifest(output)["files"], MANIFEST, _CARD}
+        written = {*read_manifest(output)["files"], MANIFEST, CARD}
     except InputError as error:
         raise InputError(
             f"The output folder {output} exists and is not a bundle: {error.message}", hint
@@ -266,7 +266,7 @@ def _fill(
         "files": {path.name: digest_of(path) for path in sorted(bundle.iterdir())},
         "environment": describe_environment(),
     }
-    (bundle / _CARD).write_text(model_card(manifest, point.plan), encoding="utf-8")
+    (bundle / CARD).write_text(model_card(manifest, point.plan), encoding="utf-8")
     _write_json(bundle / MANIFEST, manifest)
     return manifest
 

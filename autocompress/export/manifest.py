@@ -11,7 +11,9 @@ from autocompress.space.rules import problem_of
 
 FORMAT: Final = 2
 MANIFEST: Final = "manifest.json"
+CARD: Final = "README.md"
 _MOST_BYTES: Final = 16 * 2**20
+_MOST_THREADS: Final = 256
 
 
 def _plain_name(name: str) -> str:
@@ -20,6 +22,9 @@ def _plain_name(name: str) -> str:
         raise ValueError(msg)
     return name
 
+
+PROMISED: Final = ("model.acz", "model.onnx", "plan.json")
+"""Files that every bundle has."""
 
 Name = Annotated[str, AfterValidator(_plain_name)]
 Size = Annotated[int, Field(ge=0)]
@@ -52,7 +57,7 @@ class _Refused(BaseModel):
 
 
 class _Timed(BaseModel):
-    threads: Count
+    threads: Annotated[int, Field(ge=1, le=_MOST_THREADS)]
     batch: Count
 
 
@@ -68,10 +73,18 @@ class _Environment(BaseModel):
     hardware: _Hardware
 
 
+def _promising(files: dict[str, _Digest]) -> dict[str, _Digest]:
+    """Refuse a manifest that promises nothing of what a bundle is for."""
+    missing = [name for name in PROMISED if name not in files]
+    if missing:
+        raise ValueError(f"it must promise {', '.join(missing)}")
+    return files
+
+
 class _Manifest(BaseModel):
     """What is read of a manifest, which may come from anywhere."""
 
-    files: dict[Name, _Digest]
+    files: Annotated[dict[Name, _Digest], AfterValidator(_promising)]
     measurements: _Measured
     timed: _Timed
     runtimes: dict[str, _Refused | _Written]

@@ -13,7 +13,7 @@ from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.export.bench import size_of
 from autocompress.export.bundle import digest_of
-from autocompress.export.manifest import read_manifest
+from autocompress.export.manifest import CARD, MANIFEST, read_manifest
 from autocompress.export.random_inputs import random_inputs
 from autocompress.export.runtime_file import scores, timing
 from autocompress.runtime.base import Runtime
@@ -98,6 +98,10 @@ def _check_files(folder: Path, manifest: Mapping[str, Any]) -> Iterator[Check]:
         if not is_kept:
             note = f"sha256 {promised['sha256'][:12]} promised, {found[:12]} found"
         yield _check("files", name, is_kept, note)
+    for path in sorted(folder.iterdir()):
+        if path.name not in manifest["files"] and path.name not in (MANIFEST, CARD):
+            note = "the manifest does not name it: whatever it is, it is not part of the bundle"
+            yield Check(promise="files", what=path.name, verdict="not checked", note=note)
 
 
 def _check_sizes(folder: Path, manifest: Mapping[str, Any], broken: set[str]) -> Iterator[Check]:

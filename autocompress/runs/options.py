@@ -14,6 +14,7 @@ from autocompress.samplers.propose import check_sampler
 from autocompress.search_options import SearchOptions
 from autocompress.space.rules import SpaceRules, is_shipped, load_rules
 from autocompress.space.targets import load_target, restrict
+from autocompress.storages.open_storage import is_run
 from autocompress.storages.server import check_server, parse_storage
 from autocompress.study.optimize import check_parts
 from autocompress.study.session import n_usable_cores
@@ -44,7 +45,11 @@ def settle_options(options: SearchOptions) -> SearchOptions:
 
 
 def _check_names(options: SearchOptions) -> None:
-    if options.name is not None and run_name(options.name) != options.name:
+    if (
+        options.name is not None
+        and run_name(options.name) != options.name
+        and not (Path(options.name).name == options.name and is_run(options.results / options.name))
+    ):  # one that exists may have been renamed
         raise InputError(
             f"`name` must hold letters, digits, '-', '_' and '.' only, but got {options.name!r}.",
             "Choose the folder it lies in with `results`.",

@@ -165,6 +165,34 @@ def test_verify_refuses_manifests_that_make_no_sense(
     assert words in done.exception.message
 
 
+def test_a_manifest_that_promises_nothing_is_refused(bundle: Path) -> None:
+    """It passed: "2 of 2 checks made"."""
+    path = bundle / MANIFEST
+    manifest = json.loads(path.read_text())
+    del manifest["files"]["model.acz"]
+    path.write_text(json.dumps(manifest))
+    done = CliRunner().invoke(cli, ["verify", str(bundle)])
+    assert isinstance(done.exception, InputError)
+    assert "it must promise model.acz" in done.exception.message
+
+
+def test_more_threads_than_machines_have_are_refused(bundle: Path) -> None:
+    path = bundle / MANIFEST
+    manifest = json.loads(path.read_text())
+    manifest["timed"]["threads"] = 4096
+    path.write_text(json.dumps(manifest))
+    done = CliRunner().invoke(cli, ["verify", str(bundle)])
+    assert isinstance(done.exception, InputError)
+    assert "timed.threads" in done.exception.message
+
+
+def test_a_file_that_the_manifest_does_not_name_is_said(bundle: Path) -> None:
+    (bundle / "run_me.sh").write_text("echo")
+    done = CliRunner().invoke(cli, ["verify", str(bundle)])
+    assert done.exit_code == 0, done.output
+    assert "not checked: files of run_me.sh: the manifest does not name it" in done.output
+
+
 def test_verify_needs_a_bundle(tmp_path: Path) -> None:
     done = CliRunner().invoke(cli, ["verify", str(tmp_path / "nowhere")])
     assert isinstance(done.exception, InputError)

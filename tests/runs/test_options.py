@@ -8,7 +8,7 @@ import pytest
 
 from autocompress.errors import InputError
 from autocompress.option_readers import Typed
-from autocompress.runs.options import keeps_space, rules_of, settle_options
+from autocompress.runs.options import keeps_space, rules_of, run_folder, settle_options
 from autocompress.runs.search_task import search_seconds
 from autocompress.search_options import SearchOptions
 from tests.builders import make_measurement, make_run, make_trial
@@ -72,6 +72,19 @@ def test_a_run_keeps_a_shipped_space_but_not_a_file(
     assert not kept({}, {"target": "x86-onnxruntime"})
     assert not kept({"space": "own.yaml"}, {"space": "own.yaml"})
     assert not keeps_space(SearchOptions(), tmp_path / "new")
+
+
+def test_a_run_that_was_renamed_goes_on_under_any_name(tmp_path: Path) -> None:
+    given = {"name": "my run (copy)", "results": tmp_path}
+    with pytest.raises(InputError, match="`name` must hold letters"):
+        settle_options(SearchOptions.read(given))
+    folder = tmp_path / "my run (copy)"
+    folder.mkdir()
+    (folder / "study.db").write_bytes(b"")
+    settled = settle_options(SearchOptions.read(given))
+    assert run_folder(settled, "task") == folder
+    with pytest.raises(InputError, match="`name` must hold letters"):
+        settle_options(SearchOptions.read({**given, "name": "../my run (copy)"}))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Load configurations, weights, tokenizers and image processors: from folders, or by hub names.
 
-Nothing that is loaded runs code: `trust_remote_code` is never given, and weights are safetensors.
+Nothing that is loaded runs code: `trust_remote_code` is False, and weights are safetensors.
 A folder is read as it is, without a look at the hub.
 """
 
@@ -158,4 +158,6 @@ def _looks_like_path(model: str) -> bool:
 
 
 def _place(model: str) -> dict[str, Any]:
-    return {"local_files_only": True} if Path(model).expanduser().is_dir() else {}
+    """Where to look, and never to run code that lies beside a model, nor to ask whether to."""
+    is_here = Path(model).expanduser().is_dir()
+    return {"trust_remote_code": False, **({"local_files_only": True} if is_here else {})}
