@@ -11,6 +11,7 @@ AutocompressError            exit 1
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -97,6 +98,28 @@ def unknown_name(kind: str, name: str, choices: Iterable[str]) -> InputError:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     guess = f"Did you mean {close[0]!r}? " if close else ""
     return InputError(f"Unknown {kind} {name!r}.", f"{guess}Choose from: {', '.join(known)}.")
+
+
+# Control characters but tab and line feed; marks and line ends that turn or break what is read.
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069]"
+)
+
+
+def printable(text: str) -> str:
+    """A text that steers no terminal: escape sequences and the like are shown as what they are.
+
+    Names come from models, run folders and files of others.
+
+    >>> printable("a\\x1b[2Jb")
+    'a\\\\x1b[2Jb'
+    """
+    return _STEERING.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def one_line(text: str) -> str:
+    """A printable text without line breaks: a name that has some could forge a line of ours."""
+    return printable(re.sub(r"[\r\n]+", " ", text))
 
 
 def first_line(error: BaseException) -> str:

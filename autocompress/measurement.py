@@ -13,6 +13,23 @@ LEAST_NOISE: Final = 0.02
 """Share that two timings of one model differ by wherever their memory happens to lie."""
 
 
+_MOST: Final = 2**62
+# Field -> whether it is whole, and its range.
+_RANGES: Final[Mapping[str, tuple[bool, float, float]]] = {
+    "fidelity": (True, 0, 2),
+    "accuracy": (False, 0.0, 1.0),
+    "loss": (False, -_MOST, _MOST),
+    **dict.fromkeys(("size_bytes", "macs", "n_params", "peak_memory_bytes"), (True, 0, _MOST)),
+    **dict.fromkeys(("latency_ms", "baseline_latency_ms"), (False, 1e-9, _MOST)),
+    **dict.fromkeys(
+        ("latency_spread_ms", "latency_low_ms", "latency_high_ms"), (False, 0.0, _MOST)
+    ),
+    **dict.fromkeys(
+        ("seconds", "train_images_per_s", "divergence", "untuned_divergence"), (False, 0.0, _MOST)
+    ),
+}
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """Figures of one candidate, taken on one machine.
@@ -91,5 +108,32 @@ class Measurement:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Measurement":
-        """Inverse of `to_json`."""
-        return cls(**{**data, "skipped": tuple(data.get("skipped", ()))})
+        """Inverse of `to_json`; a study may be damaged, or anybody's.
+
+        Raises:
+            ValueError: If a figure is none that can be measured.
+            TypeError: If a field is missing or unknown.
+        """
+        found = cls(**{**data, "skipped": tuple(map(str, data.get("skipped", ())))})
+        for name, (is_whole, least, most) in _RANGES.items():
+            value = getattr(found, name)
+            if value is None and name in _MAY_BE_MISSING:
+                continue
+            kinds = (int,) if is_whole else (int, float)
+            is_number = isinstance(value, kinds) and not isinstance(value, bool)
+            if not is_number or not least <= value <= most:
+                msg = f"{name} cannot be {str(value)[:40]!r}"
+                raise ValueError(msg)
+        low, high = found.latency_low_ms, found.latency_high_ms
+        if low is not None and high is not None and low > high:
+            msg = f"the latency's interval cannot be from {low} to {high}"
+            raise ValueError(msg)
+        if not all(type(n) is int and 0 <= n <= _MOST for n in found.layer_bytes.values()):
+            msg = "layer_bytes must hold sizes"
+            raise ValueError(msg)
+        return found
+
+
+_MAY_BE_MISSING: Final = frozenset(
+    field.name for field in dataclasses.fields(Measurement) if "None" in str(field.type)
+)

@@ -134,11 +134,10 @@ def _as_json(profile: Any, built: Any) -> dict[str, Any]:
 
 
 def _print(profile: Any, built: Any) -> None:
-    from rich.console import Console
-
     from autocompress.technique import TECHNIQUES
+    from autocompress.terminal.printing import make_console
 
-    console = Console(highlight=False)
+    console = make_console(highlight=False)
     console.print(f"{profile.n_params:,} parameters, {profile.macs:,} MACs per example\n")
     console.print(_layer_table(profile))
     console.print(_group_table(profile))

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from autocompress.terminal.printing import echo
+
 if TYPE_CHECKING:
     from autocompress.export.bench import BenchRow
 
@@ -71,10 +73,10 @@ def command(
     )
     if as_json:
         rows = [_as_json(row) for row in found.rows]
-        click.echo(json.dumps({"noise": found.noise, "files": rows}, indent=2))
+        echo(json.dumps({"noise": found.noise, "files": rows}, indent=2))
     else:
         _print(found.rows)
-        click.echo(f"Noise: {found.noise:.1%}. Differences below it are not told.", err=True)
+        echo(f"Noise: {found.noise:.1%}. Differences below it are not told.", err=True)
     failed = [row for row in found.rows if row.error]
     if failed:
         raise AutocompressError(
@@ -97,8 +99,9 @@ def _as_json(row: BenchRow) -> dict[str, Any]:
 
 
 def _print(rows: Sequence[BenchRow]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from autocompress.terminal.printing import make_console
 
     table = Table(box=None, pad_edge=False)
     table.add_column("file", overflow="fold", min_width=20)
@@ -116,7 +119,7 @@ def _print(rows: Sequence[BenchRow]) -> None:
             row.verdict.replace("measurable ", ""),
         )
     width = None if sys.stdout.isatty() else _PLAIN_WIDTH
-    Console(width=width, highlight=False).print(table)
+    make_console(width=width, highlight=False).print(table)
 
 
 def _figures(row: BenchRow) -> tuple[str, str, str, str]:

@@ -17,6 +17,7 @@ from autocompress.cli.options import (
     typed,
 )
 from autocompress.objective import LATENCY
+from autocompress.terminal.printing import echo
 
 _MUST_FIX: Final = 2
 _NOT_PASSED_ON: Final = ("task", "task_option", "budget", "only", "as_json")
@@ -87,14 +88,14 @@ def command(
 
 
 def _print(checked: Any) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     from autocompress.cli.main import in_flags
+    from autocompress.terminal.printing import make_console
 
     finding = checked.finding
     message, fix = in_flags(finding.message, finding.fix, ["check"])
-    console = Console(highlight=False, emoji=False)
+    console = make_console(highlight=False, emoji=False)
     line = Text(f"{finding.status}  ", style=_STYLES[finding.status])
     line.append(f"{checked.name:<14}", style="bold")
     console.print(line, end="")
@@ -123,9 +124,9 @@ def _summarize(statuses: list[str], search_command: str) -> None:
     counts = {status: statuses.count(status) for status in _STYLES}
     words = {"pass": "hold", "warn": "warnings", "fail": "to fix", "skip": "could not be told"}
     said = ", ".join(f"{n} {words[status]}" for status, n in counts.items() if n)
-    click.echo(f"\n{said}.", err=True)
+    echo(f"\n{said}.", err=True)
     if not counts["fail"]:
-        click.echo(f"Next: {search_command}", err=True)
+        echo(f"Next: {search_command}", err=True)
 
 
 def _printable(text: str) -> str:

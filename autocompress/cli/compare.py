@@ -12,6 +12,7 @@ import click
 
 from autocompress.cli.front import require_a_point
 from autocompress.cli.runs import resolve_run, results_option
+from autocompress.terminal.printing import echo
 
 if TYPE_CHECKING:  # rich takes a while: `--help` must not wait for it
     from collections.abc import Sequence
@@ -52,17 +53,15 @@ def command(runs: tuple[str, ...], output: Path | None, as_json: bool, results: 
         require_a_point(record)
     comparison = compare_runs(records)
     if as_json:
-        click.echo(json.dumps(comparison.to_json(), indent=2, allow_nan=False))
+        echo(json.dumps(comparison.to_json(), indent=2, allow_nan=False))
     else:
         _print_tables(comparison)
     if output is not None:
         write_comparison(comparison, output)
-        click.echo(output, err=as_json)
+        echo(output, err=as_json)
 
 
 def _print_tables(comparison: Comparison) -> None:
-    from rich.console import Console
-
     from autocompress.objective import all_costs
     from autocompress.report.compare_page import (
         difference_cells,
@@ -70,21 +69,22 @@ def _print_tables(comparison: Comparison) -> None:
         obstacle_sentences,
         run_cells,
     )
+    from autocompress.terminal.printing import make_console
 
     width = shutil.get_terminal_size((_PLAIN_WIDTH, 24)).columns if sys.stdout.isatty() else None
-    console = Console(width=width or _PLAIN_WIDTH, highlight=False, emoji=False)
+    console = make_console(width=width or _PLAIN_WIDTH, highlight=False, emoji=False)
     _print_table(console, *run_cells(comparison))
     for cost in all_costs():
         titles, rows = drop_cells(comparison, cost)
         if rows:
-            click.echo(f"{cost.lowest.capitalize()} by allowed loss of accuracy:")
+            echo(f"{cost.lowest.capitalize()} by allowed loss of accuracy:")
             _print_table(console, titles, rows)
     titles, rows = difference_cells(comparison)
-    click.echo("What differs:" if rows else "Nothing that is recorded differs.")
+    echo("What differs:" if rows else "Nothing that is recorded differs.")
     if rows:
         _print_table(console, titles[1:], [row[1:] for row in rows])
     for sentence in obstacle_sentences(comparison):
-        click.echo(_plain(sentence), err=True)
+        echo(_plain(sentence), err=True)
 
 
 def _print_table(console: Console, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -9,6 +9,7 @@ from autocompress.cli.options import json_option, print_json
 from autocompress.cli.runs import load_trusted, results_option, trust_option
 from autocompress.objective import all_costs
 from autocompress.quantities import parse_drop
+from autocompress.terminal.printing import echo
 
 
 @click.command()
@@ -82,10 +83,10 @@ def command(
     record = load_trusted(run, results, is_trusted=is_trusted)
     point = choose_point(record, trial=trial, max_drop=allowed, by=by)
     if broken := violation_words(record, point):
-        click.echo(f"Warning: {point.label} breaks a limit: {', '.join(broken)}.", err=True)
+        echo(f"Warning: {point.label} breaks a limit: {', '.join(broken)}.", err=True)
     prepared, evaluator = reopen(record)
     output = output or record.folder / "exports" / f"trial_{point.number:05d}"
-    click.echo(f"Exporting {point.label} of {record.name}", err=True)
+    echo(f"Exporting {point.label} of {record.name}", err=True)
     for name in runtimes:
         find_runtime(name)
     manifest = export_point(
@@ -99,12 +100,12 @@ def command(
     for name in ("test_accuracy", "val_accuracy", "held_out_accuracy"):
         if figures[name] is not None:
             text = f"{figures[name]:.2%} (baseline {baseline[name]:.2%})"
-            click.echo(f"{name.replace('_', ' ')}: {text}", err=True)
+            echo(f"{name.replace('_', ' ')}: {text}", err=True)
     size, base = figures["size_bytes"], baseline["size_bytes"]
-    click.echo(f"size: {size:,} bytes ({base / size:.1f}x smaller)", err=True)
+    echo(f"size: {size:,} bytes ({base / size:.1f}x smaller)", err=True)
     for name, found in manifest["runtimes"].items():
-        click.echo(f"{name}: {_runtime_line(found)}", err=True)
-    click.echo(str(output))
+        echo(f"{name}: {_runtime_line(found)}", err=True)
+    echo(str(output))
 
 
 def _runtime_line(found: dict[str, Any]) -> str:

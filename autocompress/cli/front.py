@@ -12,6 +12,7 @@ import click
 
 from autocompress.cli.runs import resolve_run, results_option
 from autocompress.errors import InputError, NoPointError
+from autocompress.terminal.printing import echo
 from autocompress.terminal.tables import front_summary, points_table, printable
 
 if TYPE_CHECKING:  # pandas takes a while: `--help` must not wait for it
@@ -42,11 +43,11 @@ def command(run: str | None, as_csv: bool, as_json: bool, show_all: bool, result
     record = load_run(resolve_run(run, results))
     require_a_point(record)
     if as_json:
-        click.echo(_json_text(record, show_all))
+        echo(_json_text(record, show_all))
     elif as_csv:
         from autocompress.report.tables import csv_text, front_table, trials_table
 
-        click.echo(csv_text(trials_table(record) if show_all else front_table(record)), nl=False)
+        echo(csv_text(trials_table(record) if show_all else front_table(record)), nl=False)
     else:
         _print_table(record, show_all)
 
@@ -83,22 +84,21 @@ def _json_text(run: RunRecord, show_all: bool) -> str:
 
 
 def _print_table(run: RunRecord, show_all: bool) -> None:
-    from rich.console import Console
-
     from autocompress.report.wording import nothing_feasible
+    from autocompress.terminal.printing import make_console
 
     width = shutil.get_terminal_size((_PLAIN_WIDTH, 24)).columns if sys.stdout.isatty() else None
-    console = Console(width=width or _PLAIN_WIDTH, highlight=False, emoji=False)
+    console = make_console(width=width or _PLAIN_WIDTH, highlight=False, emoji=False)
     console.print(points_table(run, run.trials) if show_all else front_summary(run))
     if run.refined:
         console.print(points_table(run, run.refined))
     counts = {state: sum(t.state == state for t in run.trials) for state in ("failed", "stopped")}
     failed = f", {counts['failed']} failed" if counts["failed"] else ""
     stopped = f", {counts['stopped']} stopped early" if counts["stopped"] else ""
-    click.echo(
+    echo(
         f"{printable(run.name)}: {len(run.front())} of {len(run.complete)} finished trials are on "
         f"the front{failed}{stopped}. Take one: autocompress export --trial N",
         err=True,
     )
     if problem := nothing_feasible(run):
-        click.echo(printable(problem), err=True)
+        echo(printable(problem), err=True)

@@ -6,6 +6,8 @@ from typing import Final
 
 import click
 
+from autocompress.terminal.printing import echo
+
 TEMPLATE: Final = '''"""My own task: what `autocompress` needs to know to compress a model.
 
     autocompress check  {path}     # does everything hold that a search relies on?
@@ -121,7 +123,7 @@ def command(path: Path, force: bool) -> None:
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in path.stem)
     typed = shlex.quote(path.as_posix())
     write_atomically(path, TEMPLATE.format(path=typed, name=name))
-    click.echo(f"Wrote {path}: it runs as it stands. Edit the four places marked with EDIT.\n")
-    click.echo(f"  autocompress check {typed}")
-    click.echo(f"  autocompress search {typed} --budget 50")
-    click.echo("  autocompress export --max-drop 0.01")
+    echo(f"Wrote {path}: it runs as it stands. Edit the four places marked with EDIT.\n")
+    echo(f"  autocompress check {typed}")
+    echo(f"  autocompress search {typed} --budget 50")
+    echo("  autocompress export --max-drop 0.01")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from autocompress.terminal.printing import echo
 from autocompress.terminal.tables import printable
 
 if TYPE_CHECKING:  # rich and onnx take a while: `--help` must not wait for them
@@ -36,7 +37,7 @@ def command(file: Path, as_json: bool) -> None:
 
     ledger = read_ledger(file)
     if as_json:
-        click.echo(json.dumps(_as_json(ledger), indent=2, allow_nan=False))
+        echo(json.dumps(_as_json(ledger), indent=2, allow_nan=False))
     else:
         _print(file, ledger)
 
@@ -68,10 +69,10 @@ def _as_json(ledger: Ledger) -> dict[str, Any]:
 
 
 def _print(file: Path, ledger: Ledger) -> None:
-    from rich.console import Console
+    from autocompress.terminal.printing import make_console
 
     width = shutil.get_terminal_size((_PLAIN_WIDTH, 24)).columns if sys.stdout.isatty() else None
-    console = Console(width=width or _PLAIN_WIDTH, highlight=False, emoji=False)
+    console = make_console(width=width or _PLAIN_WIDTH, highlight=False, emoji=False)
     plan = f"plan {ledger.plan_digest}" if ledger.plan_digest else "no plan"
     keys = ", ".join(ledger.metadata_keys) or "none"
     for line in (

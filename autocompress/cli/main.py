@@ -14,6 +14,7 @@ from typing import IO, Any, Final
 import click
 
 from autocompress.errors import AutocompressError, first_line
+from autocompress.terminal.printing import echo
 
 _COMMANDS = {
     "analyze": "Show layers, channel groups and knobs of a task's model, and what gets none.",
@@ -173,9 +174,9 @@ def main(arguments: list[str] | None = None) -> Any:
         if "--debug" in arguments:
             raise
         message, hint = in_flags(error.message, error.hint, arguments)
-        click.echo(f"Error: {message}", err=True)
+        echo(f"Error: {message}", err=True)
         if hint:
-            click.echo(hint, err=True)
+            echo(hint, err=True)
         code = error.exit_code
     except BrokenPipeError:  # `autocompress front | head`: the reader has seen enough
         _silence(sys.stdout)
@@ -183,9 +184,7 @@ def main(arguments: list[str] | None = None) -> Any:
     except Exception as error:
         if "--debug" in arguments:
             raise
-        click.echo(f"Error: {type(error).__name__}: {first_line(error)}.", err=True)
-        click.echo(
-            "This should have been a clear message: see `autocompress --debug ...`.", err=True
-        )
+        echo(f"Error: {type(error).__name__}: {first_line(error)}.", err=True)
+        echo("This should have been a clear message: see `autocompress --debug ...`.", err=True)
         code = 1
     sys.exit(code)

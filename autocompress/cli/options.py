@@ -16,6 +16,7 @@ import click
 from autocompress.errors import InputError
 from autocompress.option_readers import Typed
 from autocompress.search_options import GROUPS, default_of, names_of, option_of
+from autocompress.terminal.printing import echo
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _STDOUT: Final = "autocompress.stdout"
@@ -45,7 +46,7 @@ def json_option(says: str) -> Callable[[Command], Command]:
 def print_json(document: object, *, allow_nan: bool = True) -> None:
     """Print the document of a command that has `json_option`."""
     stdout = click.get_current_context().meta.get(_STDOUT)
-    click.echo(json.dumps(document, indent=2, allow_nan=allow_nan), file=stdout)
+    echo(json.dumps(document, indent=2, allow_nan=allow_nan), file=stdout)
 
 
 def _keep_stdout(context: click.Context, parameter: click.Parameter, is_asked: bool) -> bool:
@@ -132,7 +133,7 @@ def task_arguments(data: str | None, task_args: tuple[str, ...]) -> dict[str, st
             raise InputError(f"The task argument {key!r} must be given once, but came twice.")
         arguments[key] = _lasting(value)
         if _SECRET.search(key) and not value.startswith("env:"):
-            click.echo(
+            echo(
                 f"Warning: a run keeps its task arguments, {key!r} too. {key}=env:NAME keeps the "
                 "name of an environment variable only.",
                 err=True,

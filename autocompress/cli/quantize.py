@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autocompress.quantities import parse_share
+from autocompress.terminal.printing import echo
 
 if TYPE_CHECKING:
     from autocompress.export.post_training import PostTraining
@@ -94,18 +95,18 @@ def command(
             "left_float": list(result.left_float),
             "forms": rows,
         }
-        click.echo(json.dumps(facts, indent=2))
+        echo(json.dumps(facts, indent=2))
         return
     _print(rows)
     if result.left_float:
-        click.echo(f"Left as floats: {', '.join(result.left_float)}", err=True)
+        echo(f"Left as floats: {', '.join(result.left_float)}", err=True)
     smaller = result.original_bytes / result.packed_bytes
-    click.echo(
+    echo(
         f"{result.original_bytes:,} bytes before; model.onnx {result.chosen.n_bytes:,}, model.acz "
         f"{result.packed_bytes:,} ({smaller:.1f}x smaller)",
         err=True,
     )
-    click.echo(str(output))
+    echo(str(output))
 
 
 def _parse_state(text: str) -> tuple[str, str]:
@@ -138,8 +139,9 @@ def _rows(result: PostTraining) -> Iterator[dict[str, Any]]:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from autocompress.terminal.printing import make_console
 
     table = Table(box=None, pad_edge=False)
     for title in ("form", "smaller", "decisions", "error", "ms", "faster", "95 %"):
@@ -158,7 +160,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
             f"{row['speedup_low']:.2f}-{row['speedup_high']:.2f}",
             str(row["integer_nodes"]),
         )
-    Console(highlight=False).print(table)
+    make_console(highlight=False).print(table)
     for row in rows:
         if "refused" in row:
-            click.echo(f"{row['form']}: {row['refused']}", err=True)
+            echo(f"{row['form']}: {row['refused']}", err=True)

@@ -82,6 +82,6 @@ def command(
         points = [trial_json(record, trial) for trial in refined]
         print_json({"run": record.name, "refined": points}, allow_nan=False)
     else:
-        from rich.console import Console
+        from autocompress.terminal.printing import make_console
 
-        Console(highlight=False, emoji=False).print(points_table(record, refined))
+        make_console(highlight=False, emoji=False).print(points_table(record, refined))

@@ -9,6 +9,7 @@ import click
 
 from autocompress.cli.front import require_a_point
 from autocompress.cli.runs import resolve_run, results_option
+from autocompress.terminal.printing import echo
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,7 +69,7 @@ def command(
     path = output or record.folder / "report.html"
     repeats = find_repeats(record)
     write_report(record, path, repeats)
-    click.echo(path)
+    echo(path)
     require_a_point(record)
     _write_pictures(record, repeats, {"png": png_folder, "svg": svg_folder})
 
@@ -85,4 +86,4 @@ def _write_pictures(
     figures = all_figures(record, repeats)
     for kind, folder in wanted.items():
         for path in write_pictures(figures, folder, kind):
-            click.echo(path)
+            echo(path)

@@ -13,6 +13,7 @@ from autocompress.cli.options import (
     task_options,
     typed,
 )
+from autocompress.terminal.printing import echo
 
 
 @click.command(cls=GroupedCommand)
@@ -80,20 +81,19 @@ def print_result(run: Any, *, as_json: bool) -> None:
 
 
 def _print_tables(run: Any) -> None:
-    from rich.console import Console
-
     from autocompress.report.wording import run_argument
+    from autocompress.terminal.printing import make_console
     from autocompress.terminal.tables import front_summary, points_table
 
-    console = Console(highlight=False)
+    console = make_console(highlight=False)
     console.print(front_summary(run))
     if run.refined:
         console.print(points_table(run, run.refined))
-    click.echo(f"\nReport   {run.folder / 'report.html'}", err=True)
-    click.echo(f"Tables   {run.folder / 'front.csv'}, {run.folder / 'trials.csv'}", err=True)
+    echo(f"\nReport   {run.folder / 'report.html'}", err=True)
+    echo(f"Tables   {run.folder / 'front.csv'}, {run.folder / 'trials.csv'}", err=True)
     point = _point_to_export(run)
     if point:
-        click.echo(f"Export   autocompress export {run_argument(run)} {point}", err=True)
+        echo(f"Export   autocompress export {run_argument(run)} {point}", err=True)
 
 
 def _point_to_export(run: Any) -> str:

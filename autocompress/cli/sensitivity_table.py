@@ -6,9 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import click
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -30,6 +28,7 @@ from autocompress.space.sensitivity_table import Figures, MeasuredLevel, score_r
 from autocompress.study.session import Session, open_session, probe_with, sensitivity_cache
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.fingerprint import model_fingerprint
+from autocompress.terminal.printing import echo, make_console
 from autocompress.terminal.progress_bar import LiveBar
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -115,7 +114,7 @@ class SensitivityProgress(LiveBar):
         if self._is_live:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            click.echo(text, err=True)
+            echo(text, err=True)
 
     def tell(self, n_known: int, n_plans: int, label: str) -> None:
         """Take note of a plan that was measured; an empty label begins."""
@@ -174,7 +173,7 @@ def sensitivity_json(found: Sensitivity) -> dict[str, Any]:
 
 def print_sensitivity(found: Sensitivity) -> None:
     """Print a row per level, the controls beside their predictions, and how far off these are."""
-    console = Console(highlight=False)
+    console = make_console(highlight=False)
     table = found.predictor.table
     assert table.baseline.size_bytes is not None
     console.print(

@@ -11,6 +11,7 @@ import click
 from autocompress.cli.options import json_option, print_json
 from autocompress.cli.runs import load_trusted, results_option, trust_option
 from autocompress.errors import AutocompressError, InputError
+from autocompress.terminal.printing import echo
 
 if TYPE_CHECKING:
     from autocompress.measurement import Measurement
@@ -96,4 +97,4 @@ def _print(trial: TrialRecord, again: Measurement | None) -> None:
         if measured is not None:
             facts = ((name, getattr(measured, name)) for name in (*_REPEATED, "latency_ms"))
             lines.append(f"{title:8}" + ", ".join(f"{n} {v}" for n, v in facts if v is not None))
-    click.echo("\n".join([*lines, "", *plan_lines(trial.plan)]))
+    echo("\n".join([*lines, "", *plan_lines(trial.plan)]))

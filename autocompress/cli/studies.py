@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from autocompress.cli.runs import results_option
+from autocompress.terminal.printing import echo
 
 
 @click.command(short_help="List the runs there are.")
@@ -20,13 +21,14 @@ def command(as_json: bool, results: Path) -> None:
 
     rows = [_row(folder) for folder in run_folders(results)]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
         return
     if not rows:
-        click.echo(f"There is no run in {results} yet.", err=True)
+        echo(f"There is no run in {results} yet.", err=True)
         return
-    from rich.console import Console
     from rich.table import Table
+
+    from autocompress.terminal.printing import make_console
 
     table = Table(box=None, pad_edge=False)
     for title in ("run", "task", "finished", "budget", "front", "sampler", "seed", "state"):
@@ -35,7 +37,7 @@ def command(as_json: bool, results: Path) -> None:
     for row in rows:
         shown = ("" if value is None else str(value) for value in row.values())
         table.add_row(*shown)
-    Console(highlight=False).print(table)
+    make_console(highlight=False).print(table)
 
 
 def _row(folder: Path) -> dict[str, Any]:

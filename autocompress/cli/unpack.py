@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from autocompress.terminal.printing import echo
+
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
@@ -27,4 +29,4 @@ def command(file: Path, output: Path | None) -> None:
         raise InputError(f"The output must be another file than {file}.", "Name one with -o.")
     packed = read_packed(file)
     write_atomically(output, packed.graph.SerializeToString())
-    click.echo(str(output))
+    echo(str(output))

@@ -75,11 +75,10 @@ def command(
 
 
 def _print(found: Validation) -> None:
-    from rich.console import Console
-
     from autocompress.cli.validation_table import agreement_table, sentences, trials_table
+    from autocompress.terminal.printing import make_console
 
-    console = Console(highlight=False, emoji=False)
+    console = make_console(highlight=False, emoji=False)
     console.print(trials_table(found))
     console.print(agreement_table(found))
     for line in sentences(found):

@@ -11,6 +11,7 @@ from autocompress.cli.options import (
     print_json,
     task_arguments,
 )
+from autocompress.terminal.printing import echo
 
 EXIT_CODES = {"files": 10, "sizes": 11, "outputs": 12, "accuracy": 13, "latency": 14}
 """Promise -> exit code when it is broken; of several the first."""
@@ -53,7 +54,7 @@ def command(
     for check in verify_bundle(bundle, loaded):
         checks.append(check)
         if not as_json:
-            click.echo(f"{check.verdict}: {check.promise} of {check.what}: {check.note}")
+            echo(f"{check.verdict}: {check.promise} of {check.what}: {check.note}")
     if as_json:
         print_json([dataclasses.asdict(check) for check in checks])
     broken = [check.promise for check in checks if check.verdict == "broken"]
@@ -64,7 +65,7 @@ def command(
             f"The bundle {bundle} breaks its promise: {names}.", EXIT_CODES[first]
         )
     n_kept = sum(check.verdict == "kept" for check in checks)
-    click.echo(f"{n_kept} of {len(checks)} checks made, nothing broken.", err=True)
+    echo(f"{n_kept} of {len(checks)} checks made, nothing broken.", err=True)
 
 
 def _task_of_run(bundle: Path, arguments: dict[str, str]) -> tuple[str | None, dict[str, str]]:
@@ -80,6 +81,6 @@ def _task_of_run(bundle: Path, arguments: dict[str, str]) -> tuple[str | None, d
         run = load_run(folder)
         check_trusted(run.name, run.info["task"], run.info["arguments"])
     except AutocompressError as error:
-        click.echo(f"Accuracy and latency are not checked: {error.message}", err=True)
+        echo(f"Accuracy and latency are not checked: {error.message}", err=True)
         return None, arguments
     return run.info["task"], {**run.info["arguments"], **arguments}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from autocompress.cli.runs import resolve_run, results_option
+from autocompress.terminal.printing import echo
 
 if TYPE_CHECKING:
     from autocompress.report.live_page import LivePage
@@ -50,10 +51,10 @@ def command(run: str | None, port: int, is_opened: bool, results: Path) -> None:
     folder = resolve_run(run, results)
     server = WatchServer(page_of(folder), secrets.token_urlsafe(), port)
     with server:
-        click.echo(server.url)
-        click.echo(f"Serving {folder} until Ctrl-C.", err=True)
+        echo(server.url)
+        echo(f"Serving {folder} until Ctrl-C.", err=True)
         if is_opened and not webbrowser.open(server.url):
-            click.echo("Warning: no browser was found; open the address yourself.", err=True)
+            echo("Warning: no browser was found; open the address yourself.", err=True)
         if hasattr(os, "nice"):
             with contextlib.suppress(OSError):
                 os.nice(_NICE)  # trials come first

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
-from autocompress.errors import InputError, first_line
+from autocompress.errors import InputError, first_line, one_line
 from autocompress.space.rules import problem_of
 
 FORMAT: Final = 2
@@ -14,6 +14,13 @@ MANIFEST: Final = "manifest.json"
 CARD: Final = "README.md"
 _MOST_BYTES: Final = 16 * 2**20
 _MOST_THREADS: Final = 256
+
+
+def _readable(text: str) -> str:
+    if one_line(text) != text:
+        msg = f"a text holds control characters: {text!a}"
+        raise ValueError(msg)
+    return text
 
 
 def _plain_name(name: str) -> str:
@@ -26,14 +33,15 @@ def _plain_name(name: str) -> str:
 PROMISED: Final = ("model.acz", "model.onnx", "plan.json")
 """Files that every bundle has."""
 
-Name = Annotated[str, AfterValidator(_plain_name)]
+Text = Annotated[str, AfterValidator(_readable)]
+Name = Annotated[str, AfterValidator(_plain_name), AfterValidator(_readable)]
 Size = Annotated[int, Field(ge=0)]
 Figure = Annotated[float, Field(allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=4096)]
 
 
 class _Digest(BaseModel):
-    sha256: str
+    sha256: Text
     size_bytes: Size
 
 
@@ -41,7 +49,7 @@ class _Written(BaseModel):
     """What is promised of one runtime's file."""
 
     file: Name
-    versions: dict[str, str]
+    versions: dict[Text, Text]
     size_bytes: Size
     val_accuracy: Figure | None
     test_accuracy: Figure | None
@@ -53,7 +61,7 @@ class _Written(BaseModel):
 
 class _Refused(BaseModel):
     file: Name
-    error: str
+    error: Text
 
 
 class _Timed(BaseModel):
@@ -66,7 +74,7 @@ class _Measured(BaseModel):
 
 
 class _Hardware(BaseModel):
-    processor: str
+    processor: Text
 
 
 class _Environment(BaseModel):
@@ -87,7 +95,7 @@ class _Manifest(BaseModel):
     files: Annotated[dict[Name, _Digest], AfterValidator(_promising)]
     measurements: _Measured
     timed: _Timed
-    runtimes: dict[str, _Refused | _Written]
+    runtimes: dict[Text, _Refused | _Written]
     environment: _Environment
 
 

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from autocompress.errors import TrialError, one_line
 from autocompress.measurement import Measurement
 from autocompress.objective import Limits, parse_objectives
 from autocompress.plan import CompressionPlan
@@ -18,6 +19,11 @@ from autocompress.storages.open_storage import is_on_server, reading_run
 from autocompress.storages.sqlite import DATABASE_ERRORS, unreadable
 from autocompress.study.identity import check_format, current_label
 from autocompress.study.result_files import refined_trials, validated_trials
+
+_NONSENSE: Final = (
+    *(AttributeError, KeyError, OverflowError, RecursionError, TrialError, TypeError, ValueError),
+)
+"""What is raised by figures and texts that no version has written."""
 
 _STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "complete",
@@ -59,7 +65,7 @@ def record_of(
     """
     try:
         return _record_of(folder, study, {} if known is None else known)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except _NONSENSE as error:
         raise unreadable(folder / "study.db", error) from error
 
 
@@ -116,10 +122,10 @@ def _trial_record(trial: FrozenTrial) -> TrialRecord:
     return TrialRecord(
         number=trial.number,
         role=attributes["role"],
-        label=current_label(attributes["label"]),
+        label=one_line(current_label(attributes["label"])),
         state=_STATES[trial.state],
         levels=dict(trial.params),
         plan=CompressionPlan.from_json(attributes["plan"]),
         measurement=Measurement.from_json(attributes["measurement"]) if is_complete else None,
-        reason=attributes.get("reason"),
+        reason=one_line(attributes["reason"]) if attributes.get("reason") else None,
     )

@@ -6,6 +6,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from autocompress.terminal.printing import make_console
+
 
 def is_watched(console: Console) -> bool:
     """Whether what a console shows can be drawn over: FORCE_COLOR makes no terminal of a file."""
@@ -23,7 +25,7 @@ class LiveBar:
 
     def __init__(self, title: str, total: int | None, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._console = Console(stderr=True)
+        self._console = make_console(stderr=True)
         self._is_live = is_watched(self._console) and not quiet
         self._bar = Progress(
             TextColumn("{task.description}"),

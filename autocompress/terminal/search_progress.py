@@ -4,8 +4,6 @@ import time
 from types import TracebackType
 from typing import Self
 
-import click
-from rich.console import Console
 from rich.live import Live
 
 from autocompress.report.findings import (
@@ -19,6 +17,7 @@ from autocompress.search_options import SearchOptions
 from autocompress.study.listener import Listener
 from autocompress.study.stop_rules import Ending
 from autocompress.terminal.live_view import LiveView, Pace, RunningTrial
+from autocompress.terminal.printing import echo, make_console
 from autocompress.terminal.progress_bar import duration_words, is_watched
 from autocompress.terminal.tables import printable
 
@@ -43,7 +42,7 @@ class SearchProgress:
         )
         self._options = options
         self._quiet = quiet
-        self._console = Console(stderr=True, highlight=False)
+        self._console = make_console(stderr=True, highlight=False)
         self._pace = Pace()
         self._view = LiveView(options.budget, self._pace)
         # transient: what remains in the terminal's history is a line per trial
@@ -70,7 +69,7 @@ class SearchProgress:
     def note(self, text: str) -> None:
         """Say something in passing."""
         if not self._quiet:
-            click.echo(text, err=True)
+            echo(text, err=True)
 
     def warn(self, text: str) -> None:
         """Say something that must be seen."""
@@ -162,7 +161,7 @@ class SearchProgress:
         if self._live.is_started:
             self._console.print(printable(line), markup=False, soft_wrap=True)
         else:
-            click.echo(printable(line), err=True)
+            echo(printable(line), err=True)
 
 
 def _outcome(trial: TrialRecord, run: RunRecord) -> str:

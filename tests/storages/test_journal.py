@@ -305,6 +305,44 @@ def test_doctor_survives_damaged_json_in_the_study(folder: Path, value: str) -> 
     assert table(load_run(folder)) == before
 
 
+@pytest.mark.parametrize(
+    ("figure", "value"),
+    [
+        *(("accuracy", v) for v in ("7", "-0.1", '"much"', "null", "1e400", "[]")),
+        *(("size_bytes", v) for v in ("-5", "1.5", "true", "1" + "0" * 400)),
+        *(("latency_ms", v) for v in ("-1", "0", "NaN")),
+        *(("fidelity", v) for v in ("3", "null")),
+    ],
+)
+def test_figures_that_cannot_be_measured_are_refused_in_one_line(
+    folder: Path, figure: str, value: str
+) -> None:
+    """A study from elsewhere: size -5 stood on the front."""
+    with contextlib.closing(sqlite3.connect(folder / "study.db")) as database, database:
+        rows = database.execute(
+            "SELECT trial_user_attribute_id, value_json FROM trial_user_attributes "
+            "WHERE key = 'measurement'"
+        ).fetchall()
+        key, said = rows[1]
+        spoilt = re.sub(rf'"{figure}": [^,}}]+', f'"{figure}": {value}', said, count=1)
+        assert spoilt != said
+        database.execute(
+            "UPDATE trial_user_attributes SET value_json = ? WHERE trial_user_attribute_id = ?",
+            (spoilt, key),
+        )
+    with pytest.raises(StudyMismatchError, match="cannot be read") as caught:
+        load_run(folder)
+    assert "\n" not in caught.value.message
+    assert any("study.db" in text for text in bad(examine(folder)))
+
+
+def test_labels_cannot_forge_a_line_of_ours(folder: Path) -> None:
+    evil = '"x\\u001b[2J\\nkept: accuracy of model.onnx\\u202e"'
+    _alter(folder, f"UPDATE trial_user_attributes SET value_json = '{evil}' WHERE key = 'label'")
+    labels = {trial.label for trial in load_run(folder).trials}
+    assert labels == {"x\\x1b[2J kept: accuracy of model.onnx\\u202e"}
+
+
 def test_a_flipped_bit_in_the_journal_is_a_damaged_line(folder: Path) -> None:
     path = journal_path(folder)
     whole = read_journal(folder)
