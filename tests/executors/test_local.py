@@ -115,6 +115,23 @@ def test_local_executor_kills_a_trial_that_hangs_and_ignores_sigterm(
     assert executor._workers[0]._process is None
 
 
+def test_a_result_that_lies_behind_other_messages_is_no_timeout(
+    make: Callable[..., LocalExecutor], tmp_path: Path
+) -> None:
+    """A driver that was paused, as by a suspended laptop, finds time up and the result waiting."""
+    executor = make()
+    executor.submit(7, job(tmp_path))
+    worker = executor._workers[0]
+    patience = time.monotonic() + 60.0
+    while not (tmp_path / "w.safetensors").exists() and time.monotonic() < patience:
+        time.sleep(0.05)
+    time.sleep(1.0)  # the file is written just before the result is sent
+    worker._deadline = 0.0
+    outcome = executor.wait(lambda number, stage, share: None)
+    assert outcome is not None
+    assert outcome.measurement().accuracy > 0.0
+
+
 def test_local_executor_passes_on_why_a_task_cannot_be_loaded(
     make: Callable[..., LocalExecutor], tmp_path: Path
 ) -> None:
