@@ -16,6 +16,7 @@ from autocompress.study.trials import PendingTrial
 
 _MAX_EQUAL_FAILURES = 5
 _MAX_ATTEMPTS = 2
+_OF_LIMITS = ("timeout", "memory", "oom")
 _logger = logging.getLogger(__name__)
 
 
@@ -141,7 +142,18 @@ class RunningTrials:
         )
 
     def _write(self, job: PendingTrial, outcome: Outcome) -> str | None:
-        """Write a result; returns the reason if the trial failed."""
+        """Write a result; returns the reason if the trial failed.
+
+        A baseline that had too little time or memory is left under way: with more of them the same
+        command measures it again, where a failed one would end the run for good.
+        """
+        error = outcome.result
+        if job.number == 0 and isinstance(error, TrialError) and error.reason in _OF_LIMITS:
+            raise AllTrialsFailedError(
+                f"The original model could not be measured: {error.message}",
+                "Repeat the command with a larger `trial_timeout` or `trial_memory`: the run goes "
+                "on.",
+            )
         try:
             self._study.complete(job, outcome.measurement())
         except HopelessError as error:
