@@ -95,6 +95,13 @@ class Measurement:
                     "nonfinite_measurement", f"`{field.name}` was measured as {value}."
                 )
 
+    def without_latency(self, why: str) -> "Measurement":
+        """The same without its times, which cannot be compared with others, and with the reason."""
+        times = (f.name for f in dataclasses.fields(self) if "latency" in f.name)
+        gone: dict[str, Any] = dict.fromkeys(times)
+        note = f"latency not kept: {why}"
+        return dataclasses.replace(self, **{**gone, "skipped": (*self.skipped, note)})
+
     @property
     def speedup(self) -> float | None:
         """Baseline latency over this latency, both taken interleaved in one run."""

@@ -61,7 +61,7 @@ def command(
 def _evaluated(run: RunRecord, trial: TrialRecord) -> Measurement:
     from autocompress.executors.inline import attempted
     from autocompress.study.running_trials import trial_seed
-    from autocompress.study.session import reopen
+    from autocompress.study.session import comparable, reopen
 
     if trial.measurement is None:
         raise InputError(
@@ -70,7 +70,7 @@ def _evaluated(run: RunRecord, trial: TrialRecord) -> Measurement:
     measured = trial.measurement
     _, evaluator = reopen(run)
     seed = trial_seed(run.info["seed"], trial.number)
-    return attempted(
+    again = attempted(
         lambda: evaluator.evaluate(
             trial.plan,
             seed=seed,
@@ -78,6 +78,7 @@ def _evaluated(run: RunRecord, trial: TrialRecord) -> Measurement:
             has_half_batch=measured.has_half_batch,
         )
     )
+    return comparable(run, again)
 
 
 def _json(measurement: Measurement | None) -> dict[str, Any] | None:

@@ -20,6 +20,7 @@ from autocompress.evaluate.probe import n_probed_examples
 from autocompress.evaluate.sensitivity import ProbePlan, SensitivityCache, options_key
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.executors.job import Executor, ProbeJob
+from autocompress.measurement import Measurement
 from autocompress.run_record import RunRecord
 from autocompress.runtime.registry import find_runtime, versions_of
 from autocompress.samplers.propose import SAMPLER_REGISTRY
@@ -205,6 +206,22 @@ def open_session(
         built=build_space(evaluator.profile, rules),
         warning=val_looks_seen(prepared),
     )
+
+
+def comparable(run: RunRecord, measured: Measurement) -> Measurement:
+    """A measurement to stand beside a run's: without times if they were taken elsewhere.
+
+    Milliseconds are on the scale of the run's baseline; on another processor even the ratio to the
+    original model differs.
+
+    Args:
+        run: The run.
+        measured: Just now, on this machine.
+    """
+    there, here = run.info.get("machine", {}).get("processor"), processor_name()
+    if there in (None, here):
+        return measured
+    return measured.without_latency(f"the run was timed on {there}, this is {here}")
 
 
 def reopen(run: RunRecord) -> tuple[PreparedTask, Evaluator]:

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from autocompress.errors import InputError
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.space.rules import RecipeSettings, Rule, SpaceRules
-from autocompress.study.session import Session, open_session
+from autocompress.study.session import Session, comparable, open_session, processor_name
 from autocompress.tasks.base import Task
 from autocompress.train.presets import parse_proxy
+from tests.builders import make_measurement, make_run
 
 
 def session_of(proxy: str) -> Session:
@@ -106,3 +107,18 @@ def test_a_model_that_does_not_run_on_val_is_refused() -> None:
     rules = SpaceRules(rules=[Rule(weight_bits=[8, 4])])
     with pytest.raises(InputError, match="must run on a batch of val, but raised RuntimeError"):
         open_session(task, rules, EvaluationSettings(threads=1, has_latency=False))
+
+
+def test_times_of_another_processor_do_not_stand_beside_a_runs() -> None:
+    timed = make_measurement(
+        latency_ms=1.0, latency_spread_ms=0.1, baseline_latency_ms=2.0, latency_low_ms=0.9
+    )
+    here = make_run(info={"machine": {"processor": processor_name()}})
+    assert comparable(here, timed) is timed
+    assert comparable(make_run(), timed) is timed, "version 0.1 did not say"
+    elsewhere = comparable(make_run(info={"machine": {"processor": "Abacus 1"}}), timed)
+    assert elsewhere.latency_ms is None
+    assert elsewhere.baseline_latency_ms is None
+    assert elsewhere.speedup is None
+    assert elsewhere.accuracy == timed.accuracy
+    assert "the run was timed on Abacus 1" in elsewhere.skipped[-1]

@@ -25,7 +25,7 @@ from autocompress.study.result_files import (
     refinement_path,
     refinements_file,
 )
-from autocompress.study.session import reopen
+from autocompress.study.session import comparable, reopen
 from autocompress.tasks.fingerprint import model_fingerprint
 from autocompress.tasks.recipe_inputs import check_teachers_fit
 from autocompress.train.features import find_taps
@@ -259,6 +259,7 @@ def _refine(
                 on_stage=listener.on_stage,
             )
         )
+        measured = comparable(run, measured)
     except TrialError as error:
         reason = f"{error.reason}: {error.message}"
     return {
