@@ -163,21 +163,26 @@ def score_reliability(space: SearchSpace, table: SensitivityTable) -> float | No
     return 2.0 * half / (1.0 + half) if half > 0.0 else half
 
 
+_N_PENALTIES: Final = 4
 _FEW: Final = 4  # knobs of bits; so many are measured at all levels
 
 
 def measured_levels(space: SearchSpace, knob: Knob) -> tuple[int, ...]:
     """The levels of a knob that are measured; the others follow from them.
 
-    That is all of them but for bits, where there is a knob for each of many layers: the error of
-    rounding falls by a factor of four with each bit, and codes grow by one bit per weight (Bennett
-    1948). Where a rate penalty can be paid instead of bits one level tells enough, else two.
+    That is all of them but for two kinds. Where each of many layers has bits of its own, the error
+    of rounding falls by a factor of four with each bit, and codes grow by one bit per weight
+    (Bennett 1948): where a rate penalty can be paid instead of bits one level tells enough, else
+    two. Of many rate penalties four are enough: everything is smooth in their logarithm.
 
     Args:
         space: All knobs.
         knob: One of them.
     """
     every = tuple(range(1, len(knob.levels)))
+    if knob.kind == "rate_price":
+        chosen = np.linspace(1, len(every), min(len(every), _N_PENALTIES)).round()
+        return tuple(int(level) for level in np.unique(chosen))
     n_alike = sum(other.kind == knob.kind for other in space.knobs)
     if knob.kind != "weight_bits" or n_alike <= _FEW or len(every) < 3:
         return every
@@ -191,20 +196,25 @@ def measured_levels(space: SearchSpace, knob: Knob) -> tuple[int, ...]:
 def estimated_figures(
     knob: Knob, level: int, measured: Mapping[int, Figures], baseline: Figures
 ) -> Figures:
-    """Figures of a level of bits, from those of other levels of the knob.
+    """Figures of a level of bits or of a rate penalty, from those of other levels of the knob.
 
     Between two measured levels the logarithm of the divergence and the bytes are linear in the
-    bits; beyond them the divergence changes by a factor of four per bit, and the bytes by one bit
-    per weight.
+    bits, or in the logarithm of the penalty; beyond them the divergence changes by a factor of four
+    per bit, and the bytes by one bit per weight.
 
     Args:
-        knob: Of weight bits.
+        knob: Of weight bits, or of rate penalties, whose first and last level are measured.
         level: Which.
         measured: Level -> figures, at least one.
         baseline: Of the original model.
     """
-    bits = float(knob.levels[level])
-    known = sorted((float(knob.levels[i]), figures) for i, figures in measured.items())
+
+    def place(i: int) -> float:
+        value = float(knob.levels[i])
+        return math.log(value) if knob.kind == "rate_price" else value
+
+    bits = place(level)
+    known = sorted(((place(i), figures) for i, figures in measured.items()), key=lambda p: p[0])
     below = [pair for pair in known if pair[0] <= bits]
     above = [pair for pair in known if pair[0] >= bits]
     nearest_bits, nearest = below[-1] if below else above[0]

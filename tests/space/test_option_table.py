@@ -113,6 +113,21 @@ def test_one_level_of_bits_is_enough_where_a_rate_penalty_takes_their_place() ->
     assert [BITS[i] for i in measured_levels(space, space.knobs[0])] == [3]
     assert [BITS[i] for i in measured_levels(space, space.knobs[1])] == [5, 2]
     assert measured_levels(space, pruning) == (1, 2)
+    assert measured_levels(space, price) == (1,)
+
+
+def test_rate_penalties_between_measured_ones_are_interpolated_in_their_logarithm() -> None:
+    levels = (0.0, *(0.01 * 2.0**i for i in range(9)))
+    knob = Knob(kind="rate_price", targets=("conv0",), levels=levels, label="all")
+    assert measured_levels(SearchSpace(knobs=(knob,)), knob) == (1, 4, 6, 9)
+    baseline = Figures(divergence=0.0, size_bytes=4000, layer_bytes={"conv0": 4000})
+    mild, strong = (
+        Figures(divergence=d, size_bytes=n, layer_bytes={"conv0": n})
+        for d, n in ((0.01, 900), (0.08, 600))
+    )
+    found = estimated_figures(knob, 2, {1: mild, 4: strong}, baseline)
+    assert found.divergence == pytest.approx(0.02)
+    assert found.size_bytes == 800
 
 
 def test_other_bits_follow_from_one_measured_level_by_a_factor_of_four_and_a_bit_per_weight() -> (

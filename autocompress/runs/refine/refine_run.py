@@ -34,6 +34,9 @@ from autocompress.train.recipe import Recipe, check_recipe
 _DEFAULT_EPOCHS = 30.0
 _DEFAULT_FEATURES = "similarity"
 _ENTROPY_STRENGTH = 0.3
+# Of the loss of accuracy by the proxy; on a CIFAR-10 ResNet-20 two to three epochs brought 20 to
+# 65 % back at rate penalties from 0.03 to 0.1.
+_REGAINED = 0.5
 _OF_THE_BUILD = ("penalty", "penalty_strength", "prune_steps", "rewind", "rounding")
 
 
@@ -66,8 +69,9 @@ def choose_trials(run: RunRecord, *, numbers: tuple[int, ...], top: int) -> tupl
     Args:
         run: The run.
         numbers: Of complete trials; front members or not.
-        top: How many front members beside them: those that together dominate most, found greedily.
-            The original model is not one of them.
+        top: How many front members beside them: those that together will dominate most, found
+            greedily; refining gives half of what they lost back. The original model is not one of
+            them.
 
     Raises:
         InputError: If there is no such trial, or nothing to refine in it.
@@ -81,10 +85,25 @@ def choose_trials(run: RunRecord, *, numbers: tuple[int, ...], top: int) -> tupl
         )
     picked: list[TrialRecord] = []
     while left and len(picked) < top:
-        best = max(left, key=lambda t: run.hypervolume((*picked, t)))
+        best = max(left, key=lambda t: run.hypervolume(_as_refined(run, (*picked, t))))
         picked.append(best)
         left.remove(best)
     return (*chosen, *sorted(picked, key=lambda t: t.number))
+
+
+def _as_refined(run: RunRecord, trials: tuple[TrialRecord, ...]) -> tuple[TrialRecord, ...]:
+    """Trials as refining is expected to leave them."""
+    assert run.baseline is not None
+    assert run.baseline.measurement is not None
+    base = run.baseline.measurement.accuracy
+    expected = []
+    for trial in trials:
+        assert trial.measurement is not None
+        lost = max(base - trial.measurement.accuracy, 0.0)
+        accuracy = trial.measurement.accuracy + _REGAINED * lost
+        measurement = dataclasses.replace(trial.measurement, accuracy=accuracy)
+        expected.append(dataclasses.replace(trial, measurement=measurement))
+    return tuple(expected)
 
 
 def refine_run(

@@ -416,8 +416,17 @@ def test_refined_trials_are_those_of_the_same_plan(
     assert [t.number for t in found] == [2]
 
 
+def _regained(point: TrialRecord, base: TrialRecord) -> float:
+    assert point.measurement is not None
+    assert base.measurement is not None
+    return (point.measurement.accuracy + base.measurement.accuracy) / 2
+
+
 def volume(points: list[TrialRecord], base: TrialRecord) -> float:
-    """Mean halvings of the size over losses of accuracy up to 4 points, in equal steps of log."""
+    """Mean halvings of the size over losses of accuracy up to 4 points, in equal steps of log.
+
+    Half of each loss is expected to come back.
+    """
     assert base.measurement is not None
     steps = [(i + 0.5) / 2000 for i in range(2000)]
     grid = [base.measurement.accuracy - 0.0025 * (17.0**step - 1.0) for step in steps]
@@ -426,7 +435,7 @@ def volume(points: list[TrialRecord], base: TrialRecord) -> float:
         sizes = [
             p.measurement.size_bytes
             for p in points
-            if p.measurement is not None and p.measurement.accuracy >= accuracy
+            if p.measurement is not None and _regained(p, base) >= accuracy
         ]
         total += math.log2(base.measurement.size_bytes / min([*sizes, base.measurement.size_bytes]))
     return total / len(grid)
