@@ -92,6 +92,46 @@ def test_measure_latency_measures_again_when_anything_else_differs(changes, coun
     assert measure_latency(**{**given, **changes}).median_ms == 2.0
 
 
+def _with_intervals(monkeypatch, *widths: float) -> list[float]:
+    """Measurements whose intervals are so wide, one after the other; how many were taken."""
+    taken = []
+
+    def measure(*_):
+        width = widths[len(taken)]
+        taken.append(width)
+        return Latency(
+            median_ms=width,
+            spread_ms=0.0,
+            baseline_median_ms=1.0,
+            ratio=1.0,
+            ratio_low=1.0,
+            ratio_high=width,
+            n_runs=1,
+            peak_memory_bytes=None,
+        )
+
+    monkeypatch.setattr(latency_module, "time_files", measure)
+    return taken
+
+
+@pytest.mark.parametrize(
+    ("widths", "n_taken", "kept"),
+    [
+        ((1.05,), 1, 1.05),
+        ((1.6, 1.1), 2, 1.1),  # a neighbour was busy for a while
+        ((1.6, 1.4, 1.9), 3, 1.4),  # it stayed so: the least disturbed
+    ],
+)
+def test_a_disturbed_measurement_is_taken_again_before_it_is_kept_for_good(
+    monkeypatch, tmp_path, widths, n_taken, kept
+):
+    taken = _with_intervals(monkeypatch, *widths)
+    cache = LatencyCache(tmp_path / "latency.jsonl")
+    for _ in range(2):
+        assert measure_latency(shipment(), shipment(16), EXAMPLE, cache=cache).ratio_high == kept
+    assert len(taken) == n_taken
+
+
 def test_measure_latency_passes_the_cache_by_when_fresh(counted, tmp_path):
     cache = LatencyCache(tmp_path / "latency.jsonl")
     measure_latency(shipment(), shipment(16), EXAMPLE, cache=cache)
