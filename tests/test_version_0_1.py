@@ -56,6 +56,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 "UPDATE study_user_attributes SET value_json = ? WHERE key = ?", (value, key)
             )
     database.close()
+    with (folder / "trials.jsonl").open("a") as journal:
+        journal.write(json.dumps({"attribute": "identity", "value": identity}) + "\n")
     trust_task(SPEC, {})
     return folder
 

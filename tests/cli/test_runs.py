@@ -38,7 +38,7 @@ def test_resume_does_what_repeating_the_command_does_from_any_folder(
     untimed: Path, run_cli: Run, tmp_path: Path
 ) -> None:
     options = ("--budget", "4", "--run", "b", "--executor", "local")
-    done = run_cli(*UNTIMED_SEARCH, *options, "--max-drop", "0.5")
+    done = run_cli(*UNTIMED_SEARCH, *options, "--max-size", "1GB")  # limits nothing
     assert done.returncode == 0, done.stderr
     done = run_cli("resume", str(tmp_path / "results" / "b"), "--budget", "8", "--json")
     assert done.returncode == 0, done.stderr
