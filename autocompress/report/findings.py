@@ -171,15 +171,15 @@ def compare_with_controls(
 
 
 def penalty_curve(run: RunRecord) -> tuple[TrialRecord, ...]:
-    """Controls with one rate penalty and nothing else, the most accurate first."""
+    """Controls with one rate penalty and nothing else, the mildest first."""
     found = [
-        t
+        (next(iter(t.plan.layers.values())).rate_price, t)
         for t in tuned_controls(run)
         if t.plan.has_prices
         and not t.plan.loses_weights
         and len({layer.rate_price for layer in t.plan.layers.values()}) == 1
     ]
-    return tuple(sorted(found, key=lambda t: -measured(t).accuracy))
+    return tuple(trial for _, trial in sorted(found, key=lambda pair: pair[0]))
 
 
 def _cost_on_curve(run: RunRecord, cost: Objective, max_drop: float) -> float | None:
