@@ -115,8 +115,8 @@ class SearchOptions:
     time: float | None = _option(
         None, _WHEN, read.SECONDS,
         "Search, train in full the points that dominate most, and end after about this time in "
-        "all, such as 2h.",
-        role="session", metavar="TIME",
+        "all, such as 2h; what earlier sessions used counts.",
+        metavar="TIME",
     )  # fmt: skip
     refine: int = _option(
         0, _WHEN, read.at_least(0),
