@@ -62,9 +62,10 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def invoke(command: Any, *arguments: str) -> str:
+def invoke(command: Any, *arguments: str, said: str = "") -> str:
     result = CliRunner().invoke(command, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
+    assert said in result.stderr
     return result.stdout
 
 
@@ -81,7 +82,7 @@ def test_front_is_what_it_was(run: Path) -> None:
 def test_run_is_resumed_and_a_point_of_it_exported(run: Path) -> None:
     before = {t.number: (t.plan.digest, t.measurement) for t in load_run(run).trials}
     where = ("--results", str(run.parent))
-    invoke(resume, "shapes", "--budget", "11", "--quiet", *where)
+    invoke(resume, "shapes", "--budget", "11", *where, said="Version 0.1 began this run")
     after = load_run(run)
     assert len(after.trials) == 11
     assert {n: (t.plan.digest, t.measurement) for n, t in enumerate(after.trials[:10])} == before

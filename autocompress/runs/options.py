@@ -96,7 +96,7 @@ def rules_of(options: SearchOptions, folder: Path | None = None) -> SpaceRules:
     assert options.runtime is not None, "settled before"
     widest = (
         options.integer_weight_bits
-        or (8 if _is_of_version_0_1(folder) else None)  # whatever its target says today
+        or (8 if is_of_version_0_1(folder) else None)  # whatever its target says today
         or rules.integer_weight_bits
         or known_runtime(options.runtime).integer_weight_bits
     )
@@ -136,7 +136,8 @@ def settle_integer(options: SearchOptions, folder: Path) -> str:
     return "auto" if LATENCY.name in str(options.objectives) else "static"
 
 
-def _is_of_version_0_1(folder: Path | None) -> bool:
+def is_of_version_0_1(folder: Path | None) -> bool:
+    """Whether a run was begun by version 0.1; False where there is none yet."""
     kept = {} if folder is None else _kept(folder, "options")
     return bool(kept) and "integer_weight_bits" not in kept
 

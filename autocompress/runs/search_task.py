@@ -8,6 +8,7 @@ from autocompress.executors.registry import Resources, make_executor
 from autocompress.executors.worker import WorkerSpec
 from autocompress.run_record import RunRecord
 from autocompress.runs.options import (
+    is_of_version_0_1,
     keeps_space,
     rules_of,
     run_folder,
@@ -74,6 +75,11 @@ def search_task(options: SearchOptions, watch: Watch) -> RunRecord:
     session = open_session(task, rules_of(options, folder), wanted)
     if session.warning:
         watch.warn(session.warning)
+    if is_of_version_0_1(folder):
+        watch.warn(
+            "Version 0.1 began this run; its further trials are tuned as this version does: "
+            "structures once, rounded weights only where that helps."
+        )
     identity = session.identity(run_seed=options.seed, sampler=options.sampler, task=options.task)
     worker = WorkerSpec(
         task=spec,
