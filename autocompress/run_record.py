@@ -96,8 +96,14 @@ class RunRecord:
 
     @property
     def seconds(self) -> float:
-        """Time that its sensitivity table and its measured trials took, in all sessions."""
-        of_table = 0.0 if self.options is None else self.options.seconds
+        """Time that its sensitivity table and its measured trials took, in all sessions.
+
+        What the cache knew of the table took none.
+        """
+        of_table = 0.0
+        if self.options is not None:
+            here = self.options.seconds_here
+            of_table = self.options.seconds if here is None else here
         return of_table + sum(t.measurement.seconds for t in self.trials if t.measurement)
 
     def after(self, n_trials: int) -> "RunRecord":

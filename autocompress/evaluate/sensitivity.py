@@ -162,6 +162,7 @@ def measure_levels(
         known = cache.get(digest)
         if known is not None:
             results[digest] = known
+    before = set(results)
     on_progress(len(results), len(plans.by_digest), "")
     for digest, (label, plan) in plans.by_digest.items():
         if digest in results:
@@ -187,6 +188,7 @@ def measure_levels(
             for level in range(1, len(knob.levels))
         ),
         seconds=sum(result.seconds for result in results.values()),
+        seconds_here=sum(r.seconds for digest, r in results.items() if digest not in before),
     )
 
 

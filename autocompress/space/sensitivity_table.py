@@ -87,12 +87,14 @@ class SensitivityTable:
             model.
         options: Every level but the untouched ones.
         seconds: Wall time that measuring took, cached options included as they were measured.
+        seconds_here: Of these, what was not known before; None if that was not kept.
     """
 
     baseline: Figures
     contexts: Mapping[str, Figures]
     options: tuple[MeasuredLevel, ...]
     seconds: float
+    seconds_here: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain containers only, for JSON."""
@@ -110,6 +112,7 @@ class SensitivityTable:
                 for option in self.options
             ],
             "seconds": self.seconds,
+            "seconds_here": self.seconds_here,
         }
 
     @classmethod
@@ -129,6 +132,7 @@ class SensitivityTable:
                 for option in data["options"]
             ),
             seconds=data["seconds"],
+            seconds_here=data.get("seconds_here"),
         )
 
 

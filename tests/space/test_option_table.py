@@ -38,6 +38,7 @@ tables = st.builds(
     contexts=st.dictionaries(names, figures, max_size=3),
     options=st.lists(options, max_size=5).map(tuple),
     seconds=finite,
+    seconds_here=st.none() | finite,
 )
 
 
