@@ -136,7 +136,9 @@ def test_the_table_is_measured_once_after_the_baseline_and_kept_in_the_study(
     assert swept(run)
     measured = make_table(second)(lambda plan: second.probe(full_probe(plan)))
     assert kept is not None
-    assert kept == dataclasses.replace(measured, seconds=kept.seconds)
+    assert kept == dataclasses.replace(
+        measured, seconds=kept.seconds, seconds_here=kept.seconds_here
+    )
 
 
 def full_probe(plan: CompressionPlan, *, has_latency: bool = True) -> ProbeJob:
