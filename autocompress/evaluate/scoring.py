@@ -63,8 +63,7 @@ def divergence_of(task: Task, base: Tensor, outputs: Tensor) -> float:
 
     Returns:
         KL divergence of the class distributions at temperature 2, times its square, in nats; for
-        other outputs the mean squared
-        difference over the variance of the base model's.
+        other outputs the mean squared difference over the variance of the base model's.
 
     Raises:
         TrialError: If an output, or their difference, is not a finite number.

@@ -96,7 +96,7 @@ class WatchServer(ThreadingHTTPServer):
 
 
 class _Headers(io.BufferedIOBase):
-    """The stream of a connection, which ends after 8 kB unless it is told that all is well."""
+    """The stream of a connection, which ends after `n_left` bytes."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

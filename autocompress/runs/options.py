@@ -115,7 +115,8 @@ def keeps_space(options: SearchOptions, folder: Path) -> bool:
     """
     kept = _kept(folder, "options")
     asked = options.to_json()
-    same = all(kept.get(name) == asked.get(name) for name in ("space", "target"))
+    decisive = ("space", "target", "integer_weight_bits")
+    same = all(kept.get(name) == asked.get(name) for name in decisive)
     return bool(kept) and same and is_shipped(options.space)
 
 

@@ -70,6 +70,7 @@ def test_a_run_keeps_a_shipped_space_but_not_a_file(
     assert kept({"space": "small_file"}, {"space": "small_file"})
     assert not kept({}, {"space": "small_file"})
     assert not kept({}, {"target": "x86-onnxruntime"})
+    assert not kept({}, {"integer_weight_bits": 8}), "what is asked for must not be ignored"
     assert not kept({"space": "own.yaml"}, {"space": "own.yaml"})
     assert not keeps_space(SearchOptions(), tmp_path / "new")
 

@@ -187,7 +187,7 @@ def test_accuracies_lie_between_what_was_seen(world):
     plans = random_plans(world, 20, seed=7)
     accuracy = _outcomes(world, plans).accuracy(random_plans(world, 30, seed=8))
     seen = history_of(world, plans)
-    usual = 0.95 * np.exp(-seen.divergence.max() * 10 / 4)  # what is believed of worse ones
+    usual = 0.95 * np.exp(-seen.divergence.max() * 10 / 14)  # what is believed of worse ones
     assert accuracy.shape == (30, len(NODE_WEIGHTS))
     assert accuracy.min() >= min(seen.accuracy.min(), usual)
     assert accuracy.max() <= 0.95 + 1e-9
