@@ -18,9 +18,8 @@ from autocompress.technique import TECHNIQUES, KnobKind
 
 _UNIFORM_BITS = (8, 4, 3, 2)
 _N_PENALTIES = 8  # of the curve that a single rate penalty gives
-_DEEPEST = 3  # blocks that a control leaves out
-_CURVE: Final = "rate penalty"
 _N_FIRST = 3  # of them, before anything is searched
+_DEEPEST = 3  # blocks that a control leaves out
 # Divergences up to which initial plans go: 0.1 to 0.5 point of accuracy, and 1 to 2, in one run
 # each of a ResNet-20 and of digits. Few: proposals that learned from them are better still.
 _DIVERGENCES = (0.05, 0.2)
@@ -72,18 +71,10 @@ def initial_trials(
         depths: Plans of `depth_path`: controls with 8-bit weights and inputs besides.
     """
     baseline = InitialTrial(role="baseline", label="baseline", levels=_levels(space, {}))
-    controls = [
-        InitialTrial(
-            role="control",
-            label=label,
-            levels=_levels(space, choose),
-            fidelity=fidelity,
-            takes_turns=True,
-        )
-        for label, fidelity, choose in (*_penalties(space), *_controls(space))
-    ]
+    curve = [_control(space, *row) for row in _penalties(space)]
+    others = [_control(space, *row) for row in _controls(space)]
     int8 = _levels(space, _uniform_bits(8))
-    controls += [
+    others += [
         InitialTrial(
             role="control",
             label=f"int8, {n} {'block' if n == 1 else 'blocks'} dropped",
@@ -92,9 +83,9 @@ def initial_trials(
         )
         for n, plan in enumerate(depths, start=1)
     ]
-    curve = [c for c in controls if c.label.startswith(_CURVE)][:_N_FIRST]
-    mild = [c for c in controls if c.fidelity > 0 and not c.label.startswith(_CURVE)][:1]
-    first = [dataclasses.replace(c, takes_turns=False) for c in (*curve, *mild) if curve]
+    mild = [trial for trial in others if trial.fidelity > 0][:1] if curve else []
+    first = [dataclasses.replace(c, takes_turns=False) for c in (*curve[:_N_FIRST], *mild)]
+    controls = [*curve, *others]
     sweep = [
         InitialTrial(role="search", label=f"initial {i + 1}", levels=levels)
         for i, levels in enumerate(swept)
@@ -107,6 +98,16 @@ def initial_trials(
             seen.add(key)
             found.append(trial)
     return tuple(found)
+
+
+def _control(space: SearchSpace, label: str, fidelity: Fidelity, choose: "Choose") -> InitialTrial:
+    return InitialTrial(
+        role="control",
+        label=label,
+        levels=_levels(space, choose),
+        fidelity=fidelity,
+        takes_turns=True,
+    )
 
 
 def next_initial_trial(
@@ -225,7 +226,7 @@ def _penalties(space: SearchSpace) -> Iterator[tuple[str, Fidelity, Choose]]:
     places /= max(n_levels - 1, 1)
     for place in _far_apart(places.tolist()):
         price = longest.levels[_at(place)(longest)]
-        yield f"{_CURVE} {price:g}", 1, {**_PENALIZED_BITS, "rate_price": _at(place)}
+        yield f"rate penalty {price:g}", 1, {**_PENALIZED_BITS, "rate_price": _at(place)}
 
 
 def _far_apart(places: Sequence[float]) -> Iterator[float]:

@@ -13,7 +13,6 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from autocompress.errors import StudyMismatchError
-from autocompress.storages.own_files import check_own_files
 
 _NAME: Final = "trials.jsonl"
 _DIGEST: Final = "digest"
@@ -84,7 +83,6 @@ def read_journal(folder: Path) -> JournalContent:
     attributes: dict[str, Any] = {}
     trials: dict[int, dict[str, Any]] = {}
     n_damaged = 0
-    check_own_files(folder)
     lines = journal_path(folder).read_bytes().splitlines()
     for line in lines:
         try:

@@ -1,5 +1,6 @@
 """What a run folder may hold: plain files of its own, and nothing that leads elsewhere."""
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -30,32 +31,24 @@ def check_own_files(folder: Path) -> None:
         InputError: If one is; it says which, and what to do.
     """
     for name in (*_FILES, *_FOLDERS):
-        _check(folder, name, is_folder=name in _FOLDERS)
-    for name in _FOLDERS[:2]:
-        try:
-            inside = [entry.name for entry in os.scandir(folder / name)]
-        except OSError:
-            continue
-        for found in inside:
-            _check(folder, f"{name}/{found}", is_folder=False)
+        _check(folder, name)
+    for name in ("candidates", "refined"):
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(folder / name):
+                _check(folder, f"{name}/{entry.name}")
 
 
-def _check(folder: Path, name: str, *, is_folder: bool) -> None:
+def _check(folder: Path, name: str) -> None:
     try:
         mode = (folder / name).lstat().st_mode
     except OSError:  # there is none, or it cannot be seen: opening it says so
         return
-    is_right = stat.S_ISDIR(mode) if is_folder else stat.S_ISREG(mode)
-    if is_right or (
-        stat.S_ISDIR(mode) and not is_folder
-    ):  # a folder in a file's place does no harm
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # one in the other's place does no harm
         return
     what = "a link" if stat.S_ISLNK(mode) else "a device or a pipe"
-    if stat.S_ISREG(mode):
-        what = "a file"
-    wanted = "a folder" if is_folder else "a plain file"
     raise InputError(
-        f"In the run folder {folder} {name!r} must be {wanted} of its own, but it is {what}.",
+        f"In the run folder {folder} {name!r} must be a file or a folder of its own, but it is "
+        f"{what}.",
         "A folder from elsewhere could lead to files of yours in this way. If it is your own, put "
         "a copy in its place.",
     )

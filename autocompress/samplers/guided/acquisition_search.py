@@ -245,7 +245,7 @@ class _Judge:
         scale = self._goal.scale
         gained = scale.worth(self._outcomes.accuracy(plans, untuned))
         floor = float(scale.worth(np.array(self._goal.floor)))
-        costs, doubts = self._outcomes.costs(plans), self._outcomes.cost_doubts(plans)
+        costs, doubts = self._outcomes.costs_and_doubts(plans)
         if measured is not None:
             is_known = np.isfinite(measured)
             costs, doubts = np.where(is_known, measured, costs), np.where(is_known, 0.0, doubts)

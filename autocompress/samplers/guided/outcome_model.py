@@ -212,19 +212,14 @@ class OutcomeModel:
 
     def costs(self, levels: Levels) -> Array:
         """Expected log of each cost over the original model's; (M, K) -> (M, C)."""
-        return self._predicted_costs(levels)[0]
+        return self.costs_and_doubts(levels)[0]
 
-    def cost_doubts(self, levels: Levels) -> Array:
-        """Standard deviations of what `costs` returns, (M, C); 0 for costs that are exact.
+    def costs_and_doubts(self, levels: Levels) -> tuple[Array, Array]:
+        """What `costs` returns, and its standard deviations, 0 but for latency; (M, C) each.
 
         Bytes follow from codes, and those of the likeliest plans are measured; how fast a runtime
         is at a structure that it was not timed at is anybody's guess.
         """
-        doubts = self._predicted_costs(levels)[1]
-        is_noisy = [field == LATENCY.field for field in self._costs]
-        return np.asarray(doubts * np.array(is_noisy))
-
-    def _predicted_costs(self, levels: Levels) -> tuple[Array, Array]:
         means, doubts = [], []
         for c, model in enumerate(self._cost_models):
             features = self._cost_features(levels, c)
@@ -235,7 +230,8 @@ class OutcomeModel:
                 mean, doubt = model.predict(features)
                 means.append(mean)
                 doubts.append(doubt)
-        return np.stack(means, axis=1), np.stack(doubts, axis=1)
+        is_noisy = np.array([field == LATENCY.field for field in self._costs])
+        return np.stack(means, axis=1), np.stack(doubts, axis=1) * is_noisy
 
     def _fitted(self, levels: Levels, targets: Array) -> tuple[float, GaussianProcess]:
         """The likeliest power of single divergences, and the process on what it gets wrong."""
