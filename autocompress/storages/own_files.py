@@ -34,8 +34,8 @@ def check_own_files(folder: Path) -> None:
         _check(folder, name)
     for name in ("candidates", "refined"):
         with contextlib.suppress(OSError):
-            for entry in os.scandir(folder / name):
-                _check(folder, f"{name}/{entry.name}")
+            for inside in os.listdir(folder / name):
+                _check(folder, f"{name}/{inside}")
 
 
 def _check(folder: Path, name: str) -> None:
