@@ -9,15 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from autocompress.accuracy_scale import AccuracyScale, accuracy_scale
 from autocompress.measurement import Fidelity, Measurement
-from autocompress.objective import (
-    SLACK_HALVINGS,
-    AccuracyScale,
-    Limits,
-    Objective,
-    accuracy_scale,
-    all_costs,
-)
+from autocompress.objective import SLACK_HALVINGS, Limits, Objective, all_costs
 from autocompress.pareto import knee, non_dominated, running_hypervolume
 from autocompress.plan import CompressionPlan
 from autocompress.space.search_space import Knob

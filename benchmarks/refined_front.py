@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 import autocompress as ac
-from autocompress.objective import accuracy_scale
+from autocompress.accuracy_scale import accuracy_scale
 from autocompress.pareto import hypervolume
 from autocompress.run_record import TrialRecord
 

@@ -16,7 +16,15 @@ ROOT = Path(autocompress.__file__).parent
 # A room imports only from rooms on floors below its own, and from itself.
 FLOORS = (
     {"errors"},
-    {"atomic_file", "entry_points", "measurement", "pareto", "quantities", "technique"},
+    {
+        "accuracy_scale",
+        "atomic_file",
+        "entry_points",
+        "measurement",
+        "pareto",
+        "quantities",
+        "technique",
+    },
     {"objective", "plan", "tasks"},
     {"analysis", "option_readers"},
     {"compress", "search_options"},

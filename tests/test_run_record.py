@@ -4,7 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from autocompress.objective import Limits, accuracy_scale
+from autocompress.accuracy_scale import accuracy_scale
+from autocompress.objective import Limits
 from tests.builders import make_measurement, make_run, make_trial
 
 

@@ -16,6 +16,7 @@ from autocompress.cli.options import (
     task_options,
     typed,
 )
+from autocompress.errors import one_line
 from autocompress.objective import LATENCY
 from autocompress.terminal.printing import echo
 
@@ -100,9 +101,9 @@ def _print(checked: Any) -> None:
     line.append(f"{checked.name:<14}", style="bold")
     console.print(line, end="")
     # plain Text: brackets in a message are no markup; paths must stay whole to be clicked
-    console.print(Text(_printable(message)), soft_wrap=True)
+    console.print(Text(one_line(message)), soft_wrap=True)
     if fix:
-        console.print(Text(f"{'':<20}{_printable(fix)}", style="italic"), soft_wrap=True)
+        console.print(Text(f"{'':<20}{one_line(fix)}", style="italic"), soft_wrap=True)
 
 
 def _search_command(task: str, budget: int) -> str:
@@ -127,8 +128,3 @@ def _summarize(statuses: list[str], search_command: str) -> None:
     echo(f"\n{said}.", err=True)
     if not counts["fail"]:
         echo(f"Next: {search_command}", err=True)
-
-
-def _printable(text: str) -> str:
-    """The text without control characters: a user's message must not steer the terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)

@@ -12,6 +12,7 @@ import click
 
 from autocompress.cli.front import require_a_point
 from autocompress.cli.runs import resolve_run, results_option
+from autocompress.errors import one_line
 from autocompress.terminal.printing import echo
 
 if TYPE_CHECKING:  # rich takes a while: `--help` must not wait for it
@@ -103,4 +104,4 @@ def _print_table(console: Console, titles: Sequence[str], rows: Sequence[Sequenc
 
 def _plain(text: str) -> str:
     """ASCII signs for typographic ones, and no control characters."""
-    return "".join(c if c.isprintable() else "?" for c in text.translate(_ASCII))
+    return one_line(text.translate(_ASCII))

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from autocompress.cli.runs import resolve_run, results_option
-from autocompress.errors import InputError, NoPointError
+from autocompress.errors import InputError, NoPointError, one_line
 from autocompress.terminal.printing import echo
-from autocompress.terminal.tables import front_summary, points_table, printable
+from autocompress.terminal.tables import front_summary, points_table
 
 if TYPE_CHECKING:  # pandas takes a while: `--help` must not wait for it
     from autocompress.run_record import RunRecord
@@ -66,7 +66,7 @@ def require_a_point(run: RunRecord) -> None:
         raise NoPointError(message, "Wait, or run the same search command again.")
     reason = max(set(reasons), key=lambda text: (reasons.count(text), text))
     raise NoPointError(
-        message, f"{len(reasons)} failed, {reasons.count(reason)} of them for: {printable(reason)}"
+        message, f"{len(reasons)} failed, {reasons.count(reason)} of them for: {one_line(reason)}"
     )
 
 
@@ -96,9 +96,9 @@ def _print_table(run: RunRecord, show_all: bool) -> None:
     failed = f", {counts['failed']} failed" if counts["failed"] else ""
     stopped = f", {counts['stopped']} stopped early" if counts["stopped"] else ""
     echo(
-        f"{printable(run.name)}: {len(run.front())} of {len(run.complete)} finished trials are on "
+        f"{one_line(run.name)}: {len(run.front())} of {len(run.complete)} finished trials are on "
         f"the front{failed}{stopped}. Take one: autocompress export --trial N",
         err=True,
     )
     if problem := nothing_feasible(run):
-        echo(printable(problem), err=True)
+        echo(one_line(problem), err=True)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from autocompress.errors import one_line
 from autocompress.terminal.printing import echo
-from autocompress.terminal.tables import printable
 
 if TYPE_CHECKING:  # rich and onnx take a while: `--help` must not wait for them
     from rich.table import Table
@@ -80,7 +80,7 @@ def _print(file: Path, ledger: Ledger) -> None:
         f"inputs: {_values(ledger.inputs)}; outputs: {_values(ledger.outputs)}",
         f"{plan}; metadata: {keys}",
     ):
-        console.print(printable(line), markup=False, soft_wrap=True)
+        console.print(one_line(line), markup=False, soft_wrap=True)
     console.print(_tensor_table(ledger))
     console.print(_kind_table(ledger))
 
@@ -93,7 +93,7 @@ def _tensor_table(ledger: Ledger) -> Table:
         table.add_column(title, justify="right", overflow="fold")
     for i, row in enumerate(ledger.rows):
         words = (_users(row), "x".join(map(str, row.shape)) or "scalar", row.stored_as)
-        table.add_row(str(i), *(Text(printable(word)) for word in words), *_figures(row))
+        table.add_row(str(i), *(Text(one_line(word)) for word in words), *_figures(row))
     kinds = ledger.n_bytes
     n_values = sum(row.n_values for row in ledger.rows)
     table.add_section()

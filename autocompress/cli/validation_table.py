@@ -6,6 +6,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from autocompress.errors import one_line
 from autocompress.runs.validate.validation import (
     LEAST_CANDIDATES,
     Correlation,
@@ -145,5 +146,5 @@ def _said(result: Retraining) -> str:
 
 def _name(result: Retraining) -> Text:
     """Text, not markup: a name such as [red] stays a name and steers no terminal."""
-    label = "".join(c if c.isprintable() else "?" for c in result.trial.label)
+    label = one_line(result.trial.label)
     return Text(label if len(label) <= _MAX_NAME else f"{label[: _MAX_NAME - 3]}...")

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from autocompress.atomic_file import write_atomically
 from autocompress.compress.codes import StoredWeight
-from autocompress.errors import InputError, first_line
+from autocompress.errors import InputError, first_line, one_line
 from autocompress.onnx_graph.messages import messages_in, tensors_in
 from autocompress.packing.container import (
     MAX_HEAD_BYTES,
@@ -109,7 +109,7 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except InputError as error:
         # what a hostile file holds must not steer the terminal, nor fill it
-        reason = "".join(c if c.isprintable() else "?" for c in error.message).rstrip(".")
+        reason = one_line(error.message).rstrip(".")
         if len(reason) > _MAX_REASON_CHARS:
             reason = f"{reason[:_MAX_REASON_CHARS]} …"
         raise InputError(

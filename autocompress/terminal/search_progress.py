@@ -6,6 +6,7 @@ from typing import Self
 
 from rich.live import Live
 
+from autocompress.errors import one_line
 from autocompress.report.findings import (
     cost_of,
     gain,
@@ -19,7 +20,6 @@ from autocompress.study.stop_rules import Ending
 from autocompress.terminal.live_view import LiveView, Pace, RunningTrial
 from autocompress.terminal.printing import echo, make_console
 from autocompress.terminal.progress_bar import duration_words, is_watched
-from autocompress.terminal.tables import printable
 
 _SUMMED_UP_EVERY = 10
 
@@ -105,11 +105,11 @@ class SearchProgress:
         self._has_started, self._is_waiting = True, False
         self._pace.start()
         self._view.aside = ""
-        self._view.running[number] = RunningTrial(label=printable(label))
+        self._view.running[number] = RunningTrial(label=one_line(label))
 
     def _on_stage(self, number: int, stage: str, share: float) -> None:
         if (trial := self._view.running.get(number)) is not None:
-            trial.stage, trial.share = printable(stage), share
+            trial.stage, trial.share = one_line(stage), share
 
     def _on_finish(self, trial: TrialRecord, run: RunRecord) -> None:
         self._n_finished = run.n_finished
@@ -159,9 +159,9 @@ class SearchProgress:
     def _echo(self, line: str) -> None:
         """Write a line, above the display if there is one."""
         if self._live.is_started:
-            self._console.print(printable(line), markup=False, soft_wrap=True)
+            self._console.print(one_line(line), markup=False, soft_wrap=True)
         else:
-            echo(printable(line), err=True)
+            echo(one_line(line), err=True)
 
 
 def _outcome(trial: TrialRecord, run: RunRecord) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from autocompress.errors import one_line
+
 if TYPE_CHECKING:  # rich takes a while: `--help` must not wait for it
     from rich.table import Table
 
@@ -49,7 +51,7 @@ def points_table(run: RunRecord, trials: Sequence[TrialRecord], names: Sequence[
         is_strong = trial.number in on_front and len(trials) > len(on_front)
         cells = _figures(run, trial, costs)
         # Text, not markup: a name such as [red] stays a name.
-        what = Text(printable(", ".join([name, *violation_words(run, trial)])))
+        what = Text(one_line(", ".join([name, *violation_words(run, trial)])))
         table.add_row(str(trial.number), what, *cells, style="bold" if is_strong else None)
     return table
 
@@ -72,8 +74,3 @@ def _figures(run: RunRecord, trial: TrialRecord, costs: Sequence[Objective]) -> 
         if cost.ratio:
             cells.append("-" if ratio is None else f"{sign}{ratio:.2f}x")
     return cells
-
-
-def printable(text: str) -> str:
-    """The text without control characters: a name must not steer the terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)

@@ -81,7 +81,7 @@ def test_inspect_prints_a_row_per_tensor_and_the_bytes_by_kind(file: Path) -> No
     text, facts = output_of(str(file)), json.loads(output_of(str(file), "--json"))
     assert f"format 1, {facts['size_bytes']:,} bytes" in text
     assert f"plan {PLAN.digest}; metadata: note, plan" in text
-    assert "inputs: x?[31m nx64; outputs: y nx8" in text
+    assert "inputs: x\\x1b[31m nx64; outputs: y nx8" in text
     assert "est. floor" in text
     assert re.search(r"0 +Gemm_0 +8x64 +codes, 1 scale +4 +512", text)
     assert re.search(r"1 +Gemm_0 +8 +float +32 +8 +0 +- +0 +32 +32\.00", text)

@@ -65,7 +65,7 @@ def test_naming_makes_one_printable_line_that_ends(path: Path) -> None:
     with pytest.raises(InputError) as caught, naming(path):
         raise InputError(f"A name is \x1b[31mred\n{'x' * 10_000}.", "A hint.")
     assert caught.value.message.startswith(
-        f"{str(path)!r} must be an undamaged packed model, but a name is ?[31mred?xxx"
+        f"{str(path)!r} must be an undamaged packed model, but a name is \\x1b[31mred xxx"
     )
     assert len(caught.value.message) < 500
     assert caught.value.hint == "A hint."

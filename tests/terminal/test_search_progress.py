@@ -176,7 +176,7 @@ def test_progress_draws_on_a_terminal_and_leaves_it_as_it_was(
     # after the last drawing is wiped away nothing but the last words follows
     *_, wiped = text.split("\x1b[2K")
     assert wiped.replace("\r", "").splitlines() == ["Stopped."]
-    for line in ("[1/9] trial 0: 90.00%", "a worker was lost", "Warning: ?[31mred"):
+    for line in ("[1/9] trial 0: 90.00%", "a worker was lost", "Warning: \\x1b[31mred"):
         # on a line of its own, that is on one which was wiped before
         assert re.search(rf"(\x1b\[2K|\n|\r){re.escape(line)}", text), line
 
@@ -188,7 +188,7 @@ def test_quiet_progress_shows_warnings_only_on_a_terminal(
     monkeypatch.setattr("sys.stderr", terminal.stream)
     drive(SearchProgress(SearchOptions(budget=9), quiet=True), is_stopped=True)
     assert [line for line in terminal.end().splitlines() if line != "a worker was lost"] == [
-        "Warning: ?[31mred"
+        "Warning: \\x1b[31mred"
     ]
 
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence, Set
 import numpy as np
 from numpy.typing import NDArray
 
-from autocompress.objective import LATENCY, AccuracyScale
+from autocompress.accuracy_scale import AccuracyScale
+from autocompress.objective import LATENCY
 from autocompress.pareto import non_dominated
 from autocompress.samplers.guided.candidates import draw_candidates, mutated
 from autocompress.samplers.guided.expected_improvement import (

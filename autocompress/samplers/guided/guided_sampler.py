@@ -11,8 +11,9 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from autocompress.accuracy_scale import accuracy_scale
 from autocompress.measurement import Measurement
-from autocompress.objective import LATENCY, SIZE, SLACK_HALVINGS, Limits, accuracy_scale
+from autocompress.objective import LATENCY, SIZE, SLACK_HALVINGS, Limits
 from autocompress.samplers.guided.acquisition_search import AcquisitionSearch, Goal
 from autocompress.samplers.guided.outcome_model import MAX_PROBES, History, Probes
 from autocompress.samplers.guided.probed_plan import ProbedPlan, ProbePlans

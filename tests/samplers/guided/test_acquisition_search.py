@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from autocompress.objective import accuracy_scale
+from autocompress.accuracy_scale import accuracy_scale
 from autocompress.pareto import hypervolume
 from autocompress.samplers.guided import acquisition_search as guide
 from autocompress.samplers.guided.acquisition_search import AcquisitionSearch, Goal
