@@ -4,7 +4,7 @@ import importlib.metadata
 from pathlib import Path
 from typing import Final
 
-from autocompress.study.session import describe_environment
+from autocompress.environment import describe_environment
 
 PICTURE_STYLE: Final = {"svg.hashsalt": "autocompress", "font.size": 9, "svg.fonttype": "none"}
 """Matplotlib settings with which equal figures are equal files."""

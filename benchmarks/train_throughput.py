@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from autocompress.study.session import describe_environment, n_usable_cores
+from autocompress.environment import describe_environment, n_usable_cores
 from autocompress.tasks.base import TensorData
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.prepare import PreparedTask, prepare_task

@@ -20,6 +20,7 @@ FLOORS = (
         "accuracy_scale",
         "atomic_file",
         "entry_points",
+        "environment",
         "measurement",
         "pareto",
         "quantities",

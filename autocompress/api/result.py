@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from autocompress.api.bundle import Bundle
 from autocompress.api.points import Point, Points, point_of
 from autocompress.errors import InputError, NoPointError, unknown_name
-from autocompress.export.bundle import choose_point
+from autocompress.export.choose import choose_point
 from autocompress.objective import all_costs
 from autocompress.option_readers import drop, number, whole_number
 from autocompress.run_record import RunRecord, TrialRecord

@@ -72,7 +72,8 @@ def command(
     others go on. `autocompress verify` checks later that a bundle still is what it says.
     """
     from autocompress.errors import InputError
-    from autocompress.export.bundle import choose_point, export_point
+    from autocompress.export.bundle import export_point
+    from autocompress.export.choose import choose_point
     from autocompress.report.wording import violation_words
     from autocompress.runtime.registry import find_runtime
     from autocompress.study.session import reopen

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from autocompress.atomic_file import scratch_folder
+from autocompress.environment import processor_name
 from autocompress.errors import InputError, TrialError
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.settings import EvaluationSettings
@@ -25,7 +26,6 @@ from autocompress.runtime.registry import (
     known_runtime,
     versions_of,
 )
-from autocompress.study.session import processor_name
 from autocompress.tasks.base import Task
 from autocompress.tasks.prepare import PreparedTask, prepare_task
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from autocompress.environment import n_usable_cores
 from autocompress.errors import InputError
 from autocompress.objective import LATENCY, default_objectives, parse_objectives
 from autocompress.runs.tracking.registry import make_trackers
@@ -17,7 +18,6 @@ from autocompress.space.targets import load_target, restrict
 from autocompress.storages.open_storage import is_run
 from autocompress.storages.server import check_server, parse_storage
 from autocompress.study.optimize import check_parts
-from autocompress.study.session import n_usable_cores
 from autocompress.tasks.in_memory import is_in_memory
 from autocompress.train.presets import parse_proxy
 

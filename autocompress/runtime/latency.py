@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from autocompress.atomic_file import scratch_folder
+from autocompress.environment import processor_name
 from autocompress.onnx_graph.structure import structure_digest
 from autocompress.runtime.base import Arrays, Runtime, Shipment
 from autocompress.runtime.interleaved import Timed, median_interval, time_in_turns
@@ -266,18 +267,6 @@ def _key(
         threads,
         runtime.name,
         versions_of(runtime),
-        _cpu_model(),
+        f"{platform.machine()} {processor_name()} x{os.cpu_count()}",
     ]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _cpu_model() -> str:
-    """The processor's name, as far as the system tells it, and how many cores there are."""
-    names: list[str] = []
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    except OSError:
-        pass
-    name = names[0] if names else platform.processor()
-    return f"{platform.machine()} {name} x{os.cpu_count()}"

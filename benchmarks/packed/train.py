@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from autocompress.atomic_file import write_atomically
+from autocompress.environment import describe_environment
 from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.evaluate.scoring import score
@@ -22,7 +23,6 @@ from autocompress.packing.packed import read_packed, write_packed
 from autocompress.plan import CompressionPlan
 from autocompress.runs.refine.training import Epoch, Refinement, refine
 from autocompress.runtime.onnxruntime import predict
-from autocompress.study.session import describe_environment
 from autocompress.tasks.base import Task
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.prepare import PreparedTask, prepare_task

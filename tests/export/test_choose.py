@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from autocompress.errors import InputError, NoPointError
-from autocompress.export.bundle import choose_point, export_point
+from autocompress.export.bundle import export_point
+from autocompress.export.choose import choose_point
 from autocompress.objective import Limits
 from autocompress.plan import CompressionPlan
 from autocompress.run_record import RunRecord, TrialRecord

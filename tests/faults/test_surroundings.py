@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from autocompress.cli.main import cli
+from autocompress.environment import n_usable_cores
 from autocompress.errors import InputError, RunLockedError
 from autocompress.executors.registry import Resources
 from autocompress.executors.worker import WorkerSpec
@@ -24,7 +25,6 @@ from autocompress.runs import search_task
 from autocompress.space.search_space import Knob, SearchSpace
 from autocompress.storages.run_lock import RunLock, driver_of, started_at
 from autocompress.study.records import load_run
-from autocompress.study.session import n_usable_cores
 from autocompress.study.study import Study
 
 SPACE = SearchSpace(knobs=(Knob(kind="weight_bits", targets=("a",), levels=(32, 8, 4), label="a"),))
@@ -114,7 +114,7 @@ def test_a_driver_that_is_about_to_leave_is_waited_for(tmp_path: Path) -> None:
 
 
 def test_stamps_are_in_utc_wherever_the_clock_says_it_is() -> None:
-    code = "from autocompress.study.session import describe_environment\n"
+    code = "from autocompress.environment import describe_environment\n"
     code += "print(describe_environment()['started'])"
     stamps = []
     for zone in ("Pacific/Kiritimati", "America/Adak"):  # a day apart

@@ -5,10 +5,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from autocompress.environment import processor_name
 from autocompress.errors import InputError
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.space.rules import RecipeSettings, Rule, SpaceRules
-from autocompress.study.session import Session, comparable, open_session, processor_name
+from autocompress.study.session import Session, comparable, open_session
 from autocompress.tasks.base import Task
 from autocompress.train.presets import parse_proxy
 from tests.builders import make_measurement, make_run

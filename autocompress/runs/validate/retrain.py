@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
+from autocompress.environment import processor_name
 from autocompress.errors import InputError, TrialError
 from autocompress.evaluate.evaluator import Evaluator
 from autocompress.executors.inline import attempted
@@ -24,7 +25,7 @@ from autocompress.runs.validate.validation import (
 )
 from autocompress.samplers.propose import derive_seed
 from autocompress.study.result_files import validation_file
-from autocompress.study.session import processor_name, reopen
+from autocompress.study.session import reopen
 
 
 def validatable(run: RunRecord) -> tuple[TrialRecord, ...]:

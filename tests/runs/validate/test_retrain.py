@@ -7,6 +7,7 @@ from typing import Any
 import filelock
 import pytest
 
+from autocompress.environment import processor_name
 from autocompress.errors import InputError, RunLockedError, TrialError
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.measurement import Measurement
@@ -14,7 +15,6 @@ from autocompress.plan import CompressionPlan, LayerPlan
 from autocompress.run_record import RunRecord, TrialRecord
 from autocompress.runs.validate import retrain
 from autocompress.runs.validate.retrain import RetrainListener, validate_run
-from autocompress.study.session import processor_name
 from tests.builders import make_measurement, make_run, make_trial
 
 N_TRIALS = 6
