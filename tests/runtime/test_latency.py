@@ -35,6 +35,20 @@ measure_latency = functools.partial(
 )
 
 
+def _latency(**figures) -> Latency:
+    usual = {
+        "median_ms": 1.0,
+        "spread_ms": 0.0,
+        "baseline_median_ms": 1.0,
+        "ratio": 1.0,
+        "ratio_low": 1.0,
+        "ratio_high": 1.0,
+        "n_runs": 1,
+        "peak_memory_bytes": None,
+    }
+    return Latency(**{**usual, **figures})
+
+
 @pytest.fixture
 def counted(monkeypatch):
     """Replaces the timing by a counter: the n-th measurement takes n milliseconds."""
@@ -43,16 +57,7 @@ def counted(monkeypatch):
     def measure(*_):
         calls.append(None)
         n = float(len(calls))
-        return Latency(
-            median_ms=n,
-            spread_ms=0.0,
-            baseline_median_ms=n,
-            ratio=1.0,
-            ratio_low=1.0,
-            ratio_high=1.0,
-            n_runs=1,
-            peak_memory_bytes=None,
-        )
+        return _latency(median_ms=n, baseline_median_ms=n)
 
     monkeypatch.setattr(latency_module, "time_files", measure)
     return calls
@@ -99,16 +104,7 @@ def _with_intervals(monkeypatch, *widths: float) -> list[float]:
     def measure(*_):
         width = widths[len(taken)]
         taken.append(width)
-        return Latency(
-            median_ms=width,
-            spread_ms=0.0,
-            baseline_median_ms=1.0,
-            ratio=1.0,
-            ratio_low=1.0,
-            ratio_high=width,
-            n_runs=1,
-            peak_memory_bytes=None,
-        )
+        return _latency(median_ms=width, ratio_high=width)
 
     monkeypatch.setattr(latency_module, "time_files", measure)
     return taken
