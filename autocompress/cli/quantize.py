@@ -1,19 +1,14 @@
 """`autocompress quantize`: an ONNX file in, a smaller one out, without training."""
 
-from __future__ import annotations
-
-import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from autocompress import option_readers as read
+from autocompress.cli.options import print_json
 from autocompress.quantities import parse_share
 from autocompress.terminal.printing import echo
-
-if TYPE_CHECKING:
-    from autocompress.export.post_training import PostTraining
 
 
 @click.command(short_help="Quantize an ONNX file without training.")
@@ -46,6 +41,18 @@ if TYPE_CHECKING:
 )
 @click.option("--threads", default=1, show_default=True, help="Threads of the runtime.")
 @click.option(
+    "--timeout",
+    default="10min",
+    show_default=True,
+    metavar="TIME",
+    help="Time that one run of the model may take.",
+)
+@click.option(
+    "--memory",
+    metavar="SIZE",
+    help="Memory that all of it may take, such as 4GB; default: 80 % of what is free.",
+)
+@click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
@@ -59,6 +66,8 @@ def command(
     bits: int,
     min_agreement: str,
     threads: int,
+    timeout: str,
+    memory: str | None,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -69,41 +78,40 @@ def command(
     stay what they were on enough of the examples; a decision is the largest output, or whether a
     single one is above one half. Weights with which decisions change stay float. Writes
     OUTPUT/model.onnx, which runs wherever MODEL runs, and OUTPUT/model.acz, which is smaller still.
+    MODEL runs in a process of its own, which is ended if it hangs or takes too much memory.
     """
     from autocompress.errors import InputError
-    from autocompress.export.post_training import quantize_file
+    from autocompress.export.quantize_process import quantize_apart
+    from autocompress.terminal.progress_bar import StepLine
 
     if not 2 <= bits <= 8:
         raise InputError(f"`--bits` must be in 2 to 8, but got {bits}.")
     if threads < 1:
         raise InputError(f"`--threads` must be positive, but got {threads}.")
     output = output or model.parent / f"{model.stem}-quantized"
-    result = quantize_file(
-        model,
-        data,
-        output,
-        state=dict(map(_parse_state, states)),
-        bits=bits,
-        least_agreement=parse_share("--min-agreement", min_agreement),
-        threads=threads,
-    )
-    rows = list(_rows(result))
+    with StepLine(f"Quantizing {model.name}") as line:
+        found = quantize_apart(
+            model,
+            data,
+            output,
+            patience_s=read.SECONDS("timeout", timeout),
+            memory_bytes=None if memory is None else read.SIZE("memory", memory),
+            on_step=line.tell,
+            state=dict(map(_parse_state, states)),
+            bits=bits,
+            least_agreement=parse_share("--min-agreement", min_agreement),
+            threads=threads,
+        )
     if as_json:
-        facts = {
-            "original_bytes": result.original_bytes,
-            "packed_bytes": result.packed_bytes,
-            "left_float": list(result.left_float),
-            "forms": rows,
-        }
-        echo(json.dumps(facts, indent=2))
+        print_json(found)
         return
-    _print(rows)
-    if result.left_float:
-        echo(f"Left as floats: {', '.join(result.left_float)}", err=True)
-    smaller = result.original_bytes / result.packed_bytes
+    _print(found["forms"])
+    if found["left_float"]:
+        echo(f"Left as floats: {', '.join(found['left_float'])}", err=True)
+    smaller = found["original_bytes"] / found["packed_bytes"]
     echo(
-        f"{result.original_bytes:,} bytes before; model.onnx {result.chosen.n_bytes:,}, model.acz "
-        f"{result.packed_bytes:,} ({smaller:.1f}x smaller)",
+        f"{found['original_bytes']:,} bytes before; model.onnx {found['onnx_bytes']:,}, model.acz "
+        f"{found['packed_bytes']:,} ({smaller:.1f}x smaller)",
         err=True,
     )
     echo(str(output))
@@ -116,26 +124,6 @@ def _parse_state(text: str) -> tuple[str, str]:
     if not (source and separator and target):
         raise InputError(f"`--state` must look like output=input, but got {text!r}.")
     return source, target
-
-
-def _rows(result: PostTraining) -> Iterator[dict[str, Any]]:
-    """What a table says about each form, as JSON."""
-    for made in result.forms:
-        yield {
-            "form": made.form,
-            "chosen": made is result.chosen,
-            "onnx_bytes": made.n_bytes,
-            "smaller": result.original_bytes / made.n_bytes,
-            "agreement": made.agreement,
-            "largest_error": made.error,
-            "latency_ms": made.latency.median_ms,
-            "speedup": 1.0 / made.latency.ratio,
-            "speedup_low": 1.0 / made.latency.ratio_high,
-            "speedup_high": 1.0 / made.latency.ratio_low,
-            "integer_nodes": made.n_integer_nodes,
-        }
-    for form, why in result.refused.items():
-        yield {"form": form, "chosen": False, "refused": why}
 
 
 def _print(rows: list[dict[str, Any]]) -> None:

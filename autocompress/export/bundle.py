@@ -273,8 +273,9 @@ def _check_packed(bundle: Path, prepared: PreparedTask) -> None:
 
 def digest_of(path: Path) -> dict[str, Any]:
     """sha256 in hex of a file, and its bytes."""
-    content = path.read_bytes()
-    return {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+    with path.open("rb") as file:  # in chunks: it may be larger than the memory
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"sha256": digest, "size_bytes": file.tell()}
 
 
 def _write_json(path: Path, data: Any) -> None:

@@ -1,16 +1,53 @@
 """Examples for an ONNX model, what it answers to them, and how far two answers agree."""
 
 import dataclasses
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeVar, overload
 
 import numpy as np
 import onnx
+import psutil
 
 from autocompress.errors import InputError, first_line
 from autocompress.onnx_graph.session import make_session
 from autocompress.runtime.base import Array
+
+_Item = TypeVar("_Item")
+_SHARE_OF_MEMORY: Final = 0.5
+
+
+class Watched(Sequence[_Item]):
+    """A sequence, and its parts, of which each item that is taken is told: somebody gets on.
+
+    Args:
+        items: What it holds.
+        on_item: Called before an item is given.
+
+    >>> list(Watched("ab", lambda: print("next"))[1:])
+    next
+    ['b']
+    """
+
+    def __init__(self, items: Sequence[_Item], on_item: Callable[[], None]) -> None:
+        self._items = items
+        self._on_item = on_item
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @overload
+    def __getitem__(self, at: int) -> _Item: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> "Watched[_Item]": ...
+
+    def __getitem__(self, at: int | slice) -> "_Item | Watched[_Item]":
+        if isinstance(at, slice):
+            return Watched(self._items[at], self._on_item)
+        self._on_item()
+        return self._items[at]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -22,7 +59,7 @@ class Examples:
         state: Output name -> input name of what an example hands to the next.
     """
 
-    feeds: tuple[dict[str, Array], ...]
+    feeds: Sequence[dict[str, Array]]
     state: Mapping[str, str]
 
 
@@ -33,11 +70,15 @@ def read_examples(path: Path, model: onnx.ModelProto, state: Mapping[str, str]) 
     zero and is not in the file.
 
     Raises:
-        InputError: If the file cannot be read or does not fit the model.
+        InputError: If the file cannot be read, unpacks to more than half of the memory that is
+            free, or does not fit the model.
     """
     try:
+        _check_unpacked(path)
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
+    except InputError:
+        raise
     except Exception as error:  # zip, header and file-system errors share no base
         raise InputError(
             f"{path} must be a .npz file of arrays, but: {first_line(error)}.",
@@ -69,6 +110,19 @@ def read_examples(path: Path, model: onnx.ModelProto, state: Mapping[str, str]) 
         for i in range(counts.pop())
     )
     return Examples(feeds=feeds, state=dict(state))
+
+
+def _check_unpacked(path: Path) -> None:
+    """Refuse a zip that is small and unpacks to more than there is memory for."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+    most = int(psutil.virtual_memory().available * _SHARE_OF_MEMORY)
+    if unpacked > most:
+        raise InputError(
+            f"{path} must unpack to at most {most / 1e9:.1f} GB, half of the memory that is free, "
+            f"but its arrays take {unpacked / 1e9:.1f} GB.",
+            "Give fewer examples.",
+        )
 
 
 def outputs_of(

@@ -8,9 +8,9 @@ grids of their own (dynamic).
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import onnx
 
@@ -18,6 +18,7 @@ from autocompress.atomic_file import scratch_folder, write_atomically
 from autocompress.errors import AutocompressError, InputError, TrialError, first_line
 from autocompress.export.onnx_examples import (
     Reference,
+    Watched,
     outputs_of,
     read_examples,
 )
@@ -65,6 +66,22 @@ class Made:
     n_integer_nodes: int
     n_bytes: int
 
+    def to_json(self, original_bytes: int, *, is_chosen: bool) -> dict[str, Any]:
+        """What a table says about it."""
+        return {
+            "form": self.form,
+            "chosen": is_chosen,
+            "onnx_bytes": self.n_bytes,
+            "smaller": original_bytes / self.n_bytes,
+            "agreement": self.agreement,
+            "largest_error": self.error,
+            "latency_ms": self.latency.median_ms,
+            "speedup": 1.0 / self.latency.ratio,
+            "speedup_low": 1.0 / self.latency.ratio_high,
+            "speedup_high": 1.0 / self.latency.ratio_low,
+            "integer_nodes": self.n_integer_nodes,
+        }
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class PostTraining:
@@ -86,6 +103,25 @@ class PostTraining:
     left_float: tuple[str, ...]
     packed_bytes: int
 
+    def to_json(self) -> dict[str, Any]:
+        """All figures as plain containers, a row for each form, made or refused."""
+        return {
+            "original_bytes": self.original_bytes,
+            "onnx_bytes": self.chosen.n_bytes,
+            "packed_bytes": self.packed_bytes,
+            "left_float": list(self.left_float),
+            "forms": [
+                *(
+                    made.to_json(self.original_bytes, is_chosen=made is self.chosen)
+                    for made in self.forms
+                ),
+                *(
+                    {"form": form, "chosen": False, "refused": why}
+                    for form, why in self.refused.items()
+                ),
+            ],
+        }
+
 
 def quantize_file(
     path: Path,
@@ -96,11 +132,13 @@ def quantize_file(
     bits: float = 7,
     least_agreement: float = 0.99,
     threads: int = 1,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> PostTraining:
     """Quantize an ONNX file; writes `model.onnx` and `model.acz`.
 
-    Where decisions change with all weights quantized, those that change outputs most stay float,
-    one after the other, until they do not.
+    The file is run in this process: one of somebody else belongs in `quantize_process`. Where
+    decisions change with all weights quantized, those that change outputs most stay float, one
+    after the other, until they do not.
 
     Args:
         path: The file.
@@ -111,6 +149,7 @@ def quantize_file(
         least_agreement: Share of examples whose decision must stay: the largest output, or whether
             a single one is above one half (above 0, if it is not within [0, 1]).
         threads: Threads of the runtime.
+        on_step: Told, in words, what is being done, each time the model is run on an example.
 
     Raises:
         InputError: If the file or the data cannot be used.
@@ -121,15 +160,24 @@ def quantize_file(
             raise InputError(
                 f"The output {output / name} must not be the input.", "Name it with -o."
             )
+    doing = "reading the model"
+    on_step(doing)
     model = read_onnx(path)
     examples = read_examples(data, model, state or {})
+    watched = Watched(examples.feeds, lambda: on_step(doing))
+    examples = dataclasses.replace(examples, feeds=watched)
     inputs = [value.name for value in make_session(model, threads).get_inputs()]
+    doing = "running the original"
     expected, seen = outputs_of(model, examples, path)
-    calibration = tuple(tuple(feed[name] for name in inputs) for feed in seen)
+    calibration = Watched(
+        [tuple(feed[name] for name in inputs) for feed in seen], lambda: on_step(doing)
+    )
     reference = Reference(examples=examples, outputs=expected, least_agreement=least_agreement)
+    doing = "rounding weights"
     exported, left = _agreeing(model, bits, reference)
     forms, refused = list[Made](), dict[Form, str]()
     for form in FORMS:
+        doing = f"making the form {form!r}"
         try:
             graph = _agreeing_form(form, exported, calibration, reference)
             forms.append(_made(form, graph, model, reference, calibration[0], threads))

@@ -1,16 +1,12 @@
 """The process that runs one file, told what to do by lines: `python -m autocompress.runtime.child`.
 
-Each line of standard input is a command in JSON, each line of standard output an answer:
-`{"ok": …}` or `{"error": [reason, message]}`. It ends with its input, so it cannot outlive who
-started it. A runtime that crashes takes this process with it and nothing else. Only what the
-runtime itself needs is imported.
+It is spoken to as `child_process` says. A runtime that crashes takes this process with it and
+nothing else. Only what the runtime itself needs is imported.
 """
 
 import gc
-import json
 import os
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from autocompress.errors import TrialError, first_line
+from autocompress.errors import TrialError
 from autocompress.runtime.base import Array, OpenedModel
+from autocompress.runtime.child_process import serve
 from autocompress.runtime.registry import find_runtime
 
 
@@ -116,20 +113,5 @@ def _resident(what: str) -> int | None:
     return None if found is None else int(found[1]) * 1024
 
 
-def _serve() -> None:
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what runtimes print is no answer
-    child = _Child()
-    for line in sys.stdin:
-        command = json.loads(line)
-        try:
-            answer = {"ok": getattr(child, command.pop("do"))(**command)}
-        except TrialError as error:
-            answer = {"error": [error.reason, error.args[1]]}
-        except Exception as error:  # noqa: BLE001 - whatever it is, the parent wants to know
-            answer = {"error": ["runtime", f"{type(error).__name__}: {first_line(error)}."]}
-        print(json.dumps(answer), file=answers, flush=True)
-
-
 if __name__ == "__main__":
-    _serve()
+    serve(lambda tell: _Child())

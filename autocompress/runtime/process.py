@@ -1,11 +1,5 @@
 """A file that runs in a process of its own, seen from outside."""
 
-import json
-import os
-import select
-import signal
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,9 +7,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from autocompress.atomic_file import scratch_folder
 from autocompress.errors import TrialError
 from autocompress.runtime.base import Array, Arrays, InputSpec, Runtime
+from autocompress.runtime.child_process import ChildProcess
 
 PATIENCE_S = 600.0
 """Seconds for one command, or one batch: what takes longer to load or to run is given up."""
@@ -37,18 +31,12 @@ class RunningModel:
 
     Raises:
         TrialError: With reason `runtime` if the runtime refuses the file, `runtime_crash` if it
-            crashes or hangs.
+            crashes or hangs, `memory` if it takes nearly all that is free.
     """
 
     def __init__(self, runtime: Runtime, path: Path, threads: int) -> None:
         self._name = f"{runtime.title} on {path.name}"
-        self._folder = scratch_folder()
-        self._words = (Path(self._folder.name) / "stderr").open("w+b")
-        # -P: what lies in the current folder, a bundle perhaps, is not imported
-        command = [sys.executable, "-P", "-m", "autocompress.runtime.child"]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words, text=True
-        )
+        self._process = ChildProcess("autocompress.runtime.child", self._name)
         try:
             found = self._ask(
                 "open", runtime=runtime.name, path=str(path.absolute()), threads=threads
@@ -79,7 +67,7 @@ class RunningModel:
             arrays: One array per input, examples in dimension 0, at least one.
             batch_size: Examples per call.
         """
-        output = Path(self._folder.name) / "output.npy"
+        output = self._process.folder / "output.npy"
         n_batches = -(-len(arrays[0]) // batch_size)
         self._ask(
             "predict",
@@ -98,19 +86,7 @@ class RunningModel:
 
     def close(self) -> None:
         """End the process."""
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                try:
-                    pipe.close()
-                except OSError:  # it was in the middle of a line
-                    continue
-        try:
-            self._process.wait(timeout=5.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._words.close()
-        self._folder.cleanup()
+        self._process.close()
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -126,36 +102,15 @@ class RunningModel:
         self.close()
 
     def _saved(self, arrays: Sequence[Array]) -> list[str]:
-        paths = [str(Path(self._folder.name) / f"input_{i}.npy") for i in range(len(arrays))]
+        paths = [str(self._process.folder / f"input_{i}.npy") for i in range(len(arrays))]
         for path, array in zip(paths, arrays, strict=True):
             np.save(path, array, allow_pickle=False)
         return paths
 
     def _ask(self, command: str, patience_s: float | None = None, **arguments: Any) -> Any:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
         try:
-            print(json.dumps({"do": command, **arguments}), file=self._process.stdin, flush=True)
-            patience_s = patience_s or PATIENCE_S
-            ready, _, _ = select.select([self._process.stdout], [], [], patience_s)
-            line = self._process.stdout.readline() if ready else None
-        except BrokenPipeError:
-            line = ""
-        if line is None:
-            self._process.kill()
-            raise TrialError("runtime_crash", f"{self._name} hangs: nothing in {patience_s:.0f} s.")
-        if not line:
-            raise TrialError("runtime_crash", f"{self._name} crashed: {self._end()}.")
-        answer = json.loads(line)
-        if "error" in answer:
-            reason, message = answer["error"]
-            raise TrialError(reason, f"{self._name}: {message}")
-        return answer["ok"]
-
-    def _end(self) -> str:
-        """How the process ended, and the last it said."""
-        code = self._process.wait()
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        self._words.seek(max(0, self._words.seek(0, os.SEEK_END) - 2000))
-        words = self._words.read().decode("utf-8", "replace").strip().splitlines()
-        return f"{how}, {words[-1].strip()[:200]}" if words else how
+            return self._process.ask(command, patience_s or PATIENCE_S, **arguments)
+        except TrialError as error:
+            if error.reason in ("runtime_crash", "memory"):  # it says itself who it is
+                raise
+            raise TrialError(error.reason, f"{self._name}: {error.message}") from error

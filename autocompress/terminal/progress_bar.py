@@ -28,11 +28,11 @@ class LiveBar:
         self._console = make_console(stderr=True)
         self._is_live = is_watched(self._console) and not quiet
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[stage]}"),
+            TextColumn("{task.fields[stage]}", markup=False),
             console=self._console,
             disable=not self._is_live,
         )
@@ -54,6 +54,21 @@ class LiveBar:
         """Say something in passing."""
         if not self._quiet:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class StepLine(LiveBar):
+    """What is being done at the moment, where somebody watches; a context manager.
+
+    Args:
+        title: What all of it is.
+    """
+
+    def __init__(self, title: str) -> None:
+        super().__init__(title, None, quiet=False)
+
+    def tell(self, step: str) -> None:
+        """Show what is being done."""
+        self._bar.update(self._task, stage=step)
 
 
 def duration_words(seconds: float) -> str:

@@ -47,7 +47,7 @@ def test_running_model_stays_on_as_many_cores_as_threads(path):
 
 def test_running_model_leaves_nothing_behind(path):
     with RunningModel(ONNX, path, threads=1) as model:
-        child, folder = child_of(model), model._folder.name
+        child, folder = child_of(model), model._process.folder
         model.feed(EXAMPLE)
     assert not child.is_running()
     assert not os.path.exists(folder)
@@ -56,7 +56,7 @@ def test_running_model_leaves_nothing_behind(path):
 def test_running_model_ends_with_who_started_it(path):
     model = RunningModel(ONNX, path, threads=1)
     child = child_of(model)
-    model._process.stdin.close()  # what the death of this process does
+    model._process._process.stdin.close()  # what the death of this process does
     assert child.wait(timeout=30) == 0
     model.close()
 

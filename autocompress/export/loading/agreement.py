@@ -57,9 +57,14 @@ def _made_up(value: onnx.ValueInfoProto, generator: torch.Generator) -> Tensor:
             "Give `example_inputs`.",
         )
     shape = (_BATCH, *sizes)
-    if dtype.is_floating_point:
-        return torch.randn(shape, generator=generator, dtype=dtype)
-    return torch.randint(0, 2, shape, generator=generator).to(dtype)
+    try:
+        if dtype.is_floating_point:
+            return torch.randn(shape, generator=generator, dtype=dtype)
+        return torch.randint(0, 2, shape, generator=generator).to(dtype)
+    except (RuntimeError, TypeError) as error:  # sizes that no memory, or no int64, can hold
+        raise InputError(
+            f"Inputs of the file's graph must fit in memory, but {_signature(value)} does not."
+        ) from error
 
 
 def _sizes(value: onnx.ValueInfoProto) -> tuple[int, ...]:

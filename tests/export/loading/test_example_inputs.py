@@ -40,3 +40,10 @@ def test_one_example_becomes_two():
     wanted = graph((TensorProto.FLOAT, ["batch", 4]))
     (doubled,) = inputs_for(wanted, (torch.arange(4.0)[None],), generator())
     assert doubled.tolist() == [[0.0, 1.0, 2.0, 3.0]] * 2
+
+
+@pytest.mark.parametrize("size", [2**45, 2**62])
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT, TensorProto.INT64])
+def test_sizes_that_no_memory_holds_are_refused(size: int, kind: int) -> None:
+    with pytest.raises(InputError, match="must fit in memory"):
+        inputs_for(graph((kind, ["N", size])), None, generator())
