@@ -123,5 +123,15 @@ def one_line(text: str) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's text, for a message of one line."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    """The first line of an exception's text, for a message of one line.
+
+    Its type's name where there is no word in it: a database driver whose connection has ended may
+    say no more than brackets.
+
+    >>> first_line(ValueError("no such file.")), first_line(ConnectionError(()))
+    ('no such file', 'ConnectionError')
+    """
+    lines = str(error).strip().splitlines()
+    if not lines or not any(letter.isalnum() for letter in lines[0]):
+        return type(error).__name__
+    return lines[0].rstrip(".")

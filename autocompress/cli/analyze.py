@@ -142,7 +142,7 @@ def _print(profile: Any, built: Any) -> None:
     console.print(_layer_table(profile))
     console.print(_group_table(profile))
     if profile.blocks:
-        console.print(f"Blocks that can be left out: {', '.join(profile.blocks)}\n", markup=False)
+        console.print(f"Blocks that can be left out: {', '.join(profile.blocks)}\n")
     console.print(_knob_table(built.space.knobs))
     refused: dict[tuple[str, str], list[str]] = {}
     for (kind, target), reason in built.refused.items():
@@ -154,10 +154,10 @@ def _print(profile: Any, built: Any) -> None:
             if target not in targets:
                 targets.append(target)
     if refused:
-        console.print("[bold]No knob[/bold]")
+        console.print("No knob", style="bold")
     for (kind, reason), targets in refused.items():
         shown = ", ".join(targets[:4]) + (f" and {len(targets) - 4} more" if targets[4:] else "")
-        console.print(f"  {kind} of {shown}: {reason}", markup=False, soft_wrap=True)
+        console.print(f"  {kind} of {shown}: {reason}", soft_wrap=True)
 
 
 def _level(level: float | str) -> str:
@@ -178,34 +178,29 @@ def _table(title: str, *columns: str) -> Any:
 
 
 def _layer_table(profile: Any) -> Any:
-    from rich.markup import escape
 
     table = _table("Layers", "name", "kind", "weight", "params", "MACs")
     for layer in profile.layers:
         shape = "x".join(map(str, layer.weight_shape))
-        table.add_row(
-            escape(layer.name), layer.kind, shape, f"{layer.n_params:,}", f"{layer.macs:,}"
-        )
+        table.add_row(layer.name, layer.kind, shape, f"{layer.n_params:,}", f"{layer.macs:,}")
     return table
 
 
 def _group_table(profile: Any) -> Any:
-    from rich.markup import escape
 
     table = _table("Channel groups: cut together", "name", "channels", "members")
     for group in profile.groups:
         members = ", ".join(dict.fromkeys(member.layer for member in group.members))
         n_units = str(group.n_channels)
         channels = n_units if group.block == 1 else f"{n_units} x {group.block}"
-        table.add_row(escape(group.name), channels, escape(members))
+        table.add_row(group.name, channels, members)
     return table
 
 
 def _knob_table(knobs: Any) -> Any:
-    from rich.markup import escape
 
     table = _table(f"Knobs: {len(knobs)}", "technique", "target", "levels", "layers")
     for knob in knobs:
         levels = " ".join(_level(level) for level in knob.levels)
-        table.add_row(knob.kind, escape(knob.label), levels, str(len(knob.targets)))
+        table.add_row(knob.kind, knob.label, levels, str(len(knob.targets)))
     return table

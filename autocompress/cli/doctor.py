@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from autocompress.cli.runs import results_option
-from autocompress.terminal.printing import echo
+from autocompress.terminal.printing import echo_line
 
 
 @click.command(short_help="Check a run folder, and repair what can be repaired.")
@@ -24,6 +24,6 @@ def command(run: str, is_repairing: bool, results: Path) -> None:
     findings = repair(folder) if is_repairing else examine(folder)
     for finding in findings:
         remedy = finding.remedy and f" (--repair: {finding.remedy})"
-        echo(f"{'ok ' if finding.is_sound else 'BAD'}  {finding.what}{remedy}")
+        echo_line(f"{'ok ' if finding.is_sound else 'BAD'}  {finding.what}{remedy}")
     if not all(finding.is_sound for finding in findings):
         raise click.exceptions.Exit(3)

@@ -9,7 +9,7 @@ from autocompress.cli.options import json_option, print_json
 from autocompress.cli.runs import load_trusted, results_option, trust_option
 from autocompress.objective import all_costs
 from autocompress.quantities import parse_drop
-from autocompress.terminal.printing import echo
+from autocompress.terminal.printing import echo, echo_line
 
 
 @click.command()
@@ -84,10 +84,10 @@ def command(
     record = load_trusted(run, results, is_trusted=is_trusted)
     point = choose_point(record, trial=trial, max_drop=allowed, by=by)
     if broken := violation_words(record, point):
-        echo(f"Warning: {point.label} breaks a limit: {', '.join(broken)}.", err=True)
+        echo_line(f"Warning: {point.label} breaks a limit: {', '.join(broken)}.", err=True)
     prepared, evaluator = reopen(record)
     output = output or record.folder / "exports" / f"trial_{point.number:05d}"
-    echo(f"Exporting {point.label} of {record.name}", err=True)
+    echo_line(f"Exporting {point.label} of {record.name}", err=True)
     for name in runtimes:
         find_runtime(name)
     manifest = export_point(
@@ -101,11 +101,11 @@ def command(
     for name in ("test_accuracy", "val_accuracy", "held_out_accuracy"):
         if figures[name] is not None:
             text = f"{figures[name]:.2%} (baseline {baseline[name]:.2%})"
-            echo(f"{name.replace('_', ' ')}: {text}", err=True)
+            echo_line(f"{name.replace('_', ' ')}: {text}", err=True)
     size, base = figures["size_bytes"], baseline["size_bytes"]
     echo(f"size: {size:,} bytes ({base / size:.1f}x smaller)", err=True)
     for name, found in manifest["runtimes"].items():
-        echo(f"{name}: {_runtime_line(found)}", err=True)
+        echo_line(f"{name}: {_runtime_line(found)}", err=True)
     echo(str(output))
 
 

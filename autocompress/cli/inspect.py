@@ -80,7 +80,7 @@ def _print(file: Path, ledger: Ledger) -> None:
         f"inputs: {_values(ledger.inputs)}; outputs: {_values(ledger.outputs)}",
         f"{plan}; metadata: {keys}",
     ):
-        console.print(one_line(line), markup=False, soft_wrap=True)
+        console.print(one_line(line), soft_wrap=True)
     console.print(_tensor_table(ledger))
     console.print(_kind_table(ledger))
 

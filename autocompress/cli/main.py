@@ -14,7 +14,7 @@ from typing import IO, Any, Final
 import click
 
 from autocompress.errors import AutocompressError, first_line
-from autocompress.terminal.printing import echo
+from autocompress.terminal.printing import echo, echo_line
 
 _COMMANDS = {
     "analyze": "Show layers, channel groups and knobs of a task's model, and what gets none.",
@@ -166,7 +166,11 @@ def main(arguments: list[str] | None = None) -> Any:
         code = cli.main(args=arguments, prog_name="autocompress", standalone_mode=False) or 0
         sys.stdout.flush()
     except click.ClickException as error:
-        error.show()
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        if context is not None:
+            help_of = f"Try '{context.command_path} --help' for help."
+            echo(f"{context.get_usage()}\n{help_of}\n", err=True)
+        echo_line(f"Error: {error.format_message()}", err=True)  # it quotes what was typed
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         code = 128 + (received or [signal.SIGINT])[0]
@@ -174,9 +178,9 @@ def main(arguments: list[str] | None = None) -> Any:
         if "--debug" in arguments:
             raise
         message, hint = in_flags(error.message, error.hint, arguments)
-        echo(f"Error: {message}", err=True)
+        echo_line(f"Error: {message}", err=True)  # it may quote what came from elsewhere
         if hint:
-            echo(hint, err=True)
+            echo_line(hint, err=True)
         code = error.exit_code
     except BrokenPipeError:  # `autocompress front | head`: the reader has seen enough
         _silence(sys.stdout)
@@ -184,7 +188,7 @@ def main(arguments: list[str] | None = None) -> Any:
     except Exception as error:
         if "--debug" in arguments:
             raise
-        echo(f"Error: {type(error).__name__}: {first_line(error)}.", err=True)
+        echo_line(f"Error: {type(error).__name__}: {first_line(error)}.", err=True)
         echo("This should have been a clear message: see `autocompress --debug ...`.", err=True)
         code = 1
     sys.exit(code)

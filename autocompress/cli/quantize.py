@@ -8,7 +8,7 @@ import click
 from autocompress import option_readers as read
 from autocompress.cli.options import print_json
 from autocompress.quantities import parse_share
-from autocompress.terminal.printing import echo
+from autocompress.terminal.printing import echo, echo_line
 
 
 @click.command(short_help="Quantize an ONNX file without training.")
@@ -107,7 +107,7 @@ def command(
         return
     _print(found["forms"])
     if found["left_float"]:
-        echo(f"Left as floats: {', '.join(found['left_float'])}", err=True)
+        echo_line(f"Left as floats: {', '.join(found['left_float'])}", err=True)
     smaller = found["original_bytes"] / found["packed_bytes"]
     echo(
         f"{found['original_bytes']:,} bytes before; model.onnx {found['onnx_bytes']:,}, model.acz "
@@ -151,4 +151,4 @@ def _print(rows: list[dict[str, Any]]) -> None:
     make_console(highlight=False).print(table)
     for row in rows:
         if "refused" in row:
-            echo(f"{row['form']}: {row['refused']}", err=True)
+            echo_line(f"{row['form']}: {row['refused']}", err=True)

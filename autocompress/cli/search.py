@@ -13,7 +13,7 @@ from autocompress.cli.options import (
     task_options,
     typed,
 )
-from autocompress.terminal.printing import echo
+from autocompress.terminal.printing import echo, echo_line
 
 
 @click.command(cls=GroupedCommand)
@@ -89,11 +89,12 @@ def _print_tables(run: Any) -> None:
     console.print(front_summary(run))
     if run.refined:
         console.print(points_table(run, run.refined))
-    echo(f"\nReport   {run.folder / 'report.html'}", err=True)
-    echo(f"Tables   {run.folder / 'front.csv'}, {run.folder / 'trials.csv'}", err=True)
+    echo("", err=True)
+    echo_line(f"Report   {run.folder / 'report.html'}", err=True)
+    echo_line(f"Tables   {run.folder / 'front.csv'}, {run.folder / 'trials.csv'}", err=True)
     point = _point_to_export(run)
     if point:
-        echo(f"Export   autocompress export {run_argument(run)} {point}", err=True)
+        echo_line(f"Export   autocompress export {run_argument(run)} {point}", err=True)
 
 
 def _point_to_export(run: Any) -> str:

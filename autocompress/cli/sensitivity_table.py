@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich import box
-from rich.markup import escape
 from rich.table import Table
 
+from autocompress.errors import one_line
 from autocompress.evaluate.additivity import (
     PredictionError,
     WholePlan,
@@ -28,7 +28,7 @@ from autocompress.space.sensitivity_table import Figures, MeasuredLevel, score_r
 from autocompress.study.session import Session, open_session, probe_with, sensitivity_cache
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.fingerprint import model_fingerprint
-from autocompress.terminal.printing import echo, make_console
+from autocompress.terminal.printing import echo_line, make_console
 from autocompress.terminal.progress_bar import LiveBar
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -112,9 +112,9 @@ class SensitivityProgress(LiveBar):
     def note(self, text: str) -> None:
         """Say something in passing."""
         if self._is_live:
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(one_line(text), highlight=False, soft_wrap=True)
         else:
-            echo(text, err=True)
+            echo_line(text, err=True)
 
     def tell(self, n_known: int, n_plans: int, label: str) -> None:
         """Take note of a plan that was measured; an empty label begins."""
@@ -186,7 +186,7 @@ def print_sensitivity(found: Sensitivity) -> None:
     for option in table.options:
         if option.reason is not None:
             failed = f"Failed: {option.knob} = {_value(found, option)}: {option.reason}"
-            console.print(failed, markup=False, soft_wrap=True)
+            console.print(failed, soft_wrap=True)
     if found.wholes:
         console.print(_wholes_table(found))
     for line in _error_lines(found):
@@ -214,7 +214,7 @@ def _levels_table(found: Sensitivity, kind: str) -> Table:
     for knob, live in zip(predictor.space.knobs, predictor.live_levels(), strict=True):
         if knob.kind != kind:
             continue
-        label = escape(knob.label)
+        label = knob.label
         before = context = predictor.table.contexts.get(knob.name)
         if context is not None:
             cells = _figures(context, predictor.table.baseline, has_latency)
@@ -257,14 +257,14 @@ def _wholes_table(found: Sensitivity) -> Table:
         *(("latency",) if has_latency else ()),
     )
     for whole in found.wholes:
-        table.add_row(escape(whole.label), *_whole_cells(whole, has_latency))
+        table.add_row(whole.label, *_whole_cells(whole, has_latency))
     return table
 
 
 def _whole_cells(whole: WholePlan, has_latency: bool) -> Iterator[str]:
     figures = whole.figures
     if figures is None:
-        yield escape(f"failed ({whole.reason})")
+        yield f"failed ({whole.reason})"
         return
     yield f"{whole.est_divergence:.2g} / {figures.divergence:.2g}"
     yield f"{whole.est_size_bytes:,.0f} / {figures.size_bytes:,}"
@@ -300,12 +300,12 @@ def _value(found: Sensitivity, option: MeasuredLevel) -> str:
 
 def _level(knob: Knob, level: int) -> str:
     value = knob.levels[level]
-    return escape(value or "-") if isinstance(value, str) else f"{value:g}"
+    return value or "-" if isinstance(value, str) else f"{value:g}"
 
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(
-        title=escape(title),
+        title=title,
         box=box.SIMPLE_HEAD,
         title_justify="left",
         pad_edge=False,

@@ -41,7 +41,7 @@ def command(as_json: bool, results: Path) -> None:
 
 
 def _row(folder: Path) -> dict[str, Any]:
-    from autocompress.errors import AutocompressError
+    from autocompress.errors import AutocompressError, one_line
     from autocompress.storages.open_storage import drivers_of
     from autocompress.study.records import load_run
 
@@ -50,8 +50,11 @@ def _row(folder: Path) -> dict[str, Any]:
     try:
         run = load_run(folder)
     except AutocompressError:
-        return {**row, "run": folder.name, "state": f"unreadable: autocompress doctor {folder}"}
-    budget = run.info.get("options", {}).get("budget")
+        state = f"unreadable: autocompress doctor {folder}"
+        return {**row, "run": one_line(folder.name), "state": one_line(state)}
+    options = run.info.get("options")
+    budget = options.get("budget") if isinstance(options, dict) else None
+    budget = budget if isinstance(budget, int) else None
     is_done = budget is not None and run.n_finished >= budget
     return {
         "run": run.name,

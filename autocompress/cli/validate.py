@@ -82,4 +82,4 @@ def _print(found: Validation) -> None:
     console.print(trials_table(found))
     console.print(agreement_table(found))
     for line in sentences(found):
-        console.print(line, markup=False, soft_wrap=not console.is_terminal)
+        console.print(line, soft_wrap=not console.is_terminal)

@@ -11,7 +11,7 @@ from autocompress.cli.options import (
     print_json,
     task_arguments,
 )
-from autocompress.terminal.printing import echo
+from autocompress.terminal.printing import echo, echo_line
 
 EXIT_CODES = {"files": 10, "sizes": 11, "outputs": 12, "accuracy": 13, "latency": 14}
 """Promise -> exit code when it is broken; of several the first."""
@@ -54,7 +54,7 @@ def command(
     for check in verify_bundle(bundle, loaded):
         checks.append(check)
         if not as_json:
-            echo(f"{check.verdict}: {check.promise} of {check.what}: {check.note}")
+            echo_line(f"{check.verdict}: {check.promise} of {check.what}: {check.note}")
     if as_json:
         print_json([dataclasses.asdict(check) for check in checks])
     broken = [check.promise for check in checks if check.verdict == "broken"]
@@ -81,6 +81,6 @@ def _task_of_run(bundle: Path, arguments: dict[str, str]) -> tuple[str | None, d
         run = load_run(folder)
         check_trusted(run.name, run.info["task"], run.info["arguments"])
     except AutocompressError as error:
-        echo(f"Accuracy and latency are not checked: {error.message}", err=True)
+        echo_line(f"Accuracy and latency are not checked: {error.message}", err=True)
         return None, arguments
     return run.info["task"], {**run.info["arguments"], **arguments}

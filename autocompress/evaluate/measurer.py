@@ -23,6 +23,7 @@ from autocompress.evaluate.deploy import deploy, reshaped, timed_inputs
 from autocompress.evaluate.packed_size import packed_bytes
 from autocompress.evaluate.scoring import divergence_of, score
 from autocompress.evaluate.settings import EvaluationSettings
+from autocompress.evaluate.shipped_graph import check_shipped
 from autocompress.measurement import LEAST_NOISE, Fidelity, Measurement
 from autocompress.onnx_graph.structure import structure_digest
 from autocompress.plan import CompressionPlan
@@ -96,6 +97,7 @@ class LatencyScale:
 
 _logger = logging.getLogger(__name__)
 _N_TRIED: Final = 32
+_N_SHIPPED: Final = 32  # examples on which the graph is held against the candidate
 OnStage = Callable[[str, float], None]
 
 
@@ -153,7 +155,8 @@ class Measurer:
             on_stage: Called with (stage, share of it that is done).
 
         Raises:
-            TrialError: If it cannot be scored, exported or measured.
+            TrialError: If it cannot be scored, exported or measured, or its graph computes
+                something else.
         """
         model, inputs = candidate.model, self._prepared.example_inputs
         on_stage("score", 0.0)
@@ -161,6 +164,7 @@ class Measurer:
         on_stage("export", 0.0)
         model = model.to("cpu")
         shipment = self.deploy(model)
+        check_shipped(shipment, model, self._prepared.val.batch(slice(0, _N_SHIPPED))[0])
         size_bytes, layer_bytes = packed_bytes(shipment.graph, plan, self._layers)
         on_stage("latency", 0.0)
         latency = self.latency(shipment) if self.settings.has_latency else None

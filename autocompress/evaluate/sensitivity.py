@@ -6,7 +6,6 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -101,24 +100,10 @@ class SensitivityCache:
             entry = json.loads(line)
             if entry.pop("key") == self._key:
                 digest, seconds = entry.pop("plan"), float(entry.pop("seconds"))
-                known = KnownFigures(figures=_checked(entry), seconds=seconds)
+                known = KnownFigures(figures=Figures.from_json(entry), seconds=seconds)
                 self._known.setdefault(str(digest), known)
         except (ValueError, TypeError, KeyError, AttributeError):
             return  # damaged: measured again
-
-
-def _checked(entry: Mapping[str, Any]) -> Figures:
-    """Figures of an entry.
-
-    Raises:
-        ValueError: If a figure is none that could have been measured.
-    """
-    figures = Figures.from_json(entry)
-    numbers = [figures.divergence, figures.size_bytes, figures.latency_ratio]
-    numbers += [*figures.layer_bytes.values(), *(figures.halves or ())]
-    if not all(number is None or 0 <= number < math.inf for number in numbers):
-        raise ValueError(numbers)
-    return figures
 
 
 OnProgress = Callable[[int, int, str], None]

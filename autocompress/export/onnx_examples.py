@@ -25,9 +25,9 @@ class Watched(Sequence[_Item]):
         items: What it holds.
         on_item: Called before an item is given.
 
-    >>> list(Watched("ab", lambda: print("next"))[1:])
+    >>> list(Watched("ab", lambda: print("next"))[:1])
     next
-    ['b']
+    ['a']
     """
 
     def __init__(self, items: Sequence[_Item], on_item: Callable[[], None]) -> None:
@@ -46,8 +46,9 @@ class Watched(Sequence[_Item]):
     def __getitem__(self, at: int | slice) -> "_Item | Watched[_Item]":
         if isinstance(at, slice):
             return Watched(self._items[at], self._on_item)
+        item = self._items[at]
         self._on_item()
-        return self._items[at]
+        return item
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -29,6 +29,7 @@ from autocompress.storages.open_storage import drivers_of, is_on_server, is_run
 from autocompress.storages.own_files import check_own_files
 from autocompress.storages.run_lock import RunLock
 from autocompress.storages.sqlite import (
+    DAMAGE,
     DATABASE_ERRORS,
     STUDY,
     connected_to_read,
@@ -154,7 +155,7 @@ def _study(folder: Path, journal: JournalContent | None) -> tuple[RunRecord | No
             told, trials = study.user_attrs, study.get_trials(deepcopy=False)
     except InputError as error:  # what lies beside it
         return None, [Finding(what=error.message, is_sound=False)]
-    except (StudyMismatchError, *DATABASE_ERRORS) as error:
+    except (StudyMismatchError, *DAMAGE) as error:
         cause = first_line(error)
         is_damage = not any(word in cause.lower() for word in _UNTOUCHABLE)
         what = f"study.db cannot be read: {cause}"

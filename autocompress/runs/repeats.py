@@ -7,7 +7,7 @@ from typing import Any
 
 from autocompress.errors import AutocompressError
 from autocompress.run_record import RunRecord
-from autocompress.storages.sqlite import DATABASE_ERRORS, read_identity, reading
+from autocompress.storages.sqlite import DAMAGE, read_identity, reading
 from autocompress.study.records import record_of
 
 
@@ -56,5 +56,5 @@ def _load(path: Path) -> RunRecord | None:
     try:
         with reading(path) as study:
             return record_of(path.parent, study)
-    except (*DATABASE_ERRORS, AutocompressError, KeyError):
+    except (*DAMAGE, AutocompressError):
         return None

@@ -19,6 +19,7 @@ Levels = NDArray[np.int64]
 
 
 _LEAST_DIVERGENCE: Final = 1e-9
+_MOST: Final = 2.0**62
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,9 +53,22 @@ class Figures:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Figures":
-        """Inverse of `to_json`."""
+        """Inverse of `to_json`; the file may be damaged, or anybody's.
+
+        Raises:
+            ValueError: If a figure is none that could have been measured.
+            TypeError: If a field is missing or unknown.
+        """
         halves = data.get("halves")
-        return cls(**{**data, "halves": None if halves is None else (halves[0], halves[1])})
+        found = cls(**{**data, "halves": None if halves is None else (halves[0], halves[1])})
+        numbers = [found.divergence, *(found.halves or ())]
+        numbers += [n for n in (found.size_bytes, found.latency_ratio) if n is not None]
+        for number in (*numbers, *found.layer_bytes.values()):
+            is_number = isinstance(number, int | float) and not isinstance(number, bool)
+            if not is_number or not 0 <= number <= _MOST:
+                msg = f"a figure cannot be {str(number)[:40]!r}"
+                raise ValueError(msg)
+        return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +131,12 @@ class SensitivityTable:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "SensitivityTable":
-        """Inverse of `to_json`."""
+        """Inverse of `to_json`.
+
+        Raises:
+            ValueError: If a figure is none that could have been measured.
+            TypeError, KeyError, AttributeError: If it has another shape.
+        """
         return cls(
             baseline=Figures.from_json(data["baseline"]),
             contexts={k: Figures.from_json(f) for k, f in data["contexts"].items()},

@@ -20,10 +20,16 @@ DATABASE_ERRORS = (
     sqlalchemy.exc.SQLAlchemyError,
     sqlite3.Error,
 )
+DAMAGE = (
+    *DATABASE_ERRORS,
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, RecursionError, TypeError),
+    ValueError,
+)
+"""What SQLAlchemy, Optuna, JSON and we raise where a study holds what nobody wrote there."""
 _BUSY_S = 30
 _HAS_ATTRIBUTES = "SELECT 1 FROM sqlite_master WHERE name = 'study_user_attributes'"
 _IDENTITY = "SELECT value_json FROM study_user_attributes WHERE key = 'identity'"
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+optuna.logging.set_verbosity(optuna.logging.ERROR)  # ours say it in one line
 
 
 def open_storage(path: Path) -> optuna.storages.RDBStorage:

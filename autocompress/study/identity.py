@@ -19,10 +19,10 @@ FORMAT = 1
 def current_label(label: str) -> str:
     """What a trial is called today, from what a study keeps: version 0.1 used other words.
 
-    >>> current_label("sweep 2"), current_label("mild rate penalty")
+    >>> current_label("sweep 2"), current_label("mild price of bits")
     ('initial 2', 'mild rate penalty')
     """
-    return re.sub(r"^sweep (?=\d+$)", "initial ", label).replace("rate penalty", "rate penalty")
+    return re.sub(r"^sweep (?=\d+$)", "initial ", label).replace("price of bits", "rate penalty")
 
 
 def attributes_of(

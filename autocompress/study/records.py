@@ -1,14 +1,15 @@
 """Read a study as plain data, without driving it."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from autocompress.errors import TrialError, one_line
+from autocompress.errors import InputError, TrialError, one_line
 from autocompress.measurement import Measurement
 from autocompress.objective import Limits, parse_objectives
 from autocompress.plan import CompressionPlan
@@ -16,14 +17,10 @@ from autocompress.run_record import RunRecord, State, TrialRecord
 from autocompress.space.search_space import Knob, Method, SearchSpace
 from autocompress.space.sensitivity_table import SensitivityTable
 from autocompress.storages.open_storage import is_on_server, reading_run
-from autocompress.storages.sqlite import DATABASE_ERRORS, unreadable
+from autocompress.storages.sqlite import DAMAGE, unreadable
+from autocompress.study.attributes import check_trial, checked_study
 from autocompress.study.identity import check_format, current_label
 from autocompress.study.result_files import refined_trials, validated_trials
-
-_NONSENSE: Final = (
-    *(AttributeError, KeyError, OverflowError, RecursionError, TrialError, TypeError, ValueError),
-)
-"""What is raised by figures and texts that no version has written."""
 
 _STATES: dict[TrialState, State] = {
     TrialState.COMPLETE: "complete",
@@ -45,8 +42,7 @@ def load_run(folder: Path) -> RunRecord:
         with reading_run(folder) as study:
             check_format(folder, study.user_attrs)
             return record_of(folder, study)
-    except (*DATABASE_ERRORS, KeyError, ValueError, RecursionError) as error:
-        # the last three: a column that holds JSON is damaged
+    except DAMAGE as error:
         raise unreadable(folder / "study.db", error) from error
 
 
@@ -62,11 +58,17 @@ def record_of(
 
     Raises:
         StudyMismatchError: If what is kept there makes no sense.
+        InputError: If `refinements.json` is damaged.
     """
     try:
-        return _record_of(folder, study, {} if known is None else known)
-    except _NONSENSE as error:
+        run = _record_of(folder, study, {} if known is None else known)
+    except (*DAMAGE, InputError, TrialError) as error:
         raise unreadable(folder / "study.db", error) from error
+    return dataclasses.replace(
+        run,
+        refined=refined_trials(folder, run.trials),
+        validated=validated_trials(folder, run.trials),
+    )
 
 
 def knobs_in(attributes: Mapping[str, Any]) -> tuple[Knob, ...]:
@@ -84,25 +86,33 @@ def space_in(attributes: Mapping[str, Any]) -> SearchSpace:
 
 
 def _record_of(folder: Path, study: optuna.Study, known: dict[int, TrialRecord]) -> RunRecord:
-    attributes = study.user_attrs
+    attributes = checked_study(study.user_attrs)
     identity, table = attributes["identity"], attributes.get("option_table")
+    knobs = {knob.name: knob for knob in knobs_in(attributes)}
     every = study.get_trials(deepcopy=False)
-    trials = tuple(known.get(trial.number) or _trial_record(trial) for trial in every)
+    trials = tuple(known.get(trial.number) or _trial_record(trial, knobs) for trial in every)
     known.update((trial.number, trial) for trial in trials if trial.is_finished)
     return RunRecord(
-        name=folder.resolve().name,
+        name=one_line(folder.resolve().name),
         folder=folder,
         objectives=parse_objectives(attributes["objectives"]),
-        knobs=knobs_in(attributes),
+        knobs=tuple(knobs.values()),
         trials=trials,
         info={**attributes["info"], **_said_here(folder), **identity},
         # studies made before there were limits say nothing of them
-        limits=Limits(**identity.get("limits", {})),
-        fidelity=identity.get("fidelity", 1),
-        refined=refined_trials(folder, trials),
-        validated=validated_trials(folder, trials),
-        options=None if table is None else SensitivityTable.from_json(table),
+        limits=Limits(**identity["limits"]),
+        fidelity=identity["fidelity"],
+        options=None if table is None else _table_of(table, knobs),
     )
+
+
+def _table_of(table: Mapping[str, Any], knobs: Mapping[str, Knob]) -> SensitivityTable:
+    found = SensitivityTable.from_json(table)
+    for option in found.options:
+        if not 0 < option.level < len(knobs[option.knob].levels):
+            msg = f"the sensitivity table has no level {option.level} of {option.knob}"
+            raise ValueError(msg)
+    return found
 
 
 def _said_here(folder: Path) -> dict[str, Any]:
@@ -116,8 +126,13 @@ def _said_here(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def _trial_record(trial: FrozenTrial) -> TrialRecord:
+def _trial_record(trial: FrozenTrial, knobs: Mapping[str, Knob]) -> TrialRecord:
     attributes = trial.user_attrs
+    check_trial(attributes)
+    for name, level in trial.params.items():
+        if not 0 <= level < len(knobs[name].levels):
+            msg = f"trial {trial.number} cannot have level {level} of {name}"
+            raise ValueError(msg)
     is_complete = trial.state == TrialState.COMPLETE
     return TrialRecord(
         number=trial.number,

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -52,11 +53,12 @@ class ResultFile:
             if document["format"] != _FORMAT:
                 raise ValueError(f"it must have format {_FORMAT}, but has {document['format']!r}")
             return {
-                e["key"]: {field: e[field] for field in self.fields} for e in document["results"]
+                _checked_key(e["key"]): {field: e[field] for field in self.fields}
+                for e in document["results"]
             }
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise self.unreadable(error) from error
 
     def unreadable(self, error: Exception) -> InputError:
@@ -97,6 +99,13 @@ class ResultFile:
             yield
         finally:
             lock.release()
+
+
+def _checked_key(key: str) -> str:
+    """A digest, as files are named by it: anything else could lead to another folder."""
+    if not re.fullmatch("[0-9a-f]{8,}", key):
+        raise ValueError(f"a key must be a digest, but is {key!r}")
+    return key
 
 
 _VALIDATED = (

@@ -159,17 +159,31 @@ def open_session(
 def comparable(run: RunRecord, measured: Measurement) -> Measurement:
     """A measurement to stand beside a run's: without times if they were taken elsewhere.
 
-    Milliseconds are on the scale of the run's baseline; on another processor even the ratio to the
-    original model differs.
+    Milliseconds are on the scale of the run's baseline; on another processor, or with another
+    version of the runtime or of PyTorch, even the ratio to the original model differs.
 
     Args:
         run: The run.
         measured: Just now, on this machine.
     """
-    there, here = run.info.get("machine", {}).get("processor"), processor_name()
-    if there in (None, here):
-        return measured
-    return measured.without_latency(f"the run was timed on {there}, this is {here}")
+    for what, there in run.info.get("machine", {}).items():
+        here = _here(what)
+        if there and here not in (None, there):
+            why = f"the run was timed on {there}, this is {here}"
+            if what != "processor":
+                why = f"the run was timed with {what} {there}, this is {here}"
+            return measured.without_latency(why)
+    return measured
+
+
+def _here(what: str) -> str | None:
+    """The processor or the version of a package here; None for what has no bearing on times."""
+    if what == "processor":
+        return processor_name()
+    try:
+        return importlib.metadata.version(what)
+    except (importlib.metadata.PackageNotFoundError, ValueError):
+        return None
 
 
 def reopen(run: RunRecord) -> tuple[PreparedTask, Evaluator]:

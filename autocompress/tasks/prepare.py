@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autocompress.errors import InputError, first_line, unknown_name
+from autocompress.errors import InputError, first_line, one_line, unknown_name
 from autocompress.tasks.base import Distill, Examples, Inputs, Task
 from autocompress.tasks.calling import adapt_call, describe_result, spare_inputs
 from autocompress.tasks.explicit_attention import make_attention_explicit
@@ -68,6 +68,11 @@ def prepare_task(task: object) -> PreparedTask:
         raise InputError(
             f"`Task.model` must be a torch.nn.Module, but got {type(task.model).__name__}."
         )
+    for name, _ in task.model.named_modules():
+        if one_line(name) != name:  # they are printed, and name nodes of graphs
+            raise InputError(
+                f"Names of layers must be free of control characters, but {name!a} has some."
+            )
     task = dataclasses.replace(
         task,
         model=freeze(make_attention_explicit(task.model), task.frozen),

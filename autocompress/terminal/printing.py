@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from autocompress.errors import printable
+from autocompress.errors import one_line, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,8 +18,15 @@ def echo(text: object = "", **how: Any) -> None:
     click.echo(printable(str(text)), **how)
 
 
+def echo_line(text: object, **how: Any) -> None:
+    """`click.echo` of one line, whatever the names in it hold."""
+    click.echo(one_line(str(text)), **how)
+
+
 def make_console(**how: Any) -> Console:
     """Rich's console; control characters in what it is given are shown and not sent.
+
+    A text such as `[red]` is that text: styles are given as such, or as `rich.text.Text`.
 
     Args:
         how: Arguments of `rich.console.Console`.
@@ -35,4 +42,4 @@ def make_console(**how: Any) -> Console:
                 text, style, control = segment
                 yield segment if control else Segment(printable(text), style)
 
-    return SafeConsole(**how)
+    return SafeConsole(markup=False, **how)

@@ -6,6 +6,7 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from autocompress.errors import one_line
 from autocompress.terminal.printing import make_console
 
 
@@ -53,7 +54,7 @@ class LiveBar:
     def note(self, text: str) -> None:
         """Say something in passing."""
         if not self._quiet:
-            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            self._bar.console.print(one_line(text), highlight=False, soft_wrap=True)
 
 
 class StepLine(LiveBar):

@@ -18,7 +18,7 @@ from autocompress.search_options import SearchOptions
 from autocompress.study.listener import Listener
 from autocompress.study.stop_rules import Ending
 from autocompress.terminal.live_view import LiveView, Pace, RunningTrial
-from autocompress.terminal.printing import echo, make_console
+from autocompress.terminal.printing import echo_line, make_console
 from autocompress.terminal.progress_bar import duration_words, is_watched
 
 _SUMMED_UP_EVERY = 10
@@ -69,7 +69,7 @@ class SearchProgress:
     def note(self, text: str) -> None:
         """Say something in passing."""
         if not self._quiet:
-            echo(text, err=True)
+            echo_line(text, err=True)
 
     def warn(self, text: str) -> None:
         """Say something that must be seen."""
@@ -159,9 +159,9 @@ class SearchProgress:
     def _echo(self, line: str) -> None:
         """Write a line, above the display if there is one."""
         if self._live.is_started:
-            self._console.print(one_line(line), markup=False, soft_wrap=True)
+            self._console.print(one_line(line), soft_wrap=True)
         else:
-            echo(one_line(line), err=True)
+            echo_line(line, err=True)
 
 
 def _outcome(trial: TrialRecord, run: RunRecord) -> str:

@@ -96,10 +96,12 @@ def test_refine_survives_a_kill_continues_and_ships_what_it_trained(
 
 
 def test_refine_front_takes_the_time_it_is_given(searched: Path, run_cli: Run) -> None:
+    front = json.loads(run_cli("front", "a", "--json").stdout)["points"]
+    n_points = sum(point["trial"] != 0 for point in front)  # milliseconds decide who is there
     done = run_cli("refine", "a", "--front", "--top", "2", "--refine-time", "0.2s", "--quiet")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert len(refined(searched)) == 2
+    assert len(refined(searched)) == min(2, n_points) > 0
     document = json.loads((searched / "refinements.json").read_text())
     for result in document["results"]:
         last = result["epochs"][-1]

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from autocompress.errors import (
@@ -417,3 +418,31 @@ def test_a_full_disk_under_the_journal_ends_the_search_and_loses_nothing(
         run = search(study, make_executor(), 6)
     assert [t.state for t in run.trials] == ["complete"] * 6
     assert read_journal(run.folder).n_finished == 6
+
+
+def _settled(folder: Path) -> Path:
+    """The database as one file, nothing beside it."""
+    path = folder / "study.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        database.execute("PRAGMA journal_mode = DELETE")
+    return path
+
+
+def test_of_a_hundred_flipped_bits_none_goes_unnoticed(folder: Path) -> None:
+    """Found by the doctor, or of no effect: it hit what nobody reads."""
+    path, random = _settled(folder), np.random.default_rng(0)
+    whole, before = path.read_bytes(), load_run(folder)
+    n_found = 0
+    for at in random.choice(len(whole), 100, replace=False):
+        spoilt = bytearray(whole)
+        spoilt[at] ^= 1 << int(random.integers(8))
+        path.write_bytes(spoilt)
+        if any("study.db" in text for text in bad(examine(folder))):
+            n_found += 1
+            continue
+        after = load_run(folder)  # most bytes of so small a file are unused
+        assert table(after) == table(before), f"byte {at}"
+        for field in ("objectives", "knobs", "info", "limits", "fidelity"):
+            assert getattr(after, field) == getattr(before, field), f"byte {at}"
+    assert n_found > 20

@@ -16,7 +16,7 @@ from autocompress.study.study import Study
 
 def entry(number: int, digest: str, measured: Measurement | None) -> dict[str, object]:
     return {
-        "key": f"key {number}",
+        "key": f"{number:064x}",
         "trial": number,
         "plan_digest": digest,
         "recipe": {},

@@ -1,3 +1,4 @@
+import importlib.metadata
 import math
 from collections.abc import Callable
 
@@ -123,3 +124,14 @@ def test_times_of_another_processor_do_not_stand_beside_a_runs() -> None:
     assert elsewhere.speedup is None
     assert elsewhere.accuracy == timed.accuracy
     assert "the run was timed on Abacus 1" in elsewhere.skipped[-1]
+
+
+@pytest.mark.parametrize("package", ["onnxruntime", "torch"])
+def test_times_of_another_version_do_not_stand_beside_a_runs(package: str) -> None:
+    timed = make_measurement(latency_ms=1.0, latency_spread_ms=0.1, baseline_latency_ms=2.0)
+    now = importlib.metadata.version(package)
+    machine = {"processor": processor_name(), "precision": "fp32", package: now}
+    assert comparable(make_run(info={"machine": machine}), timed) is timed
+    older = comparable(make_run(info={"machine": {**machine, package: "1.2"}}), timed)
+    assert older.latency_ms is None
+    assert f"the run was timed with {package} 1.2, this is {now}" in older.skipped[-1]

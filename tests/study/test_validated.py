@@ -17,7 +17,7 @@ def write(folder: Path, *results: tuple[float, float | None]) -> None:
     for i, (epochs, accuracy) in enumerate(results):
         measured = None if accuracy is None else dataclasses.replace(MEASURED, accuracy=accuracy)
         entries[str(i)] = {
-            "key": str(i), "trial": 3, "plan_digest": TRIAL.plan.digest, "epochs": epochs,
+            "key": f"{i:064x}", "trial": 3, "plan_digest": TRIAL.plan.digest, "epochs": epochs,
             "seed": 0, "processor": "x", "reason": None,
             "measurement": None if measured is None else measured.to_json(),
         }  # fmt: skip
