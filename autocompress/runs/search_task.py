@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from autocompress.errors import InputError
+from autocompress.evaluate.check.registry import check_quickly
 from autocompress.evaluate.sensitivity import measure_levels
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.executors.registry import Resources, make_executor
@@ -19,14 +21,15 @@ from autocompress.runs.tracking.registry import make_trackers
 from autocompress.runs.tracking.tracking import Tracking
 from autocompress.runs.views import refreshing, write_study_views
 from autocompress.search_options import SearchOptions
-from autocompress.storages.open_storage import store_for
+from autocompress.storages.open_storage import is_run, store_for
 from autocompress.storages.server import parse_storage
 from autocompress.study.listener import Watch, both
 from autocompress.study.optimize import run_search
-from autocompress.study.session import absolute_spec, open_session, sensitivity_cache
+from autocompress.study.session import Session, absolute_spec, open_session, sensitivity_cache
 from autocompress.study.stop_rules import StopRules
 from autocompress.study.strategy import SearchMethod
 from autocompress.study.study import Study
+from autocompress.tasks.base import Task
 from autocompress.tasks.factory import load_task
 from autocompress.tasks.in_memory import is_in_memory
 from autocompress.tasks.trust import trust_task
@@ -44,6 +47,25 @@ def search_seconds(options: SearchOptions, run: RunRecord) -> float | None:
     """
     share = None if options.time is None else max(_SEARCH_SHARE * options.time - run.seconds, 0.0)
     return min((s for s in (options.timeout, share) if s is not None), default=None)
+
+
+def _check(
+    task: Task, session: Session, options: SearchOptions, watch: Watch, *, is_tuned: bool
+) -> None:
+    """Before a run begins: what would make its figures meaningless is refused, the rest warned of.
+
+    Raises:
+        InputError: If the metric is lower for better outputs: the worst model would win.
+    """
+    settings, rules = session.evaluator.settings, rules_of(options)
+    for checked in check_quickly(
+        task, session.prepared, options.task, options.arguments, settings=settings, rules=rules
+    ):
+        message, fix = checked.finding.message, checked.finding.fix
+        if checked.name == "direction":
+            raise InputError(message, fix)
+        if is_tuned or checked.name != "gradients":
+            watch.warn(f"{message} {fix}")
 
 
 def search_task(options: SearchOptions, watch: Watch) -> RunRecord:
@@ -75,6 +97,8 @@ def search_task(options: SearchOptions, watch: Watch) -> RunRecord:
     session = open_session(task, rules_of(options, folder), wanted)
     if session.warning:
         watch.warn(session.warning)
+    if not is_run(folder):
+        _check(task, session, options, watch, is_tuned=proxy.fidelity > 0)
     if is_of_version_0_1(folder):
         watch.warn(
             "Version 0.1 began this run; its further trials are tuned as this version does: "

@@ -1,5 +1,6 @@
 """`autocompress.search` from Python: tasks of every kind, resuming, and what it refuses."""
 
+import dataclasses
 import inspect
 import json
 import subprocess
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import autocompress as ac
 from autocompress.api.task_spec import spec_of
@@ -147,3 +149,33 @@ def test_script_without_a_guard_may_use_workers(tmp_path: Path, task_module: Any
     )
 
     assert done.stdout.strip().splitlines() == ["1 local"], done.stderr
+
+
+def error_of(outputs: torch.Tensor, targets: torch.Tensor) -> float:
+    """Goes the wrong way, as RMSE does."""
+    return float((outputs.argmax(dim=1) != targets).double().mean())
+
+
+def test_a_metric_that_is_lower_for_better_outputs_begins_no_run(
+    task_module: Any, tmp_path: Path
+) -> None:
+    """The worst model would be reported as the best."""
+    task = dataclasses.replace(task_module.task(), metric=error_of)
+    with pytest.raises(InputError, match="lower seems to be better") as refused:
+        ac.search(task, budget=2, results=tmp_path, **SMALL)
+    assert "return 1 - error" in refused.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_makes_a_search_doubtful_is_warned_of_before_it_begins(
+    task_module: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = task_module.task()
+    task.model.requires_grad_(False)
+    options = {**SMALL, "quiet": False}
+    ac.search(task, budget=1, results=tmp_path / "none", **options)
+    assert "All parameters are frozen" not in capsys.readouterr().err, "nothing is tuned"
+    ac.search(task, budget=1, results=tmp_path, **{**options, "proxy": "quick"})
+    assert "Warning: All parameters are frozen" in capsys.readouterr().err
+    ac.search(task, budget=1, results=tmp_path, **{**options, "proxy": "quick"})
+    assert "All parameters are frozen" not in capsys.readouterr().err, "said once"

@@ -28,6 +28,8 @@ from autocompress.evaluate.check.whole_task import (
 )
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.space.rules import SpaceRules
+from autocompress.tasks.base import Task
+from autocompress.tasks.prepare import PreparedTask
 from autocompress.tasks.user_code import describe_error, place_of_error
 
 Contract = Callable[[Subject], Finding]
@@ -111,6 +113,57 @@ def check_task(
         )
         for name in only or CONTRACTS:
             yield Checked(name=name, finding=_look(name, subject))
+
+
+_QUICK: Final = ("deterministic", "gradients", "direction")
+_N_QUICK: Final = 512  # examples of val
+
+
+def check_quickly(
+    task: Task,
+    prepared: PreparedTask,
+    spec: str,
+    arguments: Mapping[str, str],
+    *,
+    settings: EvaluationSettings,
+    rules: SpaceRules,
+) -> Iterator[Checked]:
+    """Look at the contracts without which a search misleads, in about a second.
+
+    Two passes are equal, gradients reach the parameters, the metric is higher for better outputs.
+    The last is asked of some examples of val, and of all of it only where these do not say so.
+
+    Args:
+        task: What the user brings.
+        prepared: What was made of it.
+        spec: Where it came from.
+        arguments: Of its factory.
+        settings: How the search tunes and measures.
+        rules: The search space's.
+
+    Yields:
+        What does not hold.
+    """
+    step = -(-len(prepared.val) // _N_QUICK)
+    some = dataclasses.replace(prepared, val=prepared.val.subset(slice(None, None, step)))
+    with scratch_folder() as scratch:
+        few, whole = (
+            Subject(
+                spec,
+                arguments,
+                settings=settings,
+                rules=rules,
+                scratch=Path(scratch),
+                ready=(task, known),
+            )
+            for known in (some, prepared)
+        )
+        for name in _QUICK:
+            finding = _look(name, few)
+            if finding.status != "pass" and name == "direction" and step > 1:
+                finding = _look(name, whole)
+            if finding.status == "fail":
+                yield Checked(name=name, finding=finding)
 
 
 def _look(name: str, subject: Subject) -> Finding:

@@ -73,6 +73,8 @@ def _at(message: str, place: Place | None) -> str:
 
 
 _T = TypeVar("_T")
+_TASK: Final = "the task"
+_SALVAGED: Final = "a model that runs on its training data"
 # What a task can do without, so that what is wrong with it hides nothing else: field -> stand-in.
 _STAND_INS: Final[Mapping[str, Any]] = {
     "val": None,
@@ -97,6 +99,7 @@ class Subject:
         rules: The search space's.
         scratch: A folder for files.
         n_trials: Trials that a search would make.
+        ready: The task, and what has been made of it, where that is known already.
     """
 
     def __init__(
@@ -107,7 +110,8 @@ class Subject:
         settings: EvaluationSettings,
         rules: SpaceRules,
         scratch: Path,
-        n_trials: int,
+        n_trials: int = 1,
+        ready: tuple[Task, PreparedTask] | None = None,
     ) -> None:
         self.spec, self.arguments = spec, arguments
         self.settings, self.rules = settings, rules
@@ -115,11 +119,13 @@ class Subject:
         self.seconds: dict[str, float] = {}
         self._made: dict[str, Any] = {}
         self._broken: dict[str, str] = {}
+        if ready is not None:
+            self._made = {_TASK: ready[0], _SALVAGED: ready[1], "faults": {}}
 
     @property
     def task(self) -> Task:
         """What the factory returns."""
-        return self._once("the task", lambda: load_task(self.spec, self.arguments))
+        return self._once(_TASK, lambda: load_task(self.spec, self.arguments))
 
     @property
     def faults(self) -> Mapping[str, AutocompressError]:
@@ -130,7 +136,7 @@ class Subject:
     @property
     def salvaged(self) -> PreparedTask:
         """The task with its faulty parts replaced by stand-ins."""
-        return self._once("a model that runs on its training data", self._salvage)
+        return self._once(_SALVAGED, self._salvage)
 
     @property
     def prepared(self) -> PreparedTask:
@@ -206,7 +212,7 @@ class Subject:
 
         Without a field: where the factory is.
         """
-        value = getattr(self._made.get("the task"), field, None)
+        value = getattr(self._made.get(_TASK), field, None)
         factory = place_of_factory(self.spec)
         written = None if value is None else place_of(value)
         if written is not None or factory is None:
