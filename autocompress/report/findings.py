@@ -29,7 +29,8 @@ class Comparison:
     Attributes:
         cost: The cost compared.
         search: Cheapest searched point within the drop, if there is one.
-        control: Cheapest control within the drop, if there is one.
+        control: Cheapest control within the drop, if there is one; the baseline where it is cheaper
+            still: a gain over a control that is slower than doing nothing is none.
         verdict: `better` if the search's point is cheaper by more than the measurement's spread.
         ratio: The controls' cost over the search's; None unless both exist.
         curve_cost: What the curve of one rate penalty reaches between two of its measured points,
@@ -136,15 +137,18 @@ def headline(run: RunRecord, cost: Objective) -> str:
 def compare_with_controls(
     run: RunRecord, cost: Objective, max_drop: float = MAX_DROP
 ) -> Comparison:
-    """Set the best searched point beside the best control, both within the same drop.
+    """Set the best searched point beside the best alternative, both within the same drop.
 
-    Controls without tuning compete as well: to beat the search with less training is to beat it.
-    Neither may break a limit of the run.
+    That is a control, or the original model where no control is cheaper. Controls without tuning
+    compete as well: to beat the search with less training is to beat it. Neither may break a limit
+    of the run.
     """
     searched = [t for t in run.feasible if t.role == "search"]
     search = cheapest_within(run, searched, cost, max_drop)
     controls = [t for t in run.controls if run.is_feasible(t)]
     control = cheapest_within(run, controls, cost, max_drop)
+    if control is not None and run.baseline is not None:
+        control = min(control, run.baseline, key=lambda t: _cost_or_infinity(t, cost))
     verdict: Verdict
     ratio, curve_cost = None, None
     if search is None or control is None:
@@ -168,6 +172,11 @@ def compare_with_controls(
         ratio=ratio,
         curve_cost=curve_cost,
     )
+
+
+def _cost_or_infinity(trial: TrialRecord, cost: Objective) -> float:
+    value = cost_of(trial, cost)
+    return math.inf if value is None else value
 
 
 def penalty_curve(run: RunRecord) -> tuple[TrialRecord, ...]:

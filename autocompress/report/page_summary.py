@@ -129,7 +129,7 @@ def _cost_text(trial: TrialRecord, cost: Objective) -> str:
 def _named(run: RunRecord, trial: TrialRecord) -> str:
     name = shorten(trial.label, _NAME_CHARS)
     if trial.role != "control":
-        return name
+        return "the original model" if trial.role == "baseline" else name
     is_tuned_alike = measured(trial).fidelity >= run.fidelity
     return f"control {name}" if is_tuned_alike else f"untuned control {name}"
 
@@ -194,7 +194,9 @@ def _verdict_words(comparison: Comparison) -> str:
         return "level"
     if comparison.verdict == "better":
         return f"search {format_times(comparison.ratio)} better"
-    return f"control {format_times(1 / comparison.ratio)} better"
+    assert comparison.control is not None
+    who = "original" if comparison.control.role == "baseline" else "control"
+    return f"{who} {format_times(1 / comparison.ratio)} better"
 
 
 def _comparison_sentence(run: RunRecord, cost: Objective) -> str:

@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -95,6 +96,17 @@ def test_compare_with_controls_needs_more_than_the_spread(
     found = findings.compare_with_controls(run, LATENCY)
     assert found.verdict == verdict
     assert found.ratio == pytest.approx(0.4 / latency_ms)
+
+
+def test_a_gain_over_a_control_slower_than_doing_nothing_is_none(make_run: Factory) -> None:
+    """1.35x faster than an int8 that is slower than the original: that is 1.2x."""
+    run = make_run(1)
+    slow = {re.sub("[ -]", "_", trial.label): {"latency_ms": 1.35} for trial in run.controls}
+    run = edited(run, trial_7={"accuracy": 0.917, "latency_ms": 1 / 1.2}, **slow)
+    assert run.baseline is not None
+    found = findings.compare_with_controls(run, LATENCY)
+    assert found.control is run.baseline
+    assert found.ratio == pytest.approx(1.2 * run.baseline.measurement.latency_ms)
 
 
 def test_compare_with_controls_names_the_missing_side(make_run: Factory) -> None:
