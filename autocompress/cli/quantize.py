@@ -1,7 +1,7 @@
 """`autocompress quantize`: an ONNX file in, a smaller one out, without training."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -9,6 +9,8 @@ from autocompress import option_readers as read
 from autocompress.cli.options import print_json
 from autocompress.quantities import parse_share
 from autocompress.terminal.printing import echo, echo_line
+
+_HARDLY: Final = 0.95  # of the original's bytes
 
 
 @click.command(short_help="Quantize an ONNX file without training.")
@@ -27,6 +29,21 @@ from autocompress.terminal.printing import echo, echo_line
     help="An output that the next example takes as an input, which starts at zero; repeatable.",
 )
 @click.option(
+    "--judge",
+    "judges",
+    multiple=True,
+    metavar="OUTPUT=KIND",
+    help="How an output is judged: classes, threshold, values, cosine or equal; repeatable. "
+    "Default: by what it looks like.",
+)
+@click.option(
+    "--by",
+    default="latency",
+    show_default=True,
+    type=click.Choice(["latency", "size", "download"]),
+    help="Take the fastest form, that of the smallest file, or of the smallest compressed file.",
+)
+@click.option(
     "--bits",
     default=7,
     show_default=True,
@@ -37,7 +54,7 @@ from autocompress.terminal.printing import echo, echo_line
     default="99%",
     show_default=True,
     metavar="SHARE",
-    help="Share of examples whose decision must stay what it was.",
+    help="Share of decisions or values that must stay what they were, in each output.",
 )
 @click.option("--threads", default=1, show_default=True, help="Threads of the runtime.")
 @click.option(
@@ -63,6 +80,8 @@ def command(
     model: Path,
     data: Path,
     states: tuple[str, ...],
+    judges: tuple[str, ...],
+    by: str,
     bits: int,
     min_agreement: str,
     threads: int,
@@ -74,9 +93,12 @@ def command(
     """Quantize the ONNX file MODEL: no PyTorch model, no training.
 
     Weights become integers with a scale per channel. Of three forms (weights only, integer kernels
-    on calibrated grids, integer kernels on grids of their own) the fastest is taken whose decisions
-    stay what they were on enough of the examples; a decision is the largest output, or whether a
-    single one is above one half. Weights with which decisions change stay float. Writes
+    on calibrated grids, integer kernels on grids of their own) the fastest is taken whose outputs
+    stay what they were. Each output is judged by what it is: `classes` by the largest value at each
+    place, `threshold` by the side of one half (of 0 beyond [0, 1]), `values` by 5 % of their
+    column's spread, embeddings by a `cosine` of 0.99, integers by being `equal`. Shares that sum to
+    1 and vectors are taken for classes, vectors of length 1 for embeddings, single values in [0, 1]
+    for decisions, everything else for values. Weights that change outputs stay float. Writes
     OUTPUT/model.onnx, which runs wherever MODEL runs, and OUTPUT/model.acz, which is smaller still.
     MODEL runs in a process of its own, which is ended if it hangs or takes too much memory.
     """
@@ -97,7 +119,9 @@ def command(
             patience_s=read.SECONDS("timeout", timeout),
             memory_bytes=None if memory is None else read.SIZE("memory", memory),
             on_step=line.tell,
-            state=dict(map(_parse_state, states)),
+            state=dict(_pair("state", "input", text) for text in states),
+            judges=dict(_pair("judge", "kind", text) for text in judges),
+            by=by,
             bits=bits,
             least_agreement=parse_share("--min-agreement", min_agreement),
             threads=threads,
@@ -108,22 +132,29 @@ def command(
     _print(found["forms"])
     if found["left_float"]:
         echo_line(f"Left as floats: {', '.join(found['left_float'])}", err=True)
+    judged = ", ".join(f"{name} by {kind}" for name, kind in found["judged"].items())
+    echo_line(f"Judged: {judged}", err=True)
     smaller = found["original_bytes"] / found["packed_bytes"]
     echo(
         f"{found['original_bytes']:,} bytes before; model.onnx {found['onnx_bytes']:,}, model.acz "
         f"{found['packed_bytes']:,} ({smaller:.1f}x smaller)",
         err=True,
     )
+    if found["onnx_bytes"] > _HARDLY * found["original_bytes"]:
+        rows = (row for row in found["forms"] if "onnx_bytes" in row)
+        has_smaller = any(row["onnx_bytes"] < found["onnx_bytes"] for row in rows)
+        hint = " Another form is smaller: --by size." if has_smaller else ""
+        echo_line(f"Warning: model.onnx is hardly smaller than {model.name}.{hint}", err=True)
     echo(str(output))
 
 
-def _parse_state(text: str) -> tuple[str, str]:
+def _pair(option: str, value: str, text: str) -> tuple[str, str]:
     from autocompress.errors import InputError
 
-    source, separator, target = text.partition("=")
-    if not (source and separator and target):
-        raise InputError(f"`--state` must look like output=input, but got {text!r}.")
-    return source, target
+    name, separator, given = text.rpartition("=")
+    if not (name and separator and given):
+        raise InputError(f"`--{option}` must look like output={value}, but got {text!r}.")
+    return name, given
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
@@ -132,7 +163,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
     from autocompress.terminal.printing import make_console
 
     table = Table(box=None, pad_edge=False)
-    for title in ("form", "smaller", "decisions", "error", "ms", "faster", "95 %"):
+    for title in ("form", "smaller", "agree", "error", "ms", "faster", "95 %"):
         table.add_column(title, justify="left" if title == "form" else "right")
     table.add_column("int nodes", justify="right")
     for row in rows:

@@ -10,7 +10,8 @@ import numpy as np
 import onnx
 import psutil
 
-from autocompress.errors import InputError, first_line
+from autocompress.errors import InputError, TrialError, first_line
+from autocompress.export.judgement import Answers, Judge, error_of
 from autocompress.onnx_graph.session import make_session
 from autocompress.runtime.base import Array
 
@@ -128,36 +129,51 @@ def _check_unpacked(path: Path) -> None:
 
 def outputs_of(
     model: onnx.ModelProto, examples: Examples, path: Path | None = None
-) -> tuple[Array, list[dict[str, Array]]]:
-    """First outputs (N, ...), and what each example was fed with, its state included."""
+) -> tuple[Answers, list[dict[str, Array]]]:
+    """What a model gives, (N, ...) for each output, and what each example was fed with.
+
+    Outputs that the next example takes as an input are left out, where there are others: what they
+    do shows in these.
+
+    Raises:
+        InputError: If it does not run on the examples, or gives something else than numbers of one
+            shape for each.
+    """
     session = make_session(model, threads=1)
     names = [value.name for value in session.get_outputs()]
-    wanted = [names[0], *examples.state]
+    judged = [name for name in names if name not in examples.state] or names
+    wanted = [*judged, *examples.state]
     carried: dict[str, Array] = {}
-    found, seen = [], []
+    found: dict[str, list[Array]] = {name: [] for name in judged}
+    seen = []
     for feed in examples.feeds:
         given = {**feed, **carried}
         try:
-            first, *states = session.run(wanted, given)
+            values = session.run(wanted, given)
         except Exception as error:  # the runtime raises a dozen classes that share no base
             raise InputError(
                 f"{path or 'The model'} does not run on the examples: {first_line(error)}."
             ) from error
-        carried = dict(zip(examples.state.values(), states, strict=True))
-        values = np.asarray(first)
-        is_batch = values.ndim > 0 and len(values) == 1
-        found.append(values[0] if is_batch else values.reshape(-1))
+        carried = dict(zip(examples.state.values(), values[len(judged) :], strict=True))
+        for name, value in zip(judged, values, strict=False):
+            array = np.asarray(value)
+            is_batch = array.ndim > 0 and len(array) == 1
+            found[name].append(array[0] if is_batch else array)
         seen.append(given)
-    kinds = {(x.shape, x.dtype.kind) for x in found}
-    if len(kinds) != 1 or not found[0].size or found[0].dtype.kind not in "fiub":
+    return {name: _stacked(name, rows) for name, rows in found.items()}, seen
+
+
+def _stacked(name: str, rows: list[Array]) -> Array:
+    kinds = {(row.shape, row.dtype.kind) for row in rows}
+    if len(kinds) != 1 or not rows[0].size or rows[0].dtype.kind not in "fiub":
+        shapes = ", ".join(sorted(str(shape) for shape, _ in kinds)[:3])
         raise InputError(
-            "The model's first output must be numbers of one shape for each example, but is "
-            f"{', '.join(sorted(str(shape) for shape, _ in kinds)[:3])}."
+            f"The output {name} must be numbers of one shape for each example, but is {shapes}."
         )
-    outputs = np.stack(found)
-    if not np.isfinite(outputs).all():
-        raise InputError("The model's outputs on the examples must be finite, but are not.")
-    return outputs, seen
+    outputs = np.stack(rows)
+    if np.isnan(outputs).any() if outputs.dtype.kind == "f" else False:
+        raise InputError(f"The output {name} must be numbers, but holds NaN.")
+    return outputs
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +181,7 @@ class Likeness:
     """How far a model answers as another one does.
 
     Attributes:
-        agreement: Share of examples whose decision is the same.
+        agreement: Share of an output's decisions or values that are the same; of the worst output.
         error: Largest difference of an output, as a share of the other's largest value.
     """
 
@@ -179,47 +195,36 @@ class Reference:
 
     Attributes:
         examples: Its inputs.
-        outputs: Its first outputs (N, ...).
-        least_agreement: Share of examples whose decision must stay.
+        outputs: Its outputs, (N, ...) each.
+        judges: How each is judged.
+        least_agreement: Share that must agree.
     """
 
     examples: Examples
-    outputs: Array
+    outputs: Answers
+    judges: Mapping[str, Judge]
     least_agreement: float
 
     def compare(self, model: onnx.ModelProto, n_examples: int | None = None) -> Likeness:
-        """How far a model answers alike, on the first `n_examples`; None for all."""
+        """How far a model answers alike, on the first `n_examples`; None for all.
+
+        Raises:
+            TrialError: If a runtime refuses it, or an output has another shape.
+        """
         feeds = self.examples.feeds[:n_examples]
         found, _ = outputs_of(model, dataclasses.replace(self.examples, feeds=feeds))
-        expected = self.outputs[: len(feeds)]
-        return Likeness(agreement=agreement_of(expected, found), error=error_of(expected, found))
+        agreements, errors = [], []
+        for name, outputs in self.outputs.items():
+            expected, own = outputs[: len(feeds)], found.get(name)
+            if own is None or own.shape != expected.shape:
+                raise TrialError("runtime", f"It has another output {name} than the original.")
+            agreements.append(self.judges[name].agreement(expected, own))
+            errors.append(error_of(expected, own))
+        return Likeness(agreement=min(agreements), error=max(errors))
 
     def is_like(self, likeness: Likeness) -> bool:
-        """Whether enough decisions stay."""
+        """Whether enough stays."""
         return likeness.agreement >= self.least_agreement
-
-
-def agreement_of(expected: Array, found: Array) -> float:
-    """Share of examples whose decision is the same, for outputs of shape (N, ...)."""
-    return float((_decisions(expected, expected) == _decisions(found, expected)).mean())
-
-
-def _decisions(outputs: Array, reference: Array) -> Array:
-    """What outputs (N, ...) say: their largest, or on which side of the threshold they are."""
-    flat = outputs.reshape(len(outputs), -1).astype(np.float64)
-    if flat.shape[1] > 1:
-        return flat.argmax(axis=1)
-    is_share = reference.min() >= 0.0 and reference.max() <= 1.0
-    return flat[:, 0] > (0.5 if is_share else 0.0)
-
-
-def error_of(expected: Array, found: Array) -> float:
-    """Largest difference, as a share of the largest expected value."""
-    scale = float(np.abs(expected).max(initial=0.0)) or 1.0
-    return (
-        float(np.abs(expected.astype(np.float64) - found.astype(np.float64)).max(initial=0.0))
-        / scale
-    )
 
 
 def _zeros(value: Any) -> Array:

@@ -8,6 +8,7 @@ grids of their own (dynamic).
 
 import contextlib
 import dataclasses
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -16,6 +17,7 @@ import onnx
 
 from autocompress.atomic_file import scratch_folder, write_atomically
 from autocompress.errors import AutocompressError, InputError, TrialError, first_line
+from autocompress.export.judgement import Judge, judge_of
 from autocompress.export.onnx_examples import (
     Reference,
     Watched,
@@ -35,6 +37,7 @@ from autocompress.runtime.latency import Latency, time_files
 from autocompress.runtime.onnxruntime import executed_integer_nodes
 from autocompress.runtime.registry import find_runtime
 
+Goal = Literal["latency", "size", "download"]
 Form = Literal["weights", "static", "dynamic"]
 FORMS: Final[tuple[Form, ...]] = ("weights", "static", "dynamic")
 
@@ -50,11 +53,13 @@ class Made:
         form: Which.
         graph: What ships as ONNX.
         packed: The graph that is packed, and its stored weights.
-        agreement: Share of examples whose decision is the original's, in the worse of both files.
+        agreement: Share of decisions or values that are the original's, in the worse of both files
+            and the worst output.
         error: Largest difference of an output there, as a share of the original's largest value.
         latency: Against the original.
         n_integer_nodes: Operators that run in integers after ONNX Runtime's own optimisation.
         n_bytes: Of the ONNX file.
+        download_bytes: Of the same, compressed with zlib.
     """
 
     form: Form
@@ -65,6 +70,7 @@ class Made:
     latency: Latency
     n_integer_nodes: int
     n_bytes: int
+    download_bytes: int
 
     def to_json(self, original_bytes: int, *, is_chosen: bool) -> dict[str, Any]:
         """What a table says about it."""
@@ -72,6 +78,7 @@ class Made:
             "form": self.form,
             "chosen": is_chosen,
             "onnx_bytes": self.n_bytes,
+            "download_bytes": self.download_bytes,
             "smaller": original_bytes / self.n_bytes,
             "agreement": self.agreement,
             "largest_error": self.error,
@@ -91,9 +98,10 @@ class PostTraining:
         original_bytes: Of the original, weights in files of their own included.
         forms: All that could be made.
         refused: Form -> why it could not.
-        chosen: The fastest whose decisions agree; the first of equally fast ones.
+        chosen: The best of those that agree; the first of equally fast ones.
         left_float: Weights that stayed float, because decisions changed with them.
         packed_bytes: Of the packed file.
+        judges: Output name -> how it was judged.
     """
 
     original_bytes: int
@@ -102,6 +110,7 @@ class PostTraining:
     chosen: Made
     left_float: tuple[str, ...]
     packed_bytes: int
+    judges: Mapping[str, str]
 
     def to_json(self) -> dict[str, Any]:
         """All figures as plain containers, a row for each form, made or refused."""
@@ -110,6 +119,7 @@ class PostTraining:
             "onnx_bytes": self.chosen.n_bytes,
             "packed_bytes": self.packed_bytes,
             "left_float": list(self.left_float),
+            "judged": dict(self.judges),
             "forms": [
                 *(
                     made.to_json(self.original_bytes, is_chosen=made is self.chosen)
@@ -129,6 +139,8 @@ def quantize_file(
     output: Path,
     *,
     state: Mapping[str, str] | None = None,
+    judges: Mapping[str, str] | None = None,
+    by: Goal = "latency",
     bits: float = 7,
     least_agreement: float = 0.99,
     threads: int = 1,
@@ -145,9 +157,11 @@ def quantize_file(
         data: Examples, see `read_examples`.
         output: Folder to write to.
         state: Output name -> input name of what an example hands to the next.
+        judges: Output name -> how it is judged, see `Judge`; others by what they look like.
+        by: Which of the forms that agree is taken: the fastest, that of the smallest file, or of
+            the smallest file once it is compressed for a download (zlib).
         bits: Of stored weights, 2-8. With 8, integer kernels for x86 without VNNI saturate.
-        least_agreement: Share of examples whose decision must stay: the largest output, or whether
-            a single one is above one half (above 0, if it is not within [0, 1]).
+        least_agreement: Share of an output's decisions or values that must stay, in each output.
         threads: Threads of the runtime.
         on_step: Told, in words, what is being done, each time the model is run on an example.
 
@@ -172,7 +186,18 @@ def quantize_file(
     calibration = Watched(
         [tuple(feed[name] for name in inputs) for feed in seen], lambda: on_step(doing)
     )
-    reference = Reference(examples=examples, outputs=expected, least_agreement=least_agreement)
+    unknown = sorted((judges or {}).keys() - expected.keys())
+    if unknown:
+        raise InputError(
+            f"`judge` must name an output, but got {unknown[0]!r}.",
+            f"Outputs: {', '.join(expected)}.",
+        )
+    reference = Reference(
+        examples=examples,
+        outputs=expected,
+        judges={n: judge_of(n, found, (judges or {}).get(n)) for n, found in expected.items()},
+        least_agreement=least_agreement,
+    )
     doing = "rounding weights"
     exported, left = _agreeing(model, bits, reference)
     forms, refused = list[Made](), dict[Form, str]()
@@ -190,14 +215,11 @@ def quantize_file(
     if not kept:
         best = max(made.agreement for made in forms)
         raise AutocompressError(
-            f"{path}: decisions must agree on {least_agreement:.1%} of the examples, but the best "
-            f"form agrees on {best:.1%}.",
-            "Raise `bits`, or lower `min_agreement`.",
+            f"{path}: outputs must agree by {least_agreement:.1%}, but the best form agrees by "
+            f"{best:.1%}, {_judged(reference.judges)}.",
+            "Raise `bits`, lower `min_agreement`, or say what an output is with `judge`.",
         )
-    chosen = kept[0]
-    for made in kept[1:]:
-        if _is_faster(made.latency, chosen.latency):
-            chosen = made
+    chosen = _best(kept, by)
     try:
         output.mkdir(parents=True, exist_ok=True)
         write_atomically(output / _ONNX, chosen.graph.SerializeToString())
@@ -212,7 +234,22 @@ def quantize_file(
         chosen=chosen,
         left_float=left,
         packed_bytes=size,
+        judges={name: judge.kind for name, judge in reference.judges.items()},
     )
+
+
+def _judged(judges: Mapping[str, Judge]) -> str:
+    return "judged by " + ", ".join(f"{judge.kind} ({name})" for name, judge in judges.items())
+
+
+def _best(forms: Sequence[Made], by: Goal) -> Made:
+    if by != "latency":
+        return min(forms, key=lambda made: made.n_bytes if by == "size" else made.download_bytes)
+    chosen = forms[0]
+    for made in forms[1:]:
+        if _is_faster(made.latency, chosen.latency):
+            chosen = made
+    return chosen
 
 
 def _agreeing(
@@ -299,6 +336,7 @@ def _made(
         its_latency = _timed(other, original, example, threads)
         if _is_faster(its_latency, latency):
             graph, likeness, latency = other, its_likeness, its_latency
+    content = graph.SerializeToString()
     return Made(
         form=form,
         graph=graph,
@@ -307,7 +345,8 @@ def _made(
         error=max(likeness.error, plain.error),
         latency=latency,
         n_integer_nodes=executed_integer_nodes(graph),
-        n_bytes=len(graph.SerializeToString()),
+        n_bytes=len(content),
+        download_bytes=len(zlib.compress(content, 9)),
     )
 
 

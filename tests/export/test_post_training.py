@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from autocompress.cli.main import cli
 from autocompress.errors import AutocompressError, InputError, TrialError
-from autocompress.export.onnx_examples import agreement_of, error_of, read_examples
+from autocompress.export.judgement import Judge, error_of
+from autocompress.export.onnx_examples import read_examples
 from autocompress.export.post_training import quantize_file
 from autocompress.measurement import LEAST_NOISE
 from autocompress.onnx_graph.graph import constants
@@ -22,6 +23,8 @@ from autocompress.packing.packed import read_packed
 from autocompress.runtime.foreign import quantize_weights, read_onnx, weight_axes
 from autocompress.runtime.latency import Latency
 from tests.needs import need_data
+
+CLASSES = Judge(kind="classes")
 
 
 class Counter(nn.Module):
@@ -103,7 +106,7 @@ def test_quantize_keeps_decisions_and_takes_the_fastest_form(
     packed = make_session(read_packed(tmp_path / "out" / "model.acz").graph, 1)
     np.testing.assert_allclose(packed.run(None, {"x": x})[0], shipped, atol=1e-4)
     original = make_session(path, 1).run(None, {"x": x})[0]
-    assert agreement_of(original, shipped) >= 0.9
+    assert CLASSES.agreement(original, shipped) >= 0.9
 
 
 def test_quantize_carries_a_state_from_example_to_example(tmp_path: Path) -> None:
@@ -174,7 +177,7 @@ def test_bad_input_is_named(convolutional: tuple[Path, Path], tmp_path: Path) ->
     np.savez(tmp_path / "wide.npz", x=np.zeros((3, 3, 9, 8), np.float32))
     with pytest.raises(InputError, match="does not run on the examples"):
         quantize_file(path, tmp_path / "wide.npz", tmp_path / "out")
-    with pytest.raises(AutocompressError, match=r"must agree on 100\.0%"):
+    with pytest.raises(AutocompressError, match=r"must agree by 100\.0%.*judged by classes \(y\)"):
         quantize_file(path, data, tmp_path / "out", bits=2, least_agreement=1.0)
     for options, words in (
         (["--bits", "9"], "`--bits` must be in 2 to 8"),
@@ -260,8 +263,8 @@ def test_quantize_judges_the_files_it_writes(
         return np.concatenate([session.run(None, {"x": row[None]})[0] for row in x])
 
     original = outputs(path)
-    assert agreement_of(original, outputs(tmp_path / "out" / "model.onnx")) >= 0.99
+    assert CLASSES.agreement(original, outputs(tmp_path / "out" / "model.onnx")) >= 0.99
     for made in result.forms:
         answers = [outputs(made.graph), outputs(made.packed.model)]
-        assert made.agreement == min(agreement_of(original, found) for found in answers)
+        assert made.agreement == min(CLASSES.agreement(original, found) for found in answers)
         assert made.error == max(error_of(original, found) for found in answers)
