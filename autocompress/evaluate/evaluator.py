@@ -34,6 +34,8 @@ from autocompress.train.recipe import Recipe, check_recipe
 from autocompress.train.teachers import Teacher, make_teacher
 
 _STRUCTURE_BYTES: Final = 256 * 2**20  # of trained structures that are kept
+_LEAST_GAIN: Final = 0.0025  # of the baseline's accuracy, for statistics other than its own
+_LEAST_EXAMPLES: Final = 3  # and at least so many more of val right
 _StructureKey: TypeAlias = tuple[str, Fidelity, Recipe]
 
 
@@ -100,7 +102,8 @@ class Evaluator:
     ) -> Measurement:
         """Build, tune and measure one candidate.
 
-        An untouched plan is measured as it is, without training: it is the baseline.
+        An untouched plan is measured without training: it is the baseline. Its batch-norm
+        statistics are re-estimated, as every candidate's are, where that is clearly better on val.
 
         Args:
             plan: What to build.
@@ -223,10 +226,6 @@ class Evaluator:
         Raises:
             TrialError: If it cannot be built or trained.
         """
-        if _is_untouched(plan):
-            candidate = self.build(plan)
-            to_fast_layout_(candidate.model, self.device)
-            return candidate, None
         tuner = Tuner(
             prepared=self.prepared,
             teacher=self.teacher(),
@@ -235,6 +234,11 @@ class Evaluator:
             precision=self.precision,
             score=self._goodness,
         )
+        if _is_untouched(plan):
+            candidate = self.build(plan)
+            to_fast_layout_(candidate.model, self.device)
+            margin = max(_LEAST_GAIN, _LEAST_EXAMPLES / len(self.prepared.val))
+            return tuner.reestimate(candidate, seed, margin), None
         epochs = tuner.epochs(plan)
         first = epochs[0] / max(sum(epochs), 1e-9)  # share of the training
         structure, before = self._structure(

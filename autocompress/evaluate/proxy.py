@@ -23,7 +23,7 @@ from autocompress.tasks.base import Inputs
 from autocompress.tasks.prepare import PreparedTask
 from autocompress.train.loop import Throughput, finetune_, steps_of
 from autocompress.train.precision import Precision, to_fast_layout_
-from autocompress.train.recalibrate import calibration_batches, recalibrate_
+from autocompress.train.recalibrate import calibration_batches, has_running_statistics, recalibrate_
 from autocompress.train.recipe import Recipe
 from autocompress.train.teachers import Teacher
 
@@ -213,6 +213,28 @@ class Tuner:
                     candidate, skipped=(*candidate.skipped, _TUNED_IN_VAIN)
                 )
         return candidate, _total(costs)
+
+    def reestimate(self, candidate: Candidate, seed: int, margin: float) -> Candidate:
+        """The original model, with re-estimated batch-norm statistics if they are clearly better.
+
+        Every candidate's are re-estimated. What that alone gives is no merit of compression: on a
+        keyword spotter it lifts the untouched model by 2.75 points.
+
+        Args:
+            candidate: Its model, on `device`, gets the statistics that are better.
+            seed: Decides batches and augmentation.
+            margin: What the accuracy on val must gain.
+        """
+        model = candidate.model
+        if not has_running_statistics(model):
+            return candidate
+        before, state = self.score(model), _copied(model)
+        self._recalibrate(model, seed, grids=False)
+        if self.score(model)[0] <= before[0] + margin:
+            load_state_(model, state)
+            return candidate
+        note = f"batch-norm statistics re-estimated: as it came it has {before[0]:.2%}"
+        return dataclasses.replace(candidate, skipped=(*candidate.skipped, note))
 
     def _train_(self, model: nn.Module, recipe: Recipe, seed: int, on_share: OnShare) -> Throughput:
         return finetune_(

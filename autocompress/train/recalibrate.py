@@ -46,13 +46,7 @@ def recalibrate_(
         batch_norm: Whether running means and variances are re-estimated.
         grids: Whether input quantizers observe their ranges anew.
     """
-    norms = [
-        module
-        for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        and module.track_running_stats
-        and not is_frozen(module)
-    ]
+    norms = _norms_of(model)
     quantizers = [module for module in model.modules() if isinstance(module, InputQuantizer)]
     norms, quantizers = norms if batch_norm else [], quantizers if grids else []
     if not norms and not quantizers:
@@ -75,3 +69,18 @@ def recalibrate_(
     for quantizer in quantizers:
         quantizer.settle()
     model.eval()
+
+
+def has_running_statistics(model: nn.Module) -> bool:
+    """Whether there are batch-norm statistics that can be re-estimated."""
+    return bool(_norms_of(model))
+
+
+def _norms_of(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and module.track_running_stats
+        and not is_frozen(module)
+    ]
