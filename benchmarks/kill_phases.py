@@ -105,6 +105,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--phase", choices=PHASES, action="append")
+    parser.add_argument("--out", type=Path, help="instead of a file in results/")
     arguments = parser.parse_args()
     shutil.rmtree(arguments.work, ignore_errors=True)
     whole = arguments.work.absolute() / "whole"
@@ -131,7 +132,8 @@ def main() -> int:
             )
             print(json.dumps(rows[-1]), flush=True)
     table = pd.DataFrame(rows)
-    table.to_csv(result_path("kill-phases", "csv"), index=False, lineterminator="\n")
+    path = arguments.out or result_path("kill-phases", "csv")
+    table.to_csv(path, index=False, lineterminator="\n")
     return int(table[["lost", "different", "failed_to_go_on"]].to_numpy().sum() > 0)
 
 

@@ -25,7 +25,7 @@ from autocompress.errors import AutocompressError, InputError, TrialError, first
 
 Tell = Callable[[str], None]
 
-_WEIGH_S: Final = 1.0  # between two looks at its memory; what is timed ends before the first
+_WEIGH_S: Final = 1.0  # between two looks at its memory, which disturb what is timed
 _GRACE_S: Final = 5.0
 _SHARE_OF_MEMORY: Final = 0.8
 _ERRORS: Final = {kind.__name__: kind for kind in (AutocompressError, InputError, TrialError)}
@@ -49,6 +49,7 @@ class ChildProcess:
         self._name = name
         free = psutil.virtual_memory().available
         self._memory_bytes = int(free * _SHARE_OF_MEMORY) if memory_bytes is None else memory_bytes
+        self._weighed = time.monotonic()
         self._scratch = scratch_folder()
         self.folder = Path(self._scratch.name)
         self._words = (self.folder / "stderr").open("w+b")
@@ -134,10 +135,11 @@ class ChildProcess:
         """The next line it says."""
         deadline = time.monotonic() + patience_s
         while (left := deadline - time.monotonic()) > 0:
+            if time.monotonic() >= self._weighed + _WEIGH_S:
+                self._weigh()
             try:
                 line = self._lines.get(timeout=min(left, _WEIGH_S))
             except queue.Empty:
-                self._weigh()
                 continue
             if not line:
                 raise self._crash()
@@ -147,6 +149,7 @@ class ChildProcess:
 
     def _weigh(self) -> None:
         """End it if it holds too much memory."""
+        self._weighed = time.monotonic()
         held = 0
         try:
             process = psutil.Process(self.pid)

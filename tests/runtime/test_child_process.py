@@ -32,6 +32,13 @@ class Served:
         self.held = bytearray(400_000_000)
         self.sleep()
 
+    def grow(self):
+        self.held = []
+        while True:
+            self.held.append(bytearray(20_000_000))
+            self.tell("growing")
+            time.sleep(0.1)
+
     def refuse(self):
         raise InputError("It must be so.", "Do this.")
 
@@ -77,10 +84,11 @@ def test_a_hanging_one_is_given_up(served: str) -> None:
         assert psutil.Process(process.pid).wait(timeout=10) != 0
 
 
-def test_one_that_holds_too_much_is_ended(served: str) -> None:
+@pytest.mark.parametrize("command", ["fill", "grow"])
+def test_one_that_holds_too_much_is_ended(served: str, command: str) -> None:
     with ChildProcess(served, "It", memory_bytes=300_000_000) as process:
         with pytest.raises(TrialError, match=r"It held 0\.\d\d GB .* more than the 0\.30") as ended:
-            process.ask("fill", 60)
+            process.ask(command, 60)
         assert ended.value.reason == "memory"
 
 
