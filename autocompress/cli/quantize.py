@@ -37,6 +37,16 @@ _HARDLY: Final = 0.95  # of the original's bytes
     "Default: by what it looks like.",
 )
 @click.option(
+    "--labels",
+    metavar="FILE",
+    help="Labels of the examples, a .npy file: the accuracy of each form is told.",
+)
+@click.option(
+    "--metric",
+    metavar="SPEC",
+    help="file.py:function(outputs, labels) that returns it; default: share of right classes.",
+)
+@click.option(
     "--by",
     default="latency",
     show_default=True,
@@ -81,6 +91,8 @@ def command(
     data: Path,
     states: tuple[str, ...],
     judges: tuple[str, ...],
+    labels: str | None,
+    metric: str | None,
     by: str,
     bits: int,
     min_agreement: str,
@@ -121,6 +133,8 @@ def command(
             on_step=line.tell,
             state=dict(_pair("state", "input", text) for text in states),
             judges=dict(_pair("judge", "kind", text) for text in judges),
+            labels=labels,
+            metric=metric,
             by=by,
             bits=bits,
             least_agreement=parse_share("--min-agreement", min_agreement),
@@ -134,6 +148,8 @@ def command(
         echo_line(f"Left as floats: {', '.join(found['left_float'])}", err=True)
     judged = ", ".join(f"{name} by {kind}" for name, kind in found["judged"].items())
     echo_line(f"Judged: {judged}", err=True)
+    if found["original_accuracy"] is not None:
+        echo_line(f"By the labels, {model.name} has {found['original_accuracy']:.2%}", err=True)
     smaller = found["original_bytes"] / found["packed_bytes"]
     echo(
         f"{found['original_bytes']:,} bytes before; model.onnx {found['onnx_bytes']:,}, model.acz "
@@ -166,6 +182,9 @@ def _print(rows: list[dict[str, Any]]) -> None:
     for title in ("form", "smaller", "agree", "error", "ms", "faster", "95 %"):
         table.add_column(title, justify="left" if title == "form" else "right")
     table.add_column("int nodes", justify="right")
+    has_labels = any("accuracy" in row for row in rows)
+    if has_labels:
+        table.add_column("by labels", justify="right")
     for row in rows:
         if "refused" in row:
             continue
@@ -178,6 +197,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
             f"{row['speedup']:.2f}x",
             f"{row['speedup_low']:.2f}-{row['speedup_high']:.2f}",
             str(row["integer_nodes"]),
+            *([f"{row['accuracy']:.2%}"] if has_labels else []),
         )
     make_console(highlight=False).print(table)
     for row in rows:

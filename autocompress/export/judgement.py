@@ -1,13 +1,16 @@
 """How far one model answers as another does: each output is judged by what it seems to be."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from autocompress.errors import InputError
+from autocompress.errors import InputError, first_line
 from autocompress.runtime.base import Array
+from autocompress.tasks.factory import load_function
+from autocompress.tasks.user_code import describe_error
 
 Kind: TypeAlias = Literal["classes", "threshold", "values", "cosine", "equal"]
 Answers: TypeAlias = Mapping[str, Array]
@@ -89,6 +92,63 @@ def judge_of(name: str, expected: Array, asked: str | None = None) -> Judge:
         is_unit = bool(np.abs(norms - 1.0).max() < _EXACT)
         return Judge(kind="cosine") if is_unit else Judge(kind="classes")
     return Judge(kind="values", axis=columns)
+
+
+def metric_of(
+    labels: Path, answers: Answers, judges: Mapping[str, Judge], function: str | None
+) -> Callable[[Answers], float]:
+    """What outputs are worth, by the labels in a `.npy` file.
+
+    Args:
+        labels: The file; one label for each example, or for each place of it; negative ones are
+            passed over.
+        answers: What the original gives.
+        judges: How outputs are judged: the first that holds classes is scored.
+        function: `file.py:function` that is called with the outputs (the only one's array, or a
+            mapping of names to arrays) and the labels, and returns a number, instead.
+
+    Raises:
+        InputError: If the file or the function cannot be used, or labels do not fit.
+    """
+    try:
+        wanted = np.load(labels, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"{labels} must be a .npy file of labels, but: {first_line(error)}."
+        ) from error
+    if not isinstance(wanted, np.ndarray):
+        raise InputError(f"{labels} must be a .npy file of one array, but holds several.")
+    if function is not None:
+        return _metric_of_user(function, wanted)
+    name = next((name for name, judge in judges.items() if judge.kind == "classes"), None)
+    if name is None:
+        raise InputError(
+            f"`labels` are of classes, but no output is: {', '.join(answers)}.",
+            "Give `metric=file.py:function`, or say which output holds classes with `judge`.",
+        )
+    axis = judges[name].axis
+    shape = answers[name].argmax(axis=axis).shape
+    if wanted.shape != shape or wanted.dtype.kind not in "iu":
+        raise InputError(
+            f"{labels} must hold integers of shape {shape}, but holds {wanted.dtype} of "
+            f"{wanted.shape}."
+        )
+    return lambda found: float((found[name].argmax(axis=axis) == wanted)[wanted >= 0].mean())
+
+
+def _metric_of_user(function: str, labels: Array) -> Callable[[Answers], float]:
+    call = load_function(function)
+
+    def metric(found: Answers) -> float:
+        given = next(iter(found.values())) if len(found) == 1 else dict(found)
+        try:
+            return float(call(given, labels))
+        except Exception as error:
+            raise InputError(
+                f"The metric {function} must return a number, but raised {describe_error(error)}."
+            ) from error
+
+    return metric
 
 
 def error_of(expected: Array, found: Array) -> float:

@@ -183,10 +183,12 @@ class Likeness:
     Attributes:
         agreement: Share of an output's decisions or values that are the same; of the worst output.
         error: Largest difference of an output, as a share of the other's largest value.
+        accuracy: What the metric makes of it; None without labels, or on a part of the examples.
     """
 
     agreement: float
     error: float
+    accuracy: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -198,12 +200,14 @@ class Reference:
         outputs: Its outputs, (N, ...) each.
         judges: How each is judged.
         least_agreement: Share that must agree.
+        metric: What all outputs are worth; None without labels.
     """
 
     examples: Examples
     outputs: Answers
     judges: Mapping[str, Judge]
     least_agreement: float
+    metric: Callable[[Answers], float] | None = None
 
     def compare(self, model: onnx.ModelProto, n_examples: int | None = None) -> Likeness:
         """How far a model answers alike, on the first `n_examples`; None for all.
@@ -220,7 +224,8 @@ class Reference:
                 raise TrialError("runtime", f"It has another output {name} than the original.")
             agreements.append(self.judges[name].agreement(expected, own))
             errors.append(error_of(expected, own))
-        return Likeness(agreement=min(agreements), error=max(errors))
+        accuracy = None if self.metric is None or n_examples is not None else self.metric(found)
+        return Likeness(agreement=min(agreements), error=max(errors), accuracy=accuracy)
 
     def is_like(self, likeness: Likeness) -> bool:
         """Whether enough stays."""

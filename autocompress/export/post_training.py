@@ -17,7 +17,7 @@ import onnx
 
 from autocompress.atomic_file import scratch_folder, write_atomically
 from autocompress.errors import AutocompressError, InputError, TrialError, first_line
-from autocompress.export.judgement import Judge, judge_of
+from autocompress.export.judgement import Judge, judge_of, metric_of
 from autocompress.export.onnx_examples import (
     Reference,
     Watched,
@@ -60,6 +60,7 @@ class Made:
         n_integer_nodes: Operators that run in integers after ONNX Runtime's own optimisation.
         n_bytes: Of the ONNX file.
         download_bytes: Of the same, compressed with zlib.
+        accuracy: By the labels, of what ships as ONNX; None without labels.
     """
 
     form: Form
@@ -71,6 +72,7 @@ class Made:
     n_integer_nodes: int
     n_bytes: int
     download_bytes: int
+    accuracy: float | None
 
     def to_json(self, original_bytes: int, *, is_chosen: bool) -> dict[str, Any]:
         """What a table says about it."""
@@ -81,6 +83,7 @@ class Made:
             "download_bytes": self.download_bytes,
             "smaller": original_bytes / self.n_bytes,
             "agreement": self.agreement,
+            **({} if self.accuracy is None else {"accuracy": self.accuracy}),
             "largest_error": self.error,
             "latency_ms": self.latency.median_ms,
             "speedup": 1.0 / self.latency.ratio,
@@ -102,6 +105,7 @@ class PostTraining:
         left_float: Weights that stayed float, because decisions changed with them.
         packed_bytes: Of the packed file.
         judges: Output name -> how it was judged.
+        original_accuracy: Of the original by the labels; None without labels.
     """
 
     original_bytes: int
@@ -111,6 +115,7 @@ class PostTraining:
     left_float: tuple[str, ...]
     packed_bytes: int
     judges: Mapping[str, str]
+    original_accuracy: float | None
 
     def to_json(self) -> dict[str, Any]:
         """All figures as plain containers, a row for each form, made or refused."""
@@ -120,6 +125,7 @@ class PostTraining:
             "packed_bytes": self.packed_bytes,
             "left_float": list(self.left_float),
             "judged": dict(self.judges),
+            "original_accuracy": self.original_accuracy,
             "forms": [
                 *(
                     made.to_json(self.original_bytes, is_chosen=made is self.chosen)
@@ -140,6 +146,8 @@ def quantize_file(
     *,
     state: Mapping[str, str] | None = None,
     judges: Mapping[str, str] | None = None,
+    labels: str | None = None,
+    metric: str | None = None,
     by: Goal = "latency",
     bits: float = 7,
     least_agreement: float = 0.99,
@@ -158,6 +166,8 @@ def quantize_file(
         output: Folder to write to.
         state: Output name -> input name of what an example hands to the next.
         judges: Output name -> how it is judged, see `Judge`; others by what they look like.
+        labels: A `.npy` file of labels, to tell the accuracy of each form; see `metric_of`.
+        metric: `file.py:function` that scores outputs by them.
         by: Which of the forms that agree is taken: the fastest, that of the smallest file, or of
             the smallest file once it is compressed for a download (zlib).
         bits: Of stored weights, 2-8. With 8, integer kernels for x86 without VNNI saturate.
@@ -192,11 +202,16 @@ def quantize_file(
             f"`judge` must name an output, but got {unknown[0]!r}.",
             f"Outputs: {', '.join(expected)}.",
         )
+    if metric is not None and labels is None:
+        raise InputError("`metric` needs `labels`, but none are given.")
+    judged = {n: judge_of(n, found, (judges or {}).get(n)) for n, found in expected.items()}
+    scored = None if labels is None else metric_of(Path(labels), expected, judged, metric)
     reference = Reference(
         examples=examples,
         outputs=expected,
-        judges={n: judge_of(n, found, (judges or {}).get(n)) for n, found in expected.items()},
+        judges=judged,
         least_agreement=least_agreement,
+        metric=scored,
     )
     doing = "rounding weights"
     exported, left = _agreeing(model, bits, reference)
@@ -234,7 +249,8 @@ def quantize_file(
         chosen=chosen,
         left_float=left,
         packed_bytes=size,
-        judges={name: judge.kind for name, judge in reference.judges.items()},
+        judges={name: judge.kind for name, judge in judged.items()},
+        original_accuracy=None if scored is None else scored(expected),
     )
 
 
@@ -347,6 +363,7 @@ def _made(
         n_integer_nodes=executed_integer_nodes(graph),
         n_bytes=len(content),
         download_bytes=len(zlib.compress(content, 9)),
+        accuracy=likeness.accuracy,
     )
 
 

@@ -7,7 +7,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from torch import nn
 
@@ -78,6 +78,19 @@ def load_teacher(spec: str) -> nn.Module:
             f"or a Task, but returned {type(model).__name__}."
         )
     return model
+
+
+def load_function(spec: str) -> Callable[..., Any]:
+    """Find the function that `file.py:function` or `package.module:function` names.
+
+    Raises:
+        InputError: If there is none.
+    """
+    path, module_name, function_name = _parse(spec)
+    folder = path.parent if path is not None else Path.cwd()
+    with _importable(folder), reproducible():
+        module = _import_module(module_name) if path is None else import_file(path)
+        return _find_factory(module, function_name, str(path or module_name))
 
 
 def _call_factory(spec: str, arguments: Mapping[str, str], what: str) -> tuple[object, str, str]:

@@ -15,6 +15,7 @@ from autocompress.errors import InputError
 from autocompress.export import quantize_process
 from autocompress.export.judgement import Judge, judge_of
 from autocompress.export.post_training import quantize_file
+from autocompress.onnx_graph.session import make_session
 
 RANDOM = np.random.default_rng(0)
 
@@ -158,3 +159,44 @@ def test_a_file_that_is_hardly_smaller_is_warned_of(
     made["onnx_bytes"] = made["original_bytes"]
     said = CliRunner().invoke(cli, arguments).stderr
     assert "Warning: model.onnx is hardly smaller than net.onnx. Another form is smaller" in said
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_labels_tell_the_true_accuracy_of_each_form(
+    detector: tuple[Path, Path], tmp_path: Path
+) -> None:
+    x = np.load(detector[1])["x"]
+    scores, boxes = make_session(detector[0], 1).run(None, {"x": x})
+    labels = scores.argmax(1)
+    labels[:15] = (labels[:15] + 1) % 4  # a quarter is wrong
+    labels[-1] = -100  # nobody knows
+    np.save(tmp_path / "labels.npy", labels)
+    options = {"labels": str(tmp_path / "labels.npy"), "least_agreement": 0.1}
+    found = quantize_file(*detector, tmp_path / "out", bits=8, **options)
+    assert found.original_accuracy == pytest.approx(44 / 59)
+    shipped = make_session(tmp_path / "out" / "model.onnx", 1).run(["scores"], {"x": x})[0]
+    own = (shipped.argmax(1) == labels)[labels >= 0].mean()
+    assert found.chosen.accuracy == pytest.approx(own)
+    assert found.chosen.to_json(1, is_chosen=True)["accuracy"] == found.chosen.accuracy
+
+    (tmp_path / "m.py").write_text(
+        "def widths(outputs, labels):\n    return abs(outputs['boxes'] - labels).mean()\n"
+        "def broken(outputs, labels):\n    return outputs['nothing']\n"
+    )
+    np.save(tmp_path / "boxes.npy", boxes)
+    options = {"labels": str(tmp_path / "boxes.npy"), "least_agreement": 0.1}
+    by_metric = quantize_file(
+        *detector, tmp_path / "out", metric=f"{tmp_path / 'm.py'}:widths", **options
+    )
+    assert by_metric.original_accuracy == 0.0
+    assert by_metric.chosen.accuracy is not None
+    for wrong, words in (
+        ({"metric": f"{tmp_path / 'm.py'}:broken", **options}, "must return a number, but raised"),
+        ({"metric": f"{tmp_path / 'm.py'}:none", **options}, "must define the function 'none'"),
+        (options, r"must hold integers of shape \(60,\), but holds float32"),
+        ({"labels": str(detector[1])}, "of one array, but holds several"),
+        ({"labels": str(detector[0])}, "must be a .npy file of labels"),
+        ({"metric": "m.py:widths"}, "`metric` needs `labels`"),
+    ):
+        with pytest.raises(InputError, match=words):
+            quantize_file(*detector, tmp_path / "out", **wrong)
