@@ -14,10 +14,12 @@ from autocompress.evaluate.deploy import deploy
 from autocompress.evaluate.settings import EvaluationSettings
 from autocompress.export.bench import size_of
 from autocompress.export.bundle import digest_of
+from autocompress.export.judgement import error_of, judge_of
 from autocompress.export.manifest import CARD, MANIFEST, read_manifest
 from autocompress.export.random_inputs import random_inputs
-from autocompress.export.runtime_file import scores, timing
+from autocompress.export.runtime_file import arrays_of, scores, timing
 from autocompress.runtime.base import Runtime
+from autocompress.runtime.emulation import emulator_of
 from autocompress.runtime.process import RunningModel
 from autocompress.runtime.registry import (
     RUNTIME_REGISTRY,
@@ -39,6 +41,8 @@ _SESSION_NOISE: Final = 0.1
 """Share by which ratios of two sessions may differ; 5 % was seen. Intervals are of one session."""
 
 _N_COMPARED: Final = 16  # random inputs, where there is no task
+_N_EMULATED: Final = 200
+_EMULATED_BATCH: Final = 25
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,20 +62,22 @@ class Check:
     note: str
 
 
-def verify_bundle(folder: Path, task: Task | None) -> Iterator[Check]:
+def verify_bundle(folder: Path, task: Task | None, cpu: str | None = None) -> Iterator[Check]:
     """Check a bundle against its manifest: hashes, sizes, outputs, accuracy, latency.
 
     Args:
         folder: What `export` wrote.
         task: What the model was made for; without it accuracy and latency are not checked.
+        cpu: A key of `emulation.CPUS`: the ONNX file must answer there as it does here.
 
     Yields:
         Checks, as they are made.
 
     Raises:
-        InputError: If there is no manifest, or it makes no sense.
+        InputError: If there is no manifest, or it makes no sense, or there is no such processor.
     """
     manifest = read_manifest(folder)
+    launcher = None if cpu is None else emulator_of(cpu)
     files = list(_check_files(folder, manifest))
     yield from files
     broken = {check.what for check in files if check.verdict == "broken"}
@@ -79,6 +85,8 @@ def verify_bundle(folder: Path, task: Task | None) -> Iterator[Check]:
     if not broken & {"model.acz", "model.onnx"}:
         yield from _check_outputs(folder)
     prepared = None if task is None else prepare_task(task)
+    if launcher is not None and "model.onnx" not in broken:
+        yield _check_elsewhere(folder, launcher, str(cpu), prepared)
     for name, promised in manifest["runtimes"].items():
         weights = str(Path(promised["file"]).with_suffix(".bin"))  # OpenVINO's lie beside
         if "error" in promised or broken & {promised["file"], weights}:
@@ -132,6 +140,34 @@ def _check_outputs(folder: Path) -> Iterator[Check]:
     is_kept = bool(np.array_equal(outputs[0], outputs[1], equal_nan=True))
     note = f"{_N_COMPARED} random inputs give {'equal' if is_kept else 'other'} outputs"
     yield _check("outputs", "model.acz and model.onnx", is_kept, note)
+
+
+def _check_elsewhere(
+    folder: Path, launcher: tuple[str, ...], cpu: str, prepared: PreparedTask | None
+) -> Check:
+    """The ONNX file must answer on another processor as it does on this one."""
+    runtime, path, what = find_runtime("onnxruntime"), folder / "model.onnx", f"model.onnx on {cpu}"
+    outputs = []
+    try:
+        for launched in ((), launcher):
+            with RunningModel(runtime, path, 1, launched) as model:
+                if prepared is None:
+                    inputs = random_inputs(model.inputs, _N_COMPARED, {}, seed=0)
+                else:
+                    inputs = arrays_of(prepared.val, slice(0, _N_EMULATED))
+                outputs.append(model.predict(inputs, _EMULATED_BATCH))
+    except (TrialError, InputError) as error:
+        return Check(promise="outputs", what=what, verdict="broken", note=error.message)
+    here, there = outputs
+    examples = f"{len(here)} {'random inputs' if prepared is None else 'examples of val'}"
+    if np.array_equal(here, there, equal_nan=True):
+        return _check("outputs", what, True, f"{examples} give equal outputs, bit for bit")
+    judge = judge_of("output", here)
+    share, apart = judge.agreement(here, there), error_of(here, there)
+    note = (
+        f"{examples}: {share:.2%} answered as here, outputs up to {apart:.2%} of the largest apart"
+    )
+    return _check("outputs", what, share == 1.0, note)
 
 
 def _check_runtime(

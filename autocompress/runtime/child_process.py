@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -39,13 +39,20 @@ class ChildProcess:
         name: What it is called in errors.
         memory_bytes: Most that it and what it starts may hold; None for 80 % of the memory that is
             free now.
+        launcher: Command that runs it, such as an emulator; empty for none.
 
     Attributes:
         folder: A folder that lasts as long as the process.
         pid: Its number.
     """
 
-    def __init__(self, module: str, name: str, memory_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        module: str,
+        name: str,
+        memory_bytes: int | None = None,
+        launcher: Sequence[str] = (),
+    ) -> None:
         self._name = name
         free = psutil.virtual_memory().available
         self._memory_bytes = int(free * _SHARE_OF_MEMORY) if memory_bytes is None else memory_bytes
@@ -54,7 +61,7 @@ class ChildProcess:
         self.folder = Path(self._scratch.name)
         self._words = (self.folder / "stderr").open("w+b")
         # -P: what lies in the current folder, a bundle perhaps, is not imported
-        command = [sys.executable, "-P", "-m", module]
+        command = [*launcher, sys.executable, "-P", "-m", module]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._words, text=True
         )

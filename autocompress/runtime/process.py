@@ -25,6 +25,7 @@ class RunningModel:
         runtime: Who runs it.
         path: The file.
         threads: Threads inside an operator; the process stays on as many cores.
+        launcher: Command that runs the process, such as an emulator of another processor.
 
     Attributes:
         inputs: What the file takes.
@@ -34,9 +35,11 @@ class RunningModel:
             crashes or hangs, `memory` if it takes nearly all that is free.
     """
 
-    def __init__(self, runtime: Runtime, path: Path, threads: int) -> None:
+    def __init__(
+        self, runtime: Runtime, path: Path, threads: int, launcher: Sequence[str] = ()
+    ) -> None:
         self._name = f"{runtime.title} on {path.name}"
-        self._process = ChildProcess("autocompress.runtime.child", self._name)
+        self._process = ChildProcess("autocompress.runtime.child", self._name, launcher=launcher)
         try:
             found = self._ask(
                 "open", runtime=runtime.name, path=str(path.absolute()), threads=threads
